@@ -1,0 +1,188 @@
+"""Weights and everything needed to go on from them, one safetensors file each, written whole or
+not at all.
+
+The tensors carry Hugging Face's names; the header's metadata holds the rest as JSON: the model's
+shape, the stage and step, the tokenizer's fingerprint, the training settings. Nothing is ever
+unpickled.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from minillm.config import PREVIOUS_STAGE, ModelConfig, Stage, UserError
+from minillm.model import Transformer
+
+KEEP = 2  # training checkpoints: the newest, and the one before should the newest be damaged
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file of weights says of itself."""
+
+    stage: Stage
+    step: int
+    """Optimizer steps taken in this stage."""
+    model: ModelConfig
+    tokenizer: str
+    """The tokenizer's fingerprint."""
+    data: str
+    """SHA-256 of the file of training rows."""
+    train: dict[str, Any]
+    """Settings of the run."""
+
+
+def weights_path(out_dir: Path, stage: Stage) -> Path:
+    """Where a stage's finished weights lie."""
+    return out_dir / f"{stage}.safetensors"
+
+
+def checkpoint_paths(out_dir: Path, stage: Stage) -> list[Path]:
+    """A stage's training checkpoints, oldest first."""
+    return sorted((out_dir / "checkpoints").glob(f"{stage}-*.safetensors"))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that at any moment, also after a crash, there is the old one or the new one.
+
+    Raises:
+        UserError: no space, or no permission; the old file is untouched.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        advice = {
+            errno.ENOSPC: "free some space and go on with --resume",
+            errno.EACCES: "make the folder writable or choose another --out_dir",
+            errno.EROFS: "choose an --out_dir that is not read-only",
+        }.get(error.errno or 0, "check the path")
+        raise UserError(f"{path}: cannot write: {error.strerror}; {advice}") from None
+
+
+def save_checkpoint(
+    path: Path,
+    model: Transformer,
+    metadata: Metadata,
+    optimizers: list[torch.optim.Optimizer] | None = None,
+) -> None:
+    """Saves fp32 weights and, for a training checkpoint, the optimizers' state."""
+    # The shared embedding is stored once; lm_head.weight is the same tensor.
+    tensors = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    scalars: dict[str, Any] = {}
+    for i, optimizer in enumerate(optimizers or []):
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                key = f"optimizer.{i}.{index}.{name}"
+                if isinstance(value, Tensor):
+                    tensors[key] = value
+                else:
+                    scalars[key] = value
+    header = {"minillm": msgspec.json.encode({**asdict(metadata), "scalars": scalars}).decode()}
+    write_atomically(path, save({k: v.contiguous() for k, v in tensors.items()}, header))
+
+
+def save_training_checkpoint(
+    out_dir: Path,
+    model: Transformer,
+    metadata: Metadata,
+    optimizers: list[torch.optim.Optimizer],
+) -> Path:
+    """Saves ``checkpoints/<stage>-<step>.safetensors`` and deletes all but the newest ones."""
+    path = out_dir / "checkpoints" / f"{metadata.stage}-{metadata.step:07d}.safetensors"
+    save_checkpoint(path, model, metadata, optimizers)
+    for old in checkpoint_paths(out_dir, metadata.stage)[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("minillm")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: not a complete safetensors file ({error}); delete it and run its stage again"
+        ) from None
+    if header is None:
+        raise UserError(f"{path}: these weights were not written by minillm (no metadata)")
+    return msgspec.json.decode(header), tensors
+
+
+def load_checkpoint(path: Path) -> tuple[Transformer, Metadata]:
+    """The model and what its file says of it, on the CPU.
+
+    Raises:
+        UserError: missing, truncated or foreign file, or tensors of another shape than it says.
+    """
+    header, tensors = _open(path)
+    try:
+        metadata = _metadata(header)
+        model = Transformer(metadata.model)
+        weights = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: tensors do not match the metadata: {reason:.200}") from None
+    return model, metadata
+
+
+def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Puts the state in a training checkpoint into freshly made optimizers, exactly."""
+    header, tensors = _open(path)
+    values = {**header["scalars"], **tensors}
+    for i, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in values.items():
+            if key.startswith(f"optimizer.{i}."):
+                index, name = key.split(".")[2:]
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _metadata(header: dict[str, Any]) -> Metadata:
+    return Metadata(
+        **{f.name: header[f.name] for f in fields(Metadata) if f.name != "model"},
+        model=ModelConfig(**header["model"]),
+    )
+
+
+def find_weights(out_dir: Path, stage: Stage) -> Path:
+    """A stage's finished weights.
+
+    Raises:
+        UserError: there are none; says which command makes them.
+    """
+    path = weights_path(out_dir, stage)
+    if not path.is_file():
+        script = {"pretrain": "train_pretrain", "sft": "train_full_sft", "dpo": "train_dpo"}[stage]
+        raise UserError(
+            f"{path}: no {stage} weights; run `python trainer/{script}.py` first, or name others"
+        )
+    return path
+
+
+def previous_weights(out_dir: Path, stage: Stage) -> Path | None:
+    """The weights that a stage starts from by default; None for pretraining."""
+    previous = PREVIOUS_STAGE[stage]
+    return find_weights(out_dir, previous) if previous else None

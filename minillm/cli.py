@@ -1,0 +1,151 @@
+"""`minillm COMMAND [--flag value ...]`: a command is a dataclass of options and a function that
+runs them.
+
+Its flags, their defaults and their help come from the dataclass; `--max-length` and
+`--max_length` are the same flag. `--preset` chooses among sets of defaults before the other flags
+are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import tyro
+
+from minillm.config import PRESETS, UserError
+
+
+class Command(NamedTuple):
+    """Where a command's code is, as ``module:name``; only the chosen command's modules are
+    imported."""
+
+    summary: str
+    options: str
+    """A dataclass, or a dict of its instances by preset."""
+    run: str
+    stage: str = ""
+    """Training: which of the stages."""
+
+
+COMMANDS = {
+    "import": Command(
+        "turn raw downloads into rows for the mix", "fetch:ImportOptions", "fetch:run_import"
+    ),
+    "download": Command(
+        "fetch a well-known data set from a hub", "fetch:DownloadOptions", "fetch:run_download"
+    ),
+    "mix": Command("mix the training data", "mix:PRESETS", "mix:run_mix"),
+    "tokenizer": Command(
+        "train a tokenizer", "tokenizer_training:PRESETS", "tokenizer_training:run_tokenizer"
+    ),
+    "export": Command(
+        "write rows as padded token tensors", "export:ExportOptions", "export:run_export"
+    ),
+    "pretrain": Command(
+        "stage 1: learn the language", "config:TRAINING", "trainer:train", "pretrain"
+    ),
+    "sft": Command("stage 2: learn to answer", "config:TRAINING", "trainer:train", "sft"),
+    "dpo": Command("stage 3: learn what people prefer", "config:TRAINING", "trainer:train", "dpo"),
+    "evaluate": Command("score a stage's weights", "evaluate:PRESETS", "evaluate:run_evaluate"),
+    "chat": Command("talk to the model", "generate:PRESETS", "generate:run_chat"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one command. Exits with 2 and one line for an error that the user can mend."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    try:
+        _run(arguments[0], arguments[1:])
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(_fail("stopped"))
+
+
+def _fail(message: str) -> int:
+    print(f"minillm: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: minillm COMMAND [--flag value ...]",
+            "",
+            *lines,
+            "",
+            "minillm COMMAND --help: all flags",
+        ]
+    )
+
+
+def _load(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(f"minillm.{module}"), name)
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    options = _load(command.options)
+    preset_help = ""
+    if isinstance(options, dict):
+        preset = _take_preset(arguments)
+        options = options[preset]
+        preset_help = f" --preset {{{','.join(PRESETS)}}} chooses the defaults, here: {preset}."
+    default = (
+        options[command.stage] if command.stage else options() if callable(options) else options
+    )
+    summary = command.summary[0].upper() + command.summary[1:]
+    parsed, unknown = tyro.cli(
+        type(default),
+        prog=f"minillm {name}",
+        description=f"{summary}.{preset_help}",
+        args=arguments,
+        default=default,
+        return_unknown_args=True,
+        use_underscores=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if unknown:
+        raise UserError(_unknown_flag(name, unknown[0], parsed))
+    run = _load(command.run)
+    (partial(run, stage=command.stage) if command.stage else run)(parsed)
+
+
+def _take_preset(arguments: list[str]) -> str:
+    """Removes ``--preset NAME`` or ``--preset=NAME`` from the arguments and returns the name."""
+    preset = "default"
+    for i, argument in reversed(list(enumerate(arguments))):
+        if argument == "--preset":
+            preset = arguments[i + 1] if i + 1 < len(arguments) else ""
+            del arguments[i : i + 2]
+        elif argument.startswith("--preset="):
+            preset = argument.removeprefix("--preset=")
+            del arguments[i]
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    return preset
+
+
+def _unknown_flag(command: str, flag: str, options: Any) -> str:
+    """One line for a flag that does not exist, with the nearest one that does."""
+    names = [
+        f"--{field}"
+        for part in (options, getattr(options, "model", None))
+        for field in vars(part or object)
+    ]
+    near = difflib.get_close_matches(flag.replace("-", "_").replace("__", "--", 1), names, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{command}: unknown flag {flag}; {hint}`minillm {command} --help` lists all"

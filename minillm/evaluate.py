@@ -1,0 +1,303 @@
+"""How good is the model now? The same scores after every stage, on data that training never saw."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import torch
+
+from minillm import identity, world
+from minillm.checkpoint import find_weights, load_checkpoint
+from minillm.config import Preset, Stage, default_tf_dir
+from minillm.generate import complete, load_for_inference
+from minillm.model import Transformer
+from minillm.objectives import (
+    make_dpo_objective,
+    next_token_loss,
+    sequence_log_probs,
+    validation_loss,
+)
+from minillm.rows import Message
+from minillm.tensors import PackedRows, TokenDataset, collate, load_dataset
+from minillm.tokenizer import RustBPETokenizer
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Score a stage's weights and append one JSON line to TF_DIR/eval_results.jsonl."""
+
+    stage: Stage = "pretrain"
+    """Whose weights."""
+    out_dir: Path = Path("out")
+    """Folder of the weights."""
+    data_dir: Path = Path("data/processed")
+    """Folder of the *_val.jsonl files that the data mix writes."""
+    tokenizer_path: Path | None = None
+    """Folder of the tokenizer; None: OUT_DIR/tokenizer if it exists, else the built-in one."""
+    tf_dir: Path = field(default_factory=default_tf_dir)
+    """Folder of eval_results.jsonl (environment variable TF_DIR, else ../tf_dir)."""
+    items: int = 60
+    """Held-out questions of each kind."""
+    max_new_tokens: int = 64
+    """Longest answer, in tokens."""
+    max_val_rows: int = 200
+    """Packed rows of validation data."""
+    max_seq_len: int = 512
+    """Longest validation document, in tokens."""
+    persona_name: str = identity.Persona().name
+    """The name that the model was given."""
+    persona_author: str = identity.Persona().author
+    """The maker that it was given."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a CUDA GPU where there is one."""
+
+
+def wilson_interval(correct: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95% confidence interval of a proportion (Wilson 1927), which also holds near 0 and 1."""
+    if n == 0:
+        return 0.0, 1.0
+    p = correct / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return middle - half, middle + half
+
+
+class Evaluator:
+    """A model and its tokenizer, with one method for each thing that is measured."""
+
+    def __init__(
+        self, model: Transformer, tokenizer: RustBPETokenizer, max_new_tokens: int = 64
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.max_new_tokens = max_new_tokens
+        self.device = model.lm_head.weight.device
+
+    def answers(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+        """Greedy answers, in the order of the prompts; "" to one that is too long."""
+        stops = [self.tokenizer.special_id("<|assistant_end|>"), self.tokenizer.bos_id]
+        room = self.model.config.max_position_embeddings
+        order = [i for i, prompt in enumerate(prompts) if len(prompt) < room]
+        order.sort(key=lambda i: len(prompts[i]))  # little padding
+        texts = [""] * len(prompts)
+        for start in range(0, len(order), BATCH_SIZE):
+            part = order[start : start + BATCH_SIZE]
+            replies = complete(self.model, [prompts[i] for i in part], self.max_new_tokens, stops)
+            for i, ids in zip(part, replies, strict=True):
+                texts[i] = self.tokenizer.decode(ids)
+        return texts
+
+    def chat(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        """Answers to conversations that end with a user's turn."""
+        return self.answers([self.tokenizer.render_for_completion(c) for c in conversations])
+
+    def ask(self, questions: Sequence[str]) -> list[str]:
+        """Answers to single questions."""
+        return self.chat([[Message("user", question)] for question in questions])
+
+    def question_accuracy(self, kind: str, items: int) -> float:
+        """Share of held-out questions of a kind whose answer is right."""
+        questions = world.questions(kind, items)
+        replies = self.chat([to_messages(q.messages) for q in questions])
+        return _mean([q.is_correct(reply) for q, reply in zip(questions, replies, strict=True)])
+
+    def continuation_accuracy(self, kind: str, items: int) -> float:
+        """Share of held-out sentences that the model, as a pure language model, ends correctly."""
+        sentences = world.continuations(kind, items)
+        prompts = [[self.tokenizer.bos_id, *self.tokenizer.encode(s.prompt)] for s in sentences]
+        replies = self.answers(prompts)
+        return _mean([r.startswith(s.answer) for s, r in zip(sentences, replies, strict=True)])
+
+    def choice_accuracy(self, items: int) -> tuple[float, int]:
+        """Share of held-out multiple-choice questions whose right option is the likeliest reply."""
+        questions = [q for kind in world.KINDS for q in world.questions(kind, items) if q.options]
+        hits = []
+        for question in questions:
+            prompt = self.tokenizer.render_for_completion(to_messages(question.messages))
+            scores = self.log_probs([(prompt, self.tokenizer.encode(o)) for o in question.options])
+            hits.append(question.options[int(np.argmax(scores))] == question.answer)
+        return _mean(hits), len(questions)
+
+    @torch.no_grad()
+    def log_probs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """log p(answer | prompt) of each (prompt, answer) in token ids, summed over the answer's
+        tokens."""
+        ids = [prompt + answer for prompt, answer in pairs]
+        mask = [[0] * len(prompt) + [1] * len(answer) for prompt, answer in pairs]
+        data = TokenDataset(
+            ids=np.concatenate(ids).astype(np.int32),
+            mask=np.concatenate(mask).astype(np.uint8),
+            offsets=np.cumsum([0, *map(len, ids)]),
+            unit=1,
+        )
+        rows = [[i] for i in range(len(pairs))]
+        batch = collate(data, rows, max(map(len, ids)) - 1).to(self.device)
+        return sequence_log_probs(self.model, batch).tolist()
+
+    def politeness(self, items: int) -> float:
+        """Share of held-out preference prompts that are answered in the preferred, polite style."""
+        pairs = world.preferences(items, held_out=True)
+        replies = self.chat([msgspec.convert(p["chosen"][:-1], list[Message]) for p in pairs])
+        return _mean([world.is_polite(reply) for reply in replies])
+
+    def identity_hit_rate(self, persona: identity.Persona) -> float:
+        """Share of held-out ways to ask who the model is that it answers with its persona."""
+        questions = identity.held_out_questions()
+        replies = self.ask(questions)
+        return _mean(
+            [identity.is_hit(q, r, persona) for q, r in zip(questions, replies, strict=True)]
+        )
+
+    def validation(
+        self,
+        path: Path,
+        stage: Stage,
+        options: EvaluateOptions,
+        reference: Transformer | None = None,
+    ) -> dict[str, float]:
+        """Loss on a validation file, with bits per byte, or for DPO accuracy and margin."""
+        data = load_dataset(
+            path, stage, self.tokenizer, options.max_seq_len, options.out_dir / "cache"
+        )
+        rows = PackedRows(data, options.max_seq_len, epochs=1, seed=0, shuffle=False)
+        shown = range(0, min(len(rows), options.max_val_rows), BATCH_SIZE)
+        batches = (rows.batch(range(i, i + BATCH_SIZE)).to(self.device) for i in shown)
+        if reference is not None:
+            return validation_loss(make_dpo_objective(reference, 0.1, 0.0), self.model, batches)
+        values = validation_loss(next_token_loss, self.model, batches)
+        predicted = data.ids[data.mask.astype(bool)]
+        lengths = np.array(
+            [len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size)]
+        )
+        # bits per byte = nats per token / ln 2 / bytes per token; special tokens have no bytes.
+        values["bits_per_byte"] = values["loss"] / math.log(2) / float(lengths[predicted].mean())
+        return values
+
+
+PRESETS: dict[Preset, EvaluateOptions] = {
+    "default": EvaluateOptions(),
+    "tiny": EvaluateOptions(
+        out_dir=Path("out/tiny"), data_dir=Path("data/processed/tiny"), max_seq_len=128
+    ),
+    "smoke": EvaluateOptions(
+        out_dir=Path("out/smoke"),
+        data_dir=Path("data/processed/smoke"),
+        items=2,
+        max_new_tokens=8,
+        max_val_rows=8,
+        max_seq_len=128,
+        device="cpu",
+    ),
+}
+
+
+def to_messages(turns: Sequence[tuple[str, str]]) -> list[Message]:
+    """(role, content) pairs as messages."""
+    return msgspec.convert([{"role": r, "content": c} for r, c in turns], list[Message])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+    """All scores of one stage's weights, as plain JSON values."""
+    started = time.monotonic()
+    model, tokenizer, metadata = load_for_inference(
+        options.out_dir, options.stage, options.tokenizer_path, options.device
+    )
+    evaluator = Evaluator(model, tokenizer, options.max_new_tokens)
+    persona = identity.Persona(options.persona_name, options.persona_author)
+    result: dict[str, Any] = {"stage": options.stage, "step": metadata.step}
+
+    def val(stage: Stage) -> Path:
+        return options.data_dir / f"{stage}_chinese_val.jsonl"
+
+    language: Stage = "pretrain" if options.stage == "pretrain" else "sft"
+    if val(language).exists():
+        values = evaluator.validation(val(language), language, options)
+        result |= {"val_loss": values["loss"], "bits_per_byte": values["bits_per_byte"]}
+    if options.stage == "dpo" and val("dpo").exists():
+        reference, _ = load_checkpoint(find_weights(options.out_dir, "sft"))
+        values = evaluator.validation(val("dpo"), "dpo", options, reference.to(evaluator.device))
+        result["dpo"] = {name: values[name] for name in ("accuracy", "margin", "prefers_chosen")}
+
+    n = options.items
+    result["continuations"] = {k: evaluator.continuation_accuracy(k, n) for k in world.SAYINGS}
+    result["accuracy"] = {k: evaluator.question_accuracy(k, n) for k in world.KINDS}
+    rate, asked = evaluator.choice_accuracy(n)
+    result["multiple_choice"] = {
+        "accuracy": rate,
+        "interval": wilson_interval(rate * asked, asked),
+        "n": asked,
+    }
+    result["polite"] = evaluator.politeness(n)
+    result["identity_hit_rate"] = evaluator.identity_hit_rate(persona)
+    replies = evaluator.ask(world.SHOWCASE)
+    result["samples"] = [
+        {"prompt": p, "reply": r} for p, r in zip(world.SHOWCASE, replies, strict=True)
+    ]
+    return result | {
+        "items": n,
+        "parameters": model.num_parameters(),
+        "config": metadata.train,
+        "data_sha256": metadata.data,
+        "tokenizer": metadata.tokenizer,
+        "git": git_revision(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def git_revision() -> str | None:
+    """The checkout's commit, with "+" for uncommitted changes; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def run_evaluate(options: EvaluateOptions) -> None:
+    """`minillm evaluate`."""
+    result = evaluate(options)
+    path = options.tf_dir / "eval_results.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(result) + b"\n")
+    print(table([result]))
+    for sample in result["samples"]:
+        print(f"  {sample['prompt']} → {sample['reply']}")
+    print(f"appended to {path}")
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Scores as rows, stages as columns."""
+    columns = [flatten(r) for r in results]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    width = max(map(len, names))
+    lines = [" " * width + "".join(f"{r['stage']:>10}" for r in results)]
+    for name in names:
+        cells = "".join(f"{c[name]:>10.3f}" if name in c else f"{'-':>10}" for c in columns)
+        lines.append(f"{name:<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def flatten(result: dict[str, Any]) -> dict[str, float]:
+    """The scores of a result under the names that the table shows."""
+    scores: dict[str, float] = {k: result[k] for k in ("val_loss", "bits_per_byte") if k in result}
+    scores |= {f"continue {kind}": v for kind, v in result["continuations"].items()}
+    scores |= {f"answer {kind}": v for kind, v in result["accuracy"].items()}
+    scores["multiple choice"] = result["multiple_choice"]["accuracy"]
+    scores["polite"] = result["polite"]
+    scores |= {f"DPO {name}": v for name, v in result.get("dpo", {}).items()}
+    scores["identity"] = result["identity_hit_rate"]
+    return scores

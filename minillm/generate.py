@@ -1,0 +1,240 @@
+"""Decoding: from a prompt's tokens to an answer's, one token at a time with a key-value cache."""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from minillm.checkpoint import Metadata, find_weights, load_checkpoint, weights_path
+from minillm.config import STAGES, Preset, Stage, UserError
+from minillm.model import KVCache, Transformer
+from minillm.rows import Message
+from minillm.tokenizer import RustBPETokenizer, find_tokenizer
+from minillm.trainer import check_matches, set_up_process
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen from the model's scores."""
+
+    temperature: float = 0.0
+    """Scores are divided by it; 0 is greedy: always the best token."""
+    top_k: int = 0
+    """Choose among the best K tokens only; 0: all."""
+    top_p: float = 1.0
+    """Choose among the fewest best tokens whose probabilities add up to P (Holtzman et al.
+    2020)."""
+    seed: int = 0
+    """Seed of the random choice."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError("--temperature and --top_k must not be negative, --top_p in (0, 1]")
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """One token for every row: ``[B, vocab_size]`` scores → ``[B]`` int64 ids."""
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    scores, ids = (logits.float() / sampling.temperature).sort(dim=-1, descending=True)
+    if sampling.top_k:
+        scores[:, sampling.top_k :] = -torch.inf
+    probabilities = scores.softmax(dim=-1)
+    # A token stays if those better than it have not yet reached top_p: so the best one always
+    # stays.
+    before = probabilities.cumsum(dim=-1) - probabilities
+    probabilities[before >= sampling.top_p] = 0
+    place = torch.multinomial(probabilities, 1, generator=generator)
+    return ids.gather(-1, place)[:, 0]
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Sequence[int] = (),
+    sampling: Sampling = Sampling(),
+    use_cache: bool = True,
+) -> Iterator[list[int | None]]:
+    """Continues several prompts at once; yields one token for each at every step.
+
+    Args:
+        prompts: token ids of any lengths; shorter ones get padding on the left that they never see.
+        max_new_tokens: at most so many steps; fewer if the model's positions run out.
+        stop_ids: a prompt is finished when one of these comes; it is not yielded.
+        sampling: how tokens are chosen.
+        use_cache: False computes the whole text anew for every token: slow, and the same result.
+
+    Yields:
+        A list with the next token of each prompt, None for those that are finished.
+
+    Raises:
+        UserError: a prompt is empty, or leaves no position for an answer.
+    """
+    longest = max(map(len, prompts))
+    limit = min(longest + max_new_tokens, model.config.max_position_embeddings)
+    if not all(prompts) or longest >= limit:
+        raise UserError(
+            f"a prompt of {longest} tokens: the model has places for 1 to "
+            f"{model.config.max_position_embeddings - 1} and an answer"
+        )
+    device = model.lm_head.weight.device
+    generator = torch.Generator(device).manual_seed(sampling.seed)
+    pad = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+    ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
+
+    def run(cache: KVCache, tokens: Tensor) -> Tensor:
+        places = torch.arange(cache.length, cache.length + tokens.shape[1], device=device)
+        positions = (places[None] - pad[:, None]).clamp(min=0)
+        logits: Tensor = model(tokens, position_ids=positions, cache=cache)
+        return logits[:, -1]
+
+    def new_cache() -> KVCache:
+        cache = KVCache(model.config, len(prompts), limit, model.lm_head.weight)
+        cache.valid[:] = torch.arange(limit, device=device) >= pad[:, None]
+        return cache
+
+    cache = new_cache()
+    stops = torch.tensor(list(stop_ids), dtype=torch.int64, device=device)
+    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    tokens = ids
+    for _ in range(limit - longest):
+        logits = run(cache, tokens) if use_cache else run(new_cache(), ids)
+        tokens = choose(logits, sampling, generator)[:, None]
+        ids = torch.cat([ids, tokens], dim=1)
+        finished |= torch.isin(tokens[:, 0], stops)
+        if finished.all():
+            return
+        yield [
+            None if done else token
+            for token, done in zip(tokens[:, 0].tolist(), finished.tolist(), strict=True)
+        ]
+
+
+def complete(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Sequence[int] = (),
+    sampling: Sampling = Sampling(),
+) -> list[list[int]]:
+    """Like ``generate``, but returns the whole continuation of each prompt."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    for tokens in generate(model, prompts, max_new_tokens, stop_ids, sampling):
+        for answer, token in zip(answers, tokens, strict=True):
+            if token is not None:
+                answer.append(token)
+    return answers
+
+
+def reply(
+    model: Transformer,
+    tokenizer: RustBPETokenizer,
+    messages: Sequence[Message],
+    max_new_tokens: int,
+    sampling: Sampling = Sampling(),
+) -> Iterator[str]:
+    """The assistant's answer to a conversation that ends with a user's turn, as text that grows.
+
+    A Chinese character may be split over several tokens: its bytes are held back until it is whole.
+    """
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+    prompt = tokenizer.render_for_completion(messages)
+    stops = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id]
+    for (token,) in generate(model, [prompt], max_new_tokens, stops, sampling):
+        if token is not None and (text := decoder.decode(tokenizer.token_bytes(token))):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """Talk to a trained model in the terminal."""
+
+    prompt: str | None = None
+    """Answer this one question and exit; None: a conversation, question by question."""
+    out_dir: Path = Path("out")
+    """Folder of the weights."""
+    stage: Stage | None = None
+    """Whose weights; None: the latest stage that there is."""
+    tokenizer_path: Path | None = None
+    """Folder of the tokenizer; None: OUT_DIR/tokenizer if it exists, else the built-in one."""
+    max_new_tokens: int = 256
+    """Longest answer, in tokens."""
+    sampling: Sampling = field(default_factory=Sampling)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a CUDA GPU where there is one."""
+
+
+PRESETS: dict[Preset, ChatOptions] = {
+    "default": ChatOptions(),
+    "tiny": ChatOptions(out_dir=Path("out/tiny")),
+    "smoke": ChatOptions(out_dir=Path("out/smoke"), max_new_tokens=16),
+}
+
+
+def load_for_inference(
+    out_dir: Path, stage: Stage | None, tokenizer_path: Path | None, device: str
+) -> tuple[Transformer, RustBPETokenizer, Metadata]:
+    """A stage's finished model, by default the latest stage's, with its tokenizer.
+
+    Raises:
+        UserError: no weights, or a tokenizer that they were not trained with.
+    """
+    stages = [stage] if stage else reversed(STAGES)
+    path = next((p for s in stages if (p := weights_path(out_dir, s)).exists()), None)
+    path = path or find_weights(out_dir, stage or "pretrain")
+    model, metadata = load_checkpoint(path)
+    tokenizer = find_tokenizer(tokenizer_path, out_dir)
+    check_matches(path, metadata, metadata.model, tokenizer)
+    return model.to(set_up_process(device, "auto").device).eval(), tokenizer, metadata
+
+
+def run_chat(options: ChatOptions) -> None:
+    """`minillm chat`."""
+    model, tokenizer, metadata = load_for_inference(
+        options.out_dir, options.stage, options.tokenizer_path, options.device
+    )
+    messages: list[Message] = []
+
+    def answer(question: str) -> None:
+        messages.append(Message("user", question))
+        parts = []
+        for text in reply(model, tokenizer, messages, options.max_new_tokens, options.sampling):
+            print(text, end="", flush=True)
+            parts.append(text)
+        print()
+        messages.append(Message("assistant", "".join(parts)))
+
+    if options.prompt is not None:
+        answer(options.prompt)
+        return
+    print(
+        f"{metadata.stage} model, {model.num_parameters():,} parameters; "
+        "an empty line ends the chat"
+    )
+    while question := _ask():
+        limit = model.config.max_position_embeddings
+        while (
+            messages
+            and len(tokenizer.render_for_completion([*messages, Message("user", question)]))
+            > limit // 2
+        ):
+            del messages[:2]  # forget the oldest question and answer
+        answer(question)
+
+
+def _ask() -> str:
+    try:
+        return input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return ""

@@ -1,0 +1,431 @@
+"""One training loop for all stages. A stage differs in its rows, its starting weights and its
+objective.
+
+    rows → packed batches → objective → gradients → clip → optimizer → log, validate, save
+
+Everything that decides the result is a function of the settings and of the step number: the order
+of the rows, the packing, the learning rate. So a run can be split over processes, or stopped and
+gone on with, without changing what it computes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from minillm.checkpoint import (
+    Metadata,
+    checkpoint_paths,
+    load_checkpoint,
+    load_optimizers,
+    previous_weights,
+    save_checkpoint,
+    save_training_checkpoint,
+    weights_path,
+)
+from minillm.config import ModelConfig, Stage, TrainConfig, UserError
+from minillm.model import Transformer
+from minillm.objectives import (
+    Objective,
+    make_dpo_objective,
+    next_token_loss,
+    validation_loss,
+)
+from minillm.tensors import Batch, PackedRows, load_dataset
+from minillm.tokenizer import RustBPETokenizer, find_tokenizer
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that ``torchrun`` started; by itself it is number 0 of 1."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def is_main(self) -> bool:
+        """The one that prints and saves."""
+        return self.rank == 0
+
+
+def set_up_process(device: str, dtype: str) -> Process:
+    """Resolves ``auto`` and joins the other processes, by NCCL on GPUs and gloo on CPUs.
+
+    Raises:
+        UserError: a device or dtype that this machine does not have.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device cpu")
+    use_gpu = has_gpu and device != "cpu"
+    if dtype == "bfloat16" and not (use_gpu and torch.cuda.is_bf16_supported()):
+        where = "this GPU" if use_gpu else "a CPU"
+        raise UserError(f"--dtype bfloat16 is not for {where}; use --dtype float32")
+    if dtype == "auto":
+        dtype = "bfloat16" if use_gpu and torch.cuda.is_bf16_supported() else "float32"
+    world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    here = torch.device("cpu")
+    if use_gpu:
+        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(here)
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if use_gpu else "gloo")
+    return Process(rank, world_size, here, getattr(torch, dtype))
+
+
+def learning_rate_factor(
+    step: int, total: int, warmup_fraction: float, decay_fraction: float
+) -> float:
+    """Share of the peak learning rate at a step (from 0): a linear rise, a plateau, a linear fall.
+
+    Warmup-stable-decay (Hu et al. 2024, arXiv:2404.06395). Never 0, so no step is wasted.
+    """
+    warmup, decay = round(total * warmup_fraction), round(total * decay_fraction)
+    return min(1.0, (step + 1) / (warmup + 1), (total - step) / (decay + 1))
+
+
+def make_optimizers(model: Transformer, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), or Muon (Jordan et al. 2024) for the
+    matrices of the blocks with AdamW for the embedding and the norms. Muon's update is scaled to
+    the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that both take the same learning
+    rate. Norms do not decay."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    embedding = [model.model.embed_tokens.weight]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    muon = config.optimizer == "muon"
+    decayed = embedding if muon else matrices + embedding
+    adamw = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    if not muon:
+        return [adamw]
+    return [
+        torch.optim.Muon(
+            matrices,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        adamw,
+    ]
+
+
+class MicroBatches(Dataset[Batch]):
+    """The batches of one process: item ``step * accumulation_steps + i``, of the same rows in total
+    however many processes share them."""
+
+    def __init__(self, rows: PackedRows, batch_size: int, process: Process) -> None:
+        self.rows, self.batch_size = rows, batch_size
+        self.rank, self.world_size = process.rank, process.world_size
+
+    def __getitem__(self, index: int) -> Batch:
+        start = (index * self.world_size + self.rank) * self.batch_size
+        return self.rows.batch(range(start, start + self.batch_size))
+
+
+class RunLog:
+    """Training curves, to TensorBoard for looking and to a JSON Lines file for plotting."""
+
+    def __init__(self, config: TrainConfig, stage: Stage, start_step: int) -> None:
+        self.path = config.out_dir / f"{stage}_log.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
+        if start_step and self.path.exists():
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            kept = [x for x in lines if msgspec.json.decode(x)["step"] <= start_step]
+        self.path.write_bytes(b"".join(kept))
+        self.writer = SummaryWriter(config.tf_dir / stage, purge_step=start_step + 1)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        with self.path.open("ab") as file:
+            file.write(msgspec.json.encode({"step": step, **values}) + b"\n")
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+
+def train(config: TrainConfig, stage: Stage) -> Path:
+    """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``.
+
+    Raises:
+        UserError: data, weights, device or settings cannot be used, the loss is not finite, or
+        memory or
+            disk ran out. Files that were complete before stay as they were.
+    """
+    process = set_up_process(config.device, config.dtype)
+    try:
+        return _train(config, stage, process)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"out of GPU memory: lower --batch_size {config.batch_size} and raise "
+            f"--accumulation_steps {config.accumulation_steps} by the same factor: the "
+            "result is the same, the memory less"
+        ) from None
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _train(config: TrainConfig, stage: Stage, process: Process) -> Path:
+    say = print if process.is_main else _silent
+    torch.manual_seed(config.seed)
+
+    # --- Model
+    # -------------------------------------------------------------------------------------
+    tokenizer = find_tokenizer(config.tokenizer_path, config.out_dir)
+    model = starting_model(config, stage, tokenizer, say).to(process.device)
+    say(
+        f"{stage}: {model.num_parameters():,} trainable parameters, on {process.device}", flush=True
+    )
+    objective: Objective = next_token_loss
+    if stage == "dpo":
+        # The policy starts as a copy of the reference, so loading twice would be waste.
+        reference = Transformer(model.config).to(process.device)
+        reference.load_state_dict(model.state_dict())
+        reference.requires_grad_(False)
+        objective = make_dpo_objective(reference, config.beta, config.nll_weight)
+
+    # --- Data
+    # --------------------------------------------------------------------------------------
+    def rows_of(path: Path, epochs: int, shuffle: bool) -> PackedRows:
+        data = load_dataset(path, stage, tokenizer, config.max_seq_len, config.out_dir / "cache")
+        return PackedRows(data, config.max_seq_len, epochs, config.seed, shuffle)
+
+    rows = rows_of(config.data_path, config.epochs, True)
+    val_path = validation_path(config.data_path)
+    val_rows = rows_of(val_path, 1, False) if val_path.exists() else None
+    rows_per_step = config.batch_size * config.accumulation_steps * process.world_size
+    total_steps = math.ceil(len(rows) / rows_per_step)
+    if config.max_steps is not None:
+        total_steps = min(total_steps, config.max_steps)
+    say(
+        f"{stage}: {len(rows.data):,} {'pairs' if stage == 'dpo' else 'sequences'} packed into "
+        f"{len(rows):,} rows of {rows.row_length} tokens ({rows.fill():.1%} full), "
+        f"{total_steps:,} steps",
+        flush=True,
+    )
+
+    # --- Optimizer, and where to start
+    # ---------------------------------------------------------------
+    optimizers = make_optimizers(model, config)
+    start_step = 0
+    if config.resume:
+        start_step = resume(config, stage, model, optimizers, say)
+    forward: nn.Module = model
+    if config.compile:
+        forward = torch.compile(model)  # type: ignore[assignment]
+    if process.world_size > 1:
+        forward = DistributedDataParallel(forward)
+    autocast = torch.autocast(
+        process.device.type, process.dtype, enabled=process.dtype != torch.float32
+    )
+
+    def metadata(step: int) -> Metadata:
+        return Metadata(
+            stage, step, model.config, tokenizer.fingerprint, rows.data.sha256, config.to_dict()
+        )
+
+    def validate() -> dict[str, float]:
+        assert val_rows is not None
+        batches = (
+            val_rows.batch(range(i, i + config.batch_size)).to(process.device)
+            for i in range(0, len(val_rows), config.batch_size)
+        )
+        with autocast:
+            values = validation_loss(objective, model, batches)
+        return {f"val_{name}": value for name, value in values.items()}
+
+    # --- The loop
+    # ------------------------------------------------------------------------------------
+    accumulation = config.accumulation_steps
+    loader = DataLoader(
+        MicroBatches(rows, config.batch_size, process),
+        batch_size=None,
+        sampler=range(start_step * accumulation, total_steps * accumulation),
+        num_workers=2 if process.device.type == "cuda" else 0,
+    )
+    log = RunLog(config, stage, start_step) if process.is_main else None
+    bar = tqdm(
+        total=total_steps, initial=start_step, desc=stage, unit="step", disable=not process.is_main
+    )
+    started, tokens = time.monotonic(), 0
+    values: dict[str, float] = {}
+    for step, batches in enumerate(chunks(iter(loader), accumulation), start_step):
+        factor = learning_rate_factor(
+            step, total_steps, config.warmup_fraction, config.decay_fraction
+        )
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * factor
+            optimizer.zero_grad(set_to_none=True)
+
+        # Sums of losses and counts first, one division after: see minillm.objectives.
+        sums: dict[str, Tensor] = {}
+        for i, batch in enumerate(batches):
+            last = i == accumulation - 1
+            sync = nullcontext() if last or process.world_size == 1 else forward.no_sync()  # type: ignore[operator]
+            batch = batch.to(process.device)
+            with sync, autocast:
+                loss = objective(forward, batch)
+            with sync:
+                loss.total.backward()  # type: ignore[no-untyped-call]
+            counted = {
+                "count": torch.tensor(float(loss.count)),
+                "tokens": (batch.document_ids >= 0).sum(),
+                "loss": loss.total.detach(),
+                **loss.metrics,
+            }
+            for name, value in counted.items():
+                sums[name] = sums.get(name, torch.zeros(())).to(process.device) + value.to(
+                    process.device
+                )
+        if process.world_size > 1:
+            stacked = torch.stack([v.double() for v in sums.values()])
+            dist.all_reduce(stacked)
+            sums = dict(zip(sums, stacked, strict=True))
+        values = {name: float(value) for name, value in sums.items()}
+        count = values.pop("count")
+        tokens += int(values.pop("tokens"))
+        if count:
+            values = {name: value / count for name, value in values.items()}
+            for parameter in model.parameters():
+                if parameter.grad is not None:  # DDP has averaged over processes
+                    parameter.grad.mul_(process.world_size / count)
+            norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
+            if not math.isfinite(values["loss"]) or not math.isfinite(norm):
+                bar.close()
+                raise UserError(
+                    f"{stage} step {step + 1}: loss {values['loss']}, gradient norm {norm}: not "
+                    f"finite, so training stops; lower --learning_rate {config.learning_rate} "
+                    "(nothing that was saved is lost)"
+                )
+            for optimizer in optimizers:
+                optimizer.step()
+            values |= {"grad_norm": norm, "learning_rate": config.learning_rate * factor}
+
+        done = step + 1
+        bar.update()
+        speed = tokens / (time.monotonic() - started)
+        if log:
+            if val_rows and (done % config.eval_every == 0 or done == total_steps):
+                values |= validate()
+            log.add(done, {**values, "tokens": tokens})
+            shown = {k: f"{values[k]:.3f}" for k in ("loss", "accuracy", "val_loss") if k in values}
+            bar.set_postfix(shown | {"tokens/s": f"{speed:,.0f}"})
+            if done % config.save_every == 0 and done < total_steps:
+                save_training_checkpoint(config.out_dir, model, metadata(done), optimizers)
+    bar.close()
+
+    path = weights_path(config.out_dir, stage)
+    if log:
+        save_checkpoint(path, model, metadata(total_steps))
+        log.writer.close()
+        parts = [
+            f"{k} {v:.4f}" for k, v in values.items() if k in ("loss", "val_loss", "val_accuracy")
+        ]
+        say(f"{stage}: {', '.join(parts)}; weights in {path}", flush=True)
+    return path
+
+
+def _silent(*_: object, **__: object) -> None:
+    """Stands in for print on all processes but the first."""
+
+
+def chunks(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of ``size`` batches."""
+    while chunk := list(islice(batches, size)):
+        yield chunk
+
+
+def validation_path(data_path: Path) -> Path:
+    """``sft_chinese.jsonl`` → ``sft_chinese_val.jsonl``, which the data mix writes beside it."""
+    return data_path.with_name(f"{data_path.stem}_val{data_path.suffix}")
+
+
+def starting_model(
+    config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[..., Any] = print
+) -> Transformer:
+    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage.
+
+    Raises:
+        UserError: the previous stage has not run, or its model or tokenizer is another than this
+        run's.
+    """
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model room for --vocab_size "
+            f"{config.model.vocab_size}: raise it, or choose another --tokenizer_path"
+        )
+    path = config.init_from or previous_weights(config.out_dir, stage)
+    if path is None:
+        return Transformer(config.model)
+    model, metadata = load_checkpoint(path)
+    check_matches(path, metadata, config.model, tokenizer)
+    say(f"{stage}: starting from {path} ({metadata.stage}, step {metadata.step})", flush=True)
+    return model
+
+
+def check_matches(
+    path: Path, metadata: Metadata, model: ModelConfig, tokenizer: RustBPETokenizer
+) -> None:
+    """Raises UserError if the weights are of another shape than asked for, or speak another
+    vocabulary."""
+    for name, wanted in vars(model).items():
+        found = getattr(metadata.model, name)
+        if found != wanted:
+            raise UserError(
+                f"{path}: has {name} {found}, this run {wanted}; use the --preset and flags that "
+                "it was trained with, or other weights"
+            )
+    if metadata.tokenizer != tokenizer.fingerprint:
+        raise UserError(
+            f"{path}: was trained with another tokenizer ({metadata.tokenizer[:8]}, not "
+            f"{tokenizer.fingerprint[:8]}); name its folder by --tokenizer_path, or train all "
+            "stages again"
+        )
+
+
+def resume(
+    config: TrainConfig,
+    stage: Stage,
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    say: Callable[..., Any],
+) -> int:
+    """Loads the newest training checkpoint that is whole, in place; returns its step, 0 if there
+    is none."""
+    for path in reversed(checkpoint_paths(config.out_dir, stage)):
+        try:
+            saved, metadata = load_checkpoint(path)
+        except UserError as error:
+            say(f"{stage}: passing over a damaged checkpoint: {error}")
+            continue
+        model.load_state_dict(saved.state_dict())
+        load_optimizers(path, optimizers)
+        say(f"{stage}: going on from {path}")
+        return metadata.step
+    say(f"{stage}: no checkpoint in {config.out_dir / 'checkpoints'}; starting at step 0")
+    return 0

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# From an empty machine to a model that you can talk to: environment, data, tokenizer, then three stages of training,
+# each of them evaluated.
+set -euf -o pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/env.sh
+
+usage() {
+  cat <<'TEXT'
+Usage: bash scripts/run.sh [--smoke-test | --preset NAME]
+
+  --smoke-test   every stage for a few steps on the CPU in float32: proves the whole pipeline in two minutes
+  --preset NAME  default  the 25.8M-parameter model, for a GPU (the default)
+                 tiny     a 1M-parameter model that learns the built-in data on two CPU cores in some minutes
+                 smoke    the same as --smoke-test
+  --help         this text
+
+Default writes data/processed/ and out/; tiny and smoke write data/processed/NAME/ and out/NAME/.
+
+Environment variables (relative folders count from the project's root):
+  PYTHON         interpreter that makes the virtual environment, 3.10 or newer (default: python3)
+  VENV_DIR       the virtual environment (default: .venv)
+  INSTALLER      pip or uv (default: pip; scripts/run_cn_pipeline.sh sets uv)
+  TF_DIR         TensorBoard logs and eval_results.jsonl (default: ../tf_dir)
+  ENABLE_RUSTBPE 1: build RustBPE and train the tokenizer with it (default: off, Rust is not needed)
+  PRETRAIN_ARGS  more arguments for the pretraining stage, such as "--batch_size 16 --learning_rate 5e-4"
+  SFT_ARGS       the same for supervised fine-tuning
+  DPO_ARGS       the same for preference learning
+TEXT
+}
+
+preset=default
+while [ $# -gt 0 ]; do
+  case $1 in
+    --smoke-test) preset=smoke ;;
+    --preset=*) preset=${1#*=} ;;
+    --preset)
+      preset=${2-}
+      [ $# -eq 1 ] || shift
+      ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    *) fail "unknown argument $1: see bash scripts/run.sh --help" ;;
+  esac
+  shift
+done
+case $preset in
+  default) out=out ;;
+  tiny | smoke) out=out/$preset ;;
+  *) fail "--preset '$preset': choose default, tiny or smoke" ;;
+esac
+
+step "Environment"
+prepare_environment
+export TF_DIR=${TF_DIR:-../tf_dir}
+mkdir -p "$TF_DIR"
+[ "${ENABLE_RUSTBPE:-0}" != 1 ] || build_rustbpe
+
+if [ "$preset" = default ] && ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  cat <<'TEXT'
+No GPU found. Two runs are made for a machine without one:
+  bash scripts/run.sh --smoke-test    two minutes: proves that every stage works
+  bash scripts/run.sh --preset tiny   some minutes: a small model that has really learned something
+This one, the default, takes about 33 hours on 2 cores with the built-in data, and more with your own. It starts now;
+Ctrl-C stops it.
+TEXT
+fi
+
+step "Data mix"
+identity=data/chinese/identity_conversations.jsonl
+if [ ! -e "$identity" ]; then
+  mkdir -p data/chinese
+  cp dataset/identity_cn_sample.jsonl "$identity"
+  echo "No $identity, so the sample from dataset/ was put there: replace it by your own persona's conversations."
+fi
+python scripts/build_chinese_mix.py --preset "$preset"
+
+step "Tokenizer"
+if [ "${ENABLE_RUSTBPE:-0}" = 1 ] || [ "$preset" = tiny ]; then
+  python scripts/train_rustbpe_tokenizer.py --preset "$preset"
+elif [ -e "$out/tokenizer" ]; then
+  echo "The one in $out/tokenizer is used, which an earlier run trained."
+else
+  echo "The one that comes with the package is used; ENABLE_RUSTBPE=1 trains one on your own data."
+fi
+
+step "Pretrain: learn the language by guessing the next token"
+# The *_ARGS are left unquoted to be split into words; set -f above keeps * and ? in them as they are.
+python trainer/train_pretrain.py --preset "$preset" ${PRETRAIN_ARGS-}
+python scripts/evaluate_stage.py --preset "$preset" --stage pretrain
+
+step "SFT: learn to answer"
+python trainer/train_full_sft.py --preset "$preset" ${SFT_ARGS-}
+python scripts/evaluate_stage.py --preset "$preset" --stage sft
+
+step "DPO: learn which of two answers people prefer"
+python trainer/train_dpo.py --preset "$preset" ${DPO_ARGS-}
+python scripts/evaluate_stage.py --preset "$preset" --stage dpo
+
+step "Done: the scores after pretraining, SFT and DPO"
+tail -n 3 "$TF_DIR/eval_results.jsonl" | python -c '
+import json, sys
+from minillm.evaluate import table
+
+print(table([json.loads(line) for line in sys.stdin]))
+'
+[ "$preset" = default ] || choice=" --preset $preset"
+echo
+echo "Talk to the model:  $VENV_DIR/bin/minillm chat${choice-}"

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Sets up what the checks need, then runs all of them: formatting, lint, types and tests, of Python and of Rust.
+# Arguments go to pytest. With CI set, a check that cannot run is a failure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/env.sh
+
+# left_out WHAT HOW: a check cannot run here; HOW says how to get what it needs.
+left_out() {
+  echo "Left out: $1. $2" >&2
+  [ -z "${CI-}" ] || exit 1
+}
+
+# system_package VERSION NAME...: as root on Debian or Ubuntu, installs the first of the packages that is offered in at
+# least that version.
+system_package() {
+  local wanted=$1 name offered
+  shift
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  apt-get update -qq || return 1
+  for name in "$@"; do
+    offered=$(apt-cache policy "$name" | sed -n 's/^  Candidate: //p')
+    if dpkg --compare-versions "${offered:-0}" ge "$wanted"; then
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$name" >/dev/null
+      return
+    fi
+  done
+  return 1
+}
+
+step "System packages"
+"$PYTHON" -c 'import ensurepip' 2>/dev/null || system_package 3.10 python3-venv || true
+if ! command -v cargo >/dev/null; then
+  rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' rustbpe/Cargo.toml)
+  # Debian 12 has a recent Rust under the second name.
+  system_package "$rust" cargo cargo-web ||
+    left_out "the checks of RustBPE" "Install Rust $rust or newer, by rustup or your system's packages."
+fi
+
+step "Environment"
+prepare_environment
+install_once .dev_installed -c constraints.txt -e '.[dev]'
+# pytest runs two processes, and each smoke run would start as many threads as there are cores.
+export OMP_NUM_THREADS=1
+
+step "Python: ruff, mypy"
+python -m ruff format --check .
+python -m ruff check .
+python -m mypy
+
+if command -v cargo >/dev/null; then
+  step "Rust: fmt, clippy, test"
+  if cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; then
+    cargo fmt --check --manifest-path rustbpe/Cargo.toml
+    cargo clippy --quiet --all-targets --manifest-path rustbpe/Cargo.toml -- -D warnings
+  else
+    echo "Left out: cargo fmt and clippy, which this Rust comes without." >&2
+  fi
+  cargo test --quiet --manifest-path rustbpe/Cargo.toml
+  build_rustbpe
+fi
+
+step "Tests"
+python -m pytest -n 2 "$@"
+step "All checks passed"

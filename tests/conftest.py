@@ -1,0 +1,179 @@
+"""What the tests share: the project, the real data, and copies of the project to run scripts in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+FOLDERS = ("dataset", "minillm", "rustbpe", "scripts", "trainer")
+FILES = ("LICENSE", "README.md", "constraints.txt", "pyproject.toml", "requirements.txt")
+READ_BY_SCRIPTS = (
+    *("PYTHON", "VENV_DIR", "VIRTUAL_ENV", "INSTALLER", "TF_DIR", "ENABLE_RUSTBPE", "CI"),
+    *("PRETRAIN_ARGS", "SFT_ARGS", "DPO_ARGS", "PYTHONPATH"),
+)
+"""Environment variables of whoever runs the tests, which must not leak into the scripts."""
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The project's root."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; tests that need it are skipped where there is none."""
+    path = Path(os.environ.get("MINILLM_REAL_DATA") or REPO.parent / "shared" / "data")
+    if not path.is_dir():
+        pytest.skip("no real data here: set MINILLM_REAL_DATA")
+    return path
+
+
+@dataclass
+class Project:
+    """A copy of the project in a folder of its own: nothing is written into the real one."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tf_dir(self) -> Path:
+        return self.root.parent / "tf_dir"
+
+    @property
+    def python(self) -> Path:
+        return self.root / ".venv" / "bin" / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.root / ".venv" / "lib" / version / "site-packages"
+
+    def run(
+        self, command: str, *, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs one shell command line in the project's root, as a user would type it."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.root,
+            env={**self._outer(), **self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            pytest.fail(f"{command}\nended with exit code {done.returncode}:\n{done.stdout}")
+        return done
+
+    def activated(self, command: str, **kwargs: str) -> str:
+        """Runs a command line with the project's environment activated; returns what it printed."""
+        return self.run(f"source .venv/bin/activate && {command}", **kwargs).stdout
+
+    def borrow_environment(self) -> None:
+        """Makes an environment with the packages of the tests' own, marked as installed."""
+        venv.create(self.root / ".venv", symlinks=True)
+        borrowed = f"{self.root}\n{sysconfig.get_path('purelib')}\n"
+        (self.site_packages / "borrowed.pth").write_text(borrowed, encoding="utf-8")
+        self.activated("source scripts/env.sh && requirements_state > .venv/.deps_installed")
+
+    @staticmethod
+    def _outer() -> dict[str, str]:
+        return {k: v for k, v in os.environ.items() if k not in READ_BY_SCRIPTS}
+
+
+def copy_project(folder: Path) -> Project:
+    """The project as FOLDER/project, without an environment."""
+    root = folder / "project"
+    root.mkdir(parents=True)
+    ignore = shutil.ignore_patterns("__pycache__", "target", "*.so")
+    for name in FOLDERS:
+        shutil.copytree(REPO / name, root / name, ignore=ignore)
+    for name in FILES:
+        shutil.copy(REPO / name, root / name)
+    return Project(root, {"CARGO_TARGET_DIR": str(REPO / "rustbpe" / "target")})
+
+
+def borrowed_project(folder: Path) -> Project:
+    """A fresh copy with a borrowed environment: every command works in it."""
+    project = copy_project(folder)
+    project.borrow_environment()
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return borrowed_project(tmp_path)
+
+
+# Stands in for torch, which takes seconds to import, where a script only asks it for a GPU.
+FAKE_TORCH = """import os
+
+
+class cuda:
+    is_available = staticmethod(lambda: os.environ.get("FAKE_GPU") == "1")
+"""
+FAKE_EVALUATE = """def table(results):
+    return "stages: " + " ".join(result["stage"] for result in results)
+"""
+RECORDER = """import json, os, pathlib, sys
+
+call = [str(pathlib.Path(sys.argv[0])), *sys.argv[1:]]
+with open("calls.jsonl", "a", encoding="utf-8") as file:
+    print(json.dumps({"call": call, "TF_DIR": os.environ.get("TF_DIR")}), file=file)
+if call[-2] == "--stage":
+    with open(os.environ["TF_DIR"] + "/eval_results.jsonl", "a", encoding="utf-8") as file:
+        print(json.dumps({"stage": call[-1]}), file=file)
+if os.environ.get("FAIL_AT") in call:
+    sys.exit("error: told to fail")
+"""
+
+
+def record_calls(project: Project) -> None:
+    """Replaces the stages by ones that only note how they were called, in calls.jsonl.
+
+    So a script takes a second. The stage whose name or argument equals $FAIL_AT fails.
+    """
+    for entry in [*project.root.glob("scripts/*.py"), *project.root.glob("trainer/*.py")]:
+        entry.write_text(RECORDER, encoding="utf-8")
+    (project.site_packages / "torch.py").write_text(FAKE_TORCH, encoding="utf-8")
+    # Before the borrowed packages: the closing table needs no more of the package than this.
+    (project.root / "minillm" / "evaluate.py").write_text(FAKE_EVALUATE, encoding="utf-8")
+
+
+@pytest.fixture
+def recorder(project: Project) -> Project:
+    record_calls(project)
+    return project
+
+
+def calls(project: Project) -> list[list[str]]:
+    """How the stages were called: the script's path, then its arguments."""
+    path = project.root / "calls.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line)["call"] for line in lines]
+
+
+def use_stub_requirements(project: Project, name: str = "stub") -> None:
+    """Makes requirements.txt list one tiny wheel: it is installed at once, without a network."""
+    wheel = project.root / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"{name}.py", "")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    (project.root / "requirements.txt").write_text(f"./{wheel.name}\n", encoding="utf-8")
+    project.environment["PIP_NO_INDEX"] = "1"

@@ -1,0 +1,113 @@
+"""The command line: presets, both spellings, help with defaults, one line for an error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minillm import cli
+from minillm.cli import COMMANDS, main
+from minillm.config import MODELS, TRAINING
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a command would run with, instead of running it."""
+    seen: dict[str, Any] = {}
+    load = cli._load
+
+    def fake(place: str) -> Any:
+        if place in {command.run for command in COMMANDS.values()}:
+            return lambda options, **more: seen.update(options=options, **more)
+        return load(place)
+
+    monkeypatch.setattr(cli, "_load", fake)
+    return seen
+
+
+@pytest.mark.parametrize("spelling", ["--max_seq_len", "--max-seq-len"])
+def test_both_spellings_work(ran: dict[str, Any], spelling: str) -> None:
+    main(["sft", spelling, "77"])
+    assert ran["options"].max_seq_len == 77
+    assert ran["stage"] == "sft"
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
+def test_presets_choose_all_defaults(ran: dict[str, Any], stage: str) -> None:
+    main([stage])
+    assert ran["options"] == TRAINING["default"][stage]  # type: ignore[index]
+    main([stage, "--batch_size", "3", "--preset", "tiny", "--hidden-size", "64"])
+    assert ran["options"].batch_size == 3
+    assert ran["options"].model.hidden_size == 64
+    assert ran["options"].model.num_hidden_layers == MODELS["tiny"].num_hidden_layers
+    main([stage, "--preset=smoke"])
+    assert ran["options"] == TRAINING["smoke"][stage]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_every_flag_with_its_default(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    options = cli._load(COMMANDS[command].options)
+    if isinstance(options, dict):
+        options = options["default"]
+        assert "--preset" in text
+    if isinstance(options, dict):
+        options = options[command]
+    fields = vars(options).keys() if not isinstance(options, type) else options.__dataclass_fields__
+    positional = {"import": {"paths"}, "download": {"name"}}.get(command, set())
+    for field in set(fields) - {"model", "sampling"} - positional:
+        assert f"--{field}" in text, field
+    assert text.count("(default:") >= len(fields) - 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "no command 'train'; there are import, "),
+        (["sft", "--batchsize", "3"], "sft: unknown flag --batchsize; did you mean --batch_size?"),
+        (["sft", "--preset", "big"], "--preset 'big': choose one of default, tiny, smoke"),
+        (["pretrain", "--batch_size", "0"], "--batch_size must be at least 1, not 0"),
+        (["pretrain", "--hidden_size", "500"], "--hidden_size 500 must be a multiple of"),
+        (["pretrain", "--data_path", "none.jsonl"], "none.jsonl: no such file"),
+        (["chat", "--out_dir", "none"], "no pretrain weights"),
+    ],
+)
+def test_errors_are_one_line_and_exit_with_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("minillm: error: ")
+    assert message in line
+
+
+def test_a_value_of_the_wrong_type_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["sft", "--batch_size", "many"])
+    assert stop.value.code == 2
+    assert "--batch_size" in capsys.readouterr().err
+
+
+def test_no_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    output = capsys.readouterr().out
+    assert all(f"  {command} " in output for command in COMMANDS)
+
+
+def test_data_commands_do_not_load_torch() -> None:
+    code = "import sys, minillm.mix, minillm.fetch, minillm.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

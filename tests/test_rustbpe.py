@@ -1,0 +1,291 @@
+"""The crate `rustbpe` beside rustbpe 0.1.0, tiktoken and the Python reference [3.4]."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+rustbpe: Any = pytest.importorskip("rustbpe")
+if not hasattr(rustbpe, "__version__"):  # also a bare `rustbpe/` folder, or 0.1.0 from PyPI
+    pytest.skip(
+        "this project's rustbpe is not installed; build it with "
+        "`maturin develop --release --manifest-path rustbpe/Cargo.toml`",
+        allow_module_level=True,
+    )
+tiktoken = pytest.importorskip("tiktoken")
+
+REPO = Path(__file__).parents[1]
+NANOCHAT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+CORPORA: dict[str, list[str]] = {
+    "chinese": [
+        "今天天气很好,我们去公园吧。公园里有很多人在放风筝。",
+        "明天天气也很好!我们还去公园吗?我们可以去图书馆。",
+        "数学:3.14159 加 2.71828 等于多少?答案是 5.85987。",
+    ]
+    * 3,
+    "english": ["She'll say it's 12345 times better; he'd say they've lost.\n\n  The end.  "] * 2,
+    "runs": ["a" * 37 + " " + "b" * 20, "aaabaaab" * 5, "    \n \r\n\t\t" * 3],
+    "scripts": ["Ünïcödé ſ'ſ Ελληνικά עברית العربية हिन्दी ไทย 한국어 🎉👩‍👩‍👧‍👦 \u0000\uffff𠀀"]
+    * 2,
+    "ties": ["dc ba bc cd ab", "zyxw wxyz"],
+    "empty": ["", "", "x"],
+    "nothing": [],
+}
+
+# Reads requests, one JSON object a line, and answers each with the bytes of its tokens in hex.
+PEER = """
+import json, sys, rustbpe
+for line in sys.stdin:
+    request = json.loads(line)
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator(
+        iter(request["texts"]), request["vocab_size"], pattern=request["pattern"]
+    )
+    ranks = sorted(tokenizer.get_mergeable_ranks(), key=lambda item: item[1])
+    print(json.dumps([token.hex() for token, _ in ranks]), flush=True)
+"""
+
+
+class Peer:
+    """rustbpe 0.1.0 from PyPI in a process of its own: both packages have the same name."""
+
+    def __init__(self, python: Path) -> None:
+        self.process = subprocess.Popen(
+            [python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def train(self, texts: list[str], vocab_size: int, pattern: str | None = None) -> list[bytes]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = {"texts": texts, "vocab_size": vocab_size, "pattern": pattern}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return [bytes.fromhex(token) for token in json.loads(self.process.stdout.readline())]
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator[Peer]:
+    home = REPO / ".cache" / "peers" / "rustbpe-0.1.0"
+    python = home / "bin" / "python"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    # Tests run in several processes: one makes the environment, the others wait for it.
+    with (home.parent / "rustbpe-0.1.0.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = home / ".installed"
+        if not done.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+            install = [str(python), "-m", "pip", "install", "--quiet", "rustbpe==0.1.0"]
+            if subprocess.run(install).returncode:
+                pytest.skip("rustbpe 0.1.0 cannot be installed from PyPI")
+            done.touch()
+    peer = Peer(python)
+    yield peer
+    peer.process.communicate(timeout=10)
+
+
+def train(texts: list[str], vocab_size: int, **options: Any) -> Any:
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator(iter(texts), vocab_size, **options)
+    return tokenizer
+
+
+def tokens(tokenizer: Any) -> list[bytes]:
+    return [token for token, _ in tokenizer.get_mergeable_ranks()]
+
+
+def as_tiktoken(tokenizer: Any) -> Any:
+    return tiktoken.Encoding(
+        name="test",
+        pat_str=tokenizer.get_pattern(),
+        mergeable_ranks=dict(tokenizer.get_mergeable_ranks()),
+        special_tokens={},
+    )
+
+
+@pytest.mark.parametrize("pattern", [None, NANOCHAT_PATTERN, r"\S+|\s+"])
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_merges_equal_rustbpe_0_1_0(peer: Peer, corpus: str, pattern: str | None) -> None:
+    ours = train(CORPORA[corpus], 400, pattern=pattern)
+    assert tokens(ours) == peer.train(CORPORA[corpus], 400, pattern)
+
+
+def test_merges_equal_rustbpe_0_1_0_on_real_text(peer: Peer, real_data: Path) -> None:
+    with (real_data / "pretrain_zh.jsonl").open(encoding="utf-8") as lines:
+        texts = [json.loads(next(lines))["text"] for _ in range(300)]
+    assert tokens(train(texts, 2000)) == peer.train(texts, 2000)
+
+
+few_letters = st.text(alphabet="ab c1'\n你们。", max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(few_letters, max_size=6), vocab_size=st.integers(256, 330))
+def test_merges_equal_rustbpe_0_1_0_on_random_text(
+    peer: Peer, texts: list[str], vocab_size: int
+) -> None:
+    assert tokens(train(texts, vocab_size)) == peer.train(texts, vocab_size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(few_letters | st.text(max_size=40), max_size=6))
+def test_merges_equal_the_python_reference(texts: list[str]) -> None:
+    bpe: Any = pytest.importorskip("minillm.bpe")
+    ours = train(texts, 330)
+    ranks: dict[bytes, int] = bpe.train(texts, 330, ours.get_pattern())
+    assert dict(ours.get_mergeable_ranks()) == ranks
+
+
+@pytest.mark.parametrize("buffer_size", [1, 2, 1000])
+def test_merges_do_not_depend_on_buffers(buffer_size: int) -> None:
+    texts = CORPORA["chinese"] + CORPORA["english"]
+    assert tokens(train(texts, 400, buffer_size=buffer_size)) == tokens(train(texts, 400))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    return train([text for texts in CORPORA.values() for text in texts], 600)
+
+
+@pytest.fixture(scope="module")
+def oracle(trained: Any) -> Any:
+    return as_tiktoken(trained)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text(max_size=200) | few_letters | st.text(alphabet="今天气很好公园ab ", max_size=400)
+)
+def test_encode_equals_tiktoken(trained: Any, oracle: Any, text: str) -> None:
+    ids = trained.encode(text)
+    assert ids == oracle.encode_ordinary(text)
+    assert trained.decode(ids) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 20_000, "今天天气很好" * 3000, "ab" * 10_000 + "c", " " * 3000 + "x", "aab" * 7000],
+)
+def test_long_chunks_equal_tiktoken(trained: Any, oracle: Any, text: str) -> None:
+    assert trained.encode(text) == oracle.encode_ordinary(text)
+
+
+@pytest.mark.parametrize("pattern", [r"[a-z]+", r"\d|\p{Han}+"])
+def test_text_outside_the_pattern_is_dropped_as_by_tiktoken(pattern: str) -> None:
+    text = "ab1 今天 XYxyx 今2天 ab."
+    ours = train([text], 300, pattern=pattern)
+    assert ours.encode(text) == as_tiktoken(ours).encode_ordinary(text)
+
+
+def test_batch_encode_is_encode_of_each(trained: Any) -> None:
+    texts = [text for texts in CORPORA.values() for text in texts]
+    assert trained.batch_encode(texts) == [trained.encode(text) for text in texts]
+    assert trained.batch_encode([]) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_decode_equals_tiktoken_on_invalid_utf8(
+    trained: Any, oracle: Any, data: st.DataObject
+) -> None:
+    ids = data.draw(st.lists(st.integers(0, trained.vocab_size - 1), max_size=30))
+    assert trained.decode(ids) == oracle.decode(ids)
+
+
+def test_fresh_tokenizer_has_the_bytes() -> None:
+    fresh = rustbpe.Tokenizer()
+    assert fresh.vocab_size == 256
+    assert fresh.get_mergeable_ranks() == [(bytes([byte]), byte) for byte in range(256)]
+    assert fresh.encode("好a") == list("好a".encode())
+
+
+def test_training_again_starts_afresh() -> None:
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator(["abab"], 300)
+    tokenizer.train_from_iterator(["cdcd"], 300, pattern=r"\w+")
+    assert tokens(tokenizer)[256:] == [b"cd", b"cdcd"]
+    assert tokenizer.get_pattern() == r"\w+"
+
+
+def failing() -> Iterator[str]:
+    yield "cdcd"
+    raise KeyError("from the iterator")
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "texts", "options"),
+    [
+        (ValueError, "at least 256", ["cd"], {"vocab_size": 255}),
+        (ValueError, "buffer_size", ["cd"], {"buffer_size": 0}),
+        (ValueError, "invalid split pattern", ["cd"], {"pattern": "("}),
+        (ValueError, "split pattern failed", ["a" * 60 + "b"], {"pattern": "(?:a|aa)+(?=c)|b"}),
+        (TypeError, "bytes", [b"cd"], {}),
+        (TypeError, "not iterable", 5, {}),
+        (UnicodeEncodeError, "surrogates", ["\ud800"], {}),
+        (KeyError, "from the iterator", failing(), {}),
+    ],
+)
+def test_an_error_leaves_the_tokenizer_as_it_was(
+    error: type[Exception], match: str, texts: Any, options: dict[str, Any]
+) -> None:
+    tokenizer = train(["abab"], 257)
+    before = tokens(tokenizer), tokenizer.get_pattern()
+    with pytest.raises(error, match=match):
+        tokenizer.train_from_iterator(texts, **{"vocab_size": 300} | options)
+    assert (tokens(tokenizer), tokenizer.get_pattern()) == before
+
+
+def test_encode_and_decode_errors(trained: Any) -> None:
+    tokenizer = train(["ab"], 256, pattern="(?:a|aa)+(?=c)|b")
+    with pytest.raises(ValueError, match="split pattern failed"):
+        tokenizer.encode("a" * 60 + "b")
+    with pytest.raises(ValueError, match="split pattern failed"):
+        tokenizer.batch_encode(["b", "a" * 60 + "b"])
+    with pytest.raises(ValueError, match="unknown token id: 70000"):
+        trained.decode([1, 70_000])
+    with pytest.raises(OverflowError):
+        trained.decode([-1])
+
+
+def test_other_threads_run_while_training() -> None:
+    texts = ["".join(chr(0x4E00 + (i * j) % 5000) for j in range(200)) for i in range(3000)]
+    worker = threading.Thread(target=train, args=(texts, 2000))
+    worker.start()
+    turns = 0
+    while worker.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 20
+
+
+def test_ctrl_c_stops_training() -> None:
+    code = (
+        "import rustbpe\n"
+        "rows = range(2000)\n"
+        "texts = [''.join(chr(0x4E00 + i * j % 20011) for j in range(400)) for i in rows]\n"
+        "print('go', flush=True)\n"
+        "rustbpe.Tokenizer().train_from_iterator(texts, 60_000)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in stderr
