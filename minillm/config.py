@@ -178,7 +178,7 @@ MODELS: dict[Preset, ModelConfig] = {
 _DEFAULT: dict[Stage, TrainConfig] = {
     "pretrain": TrainConfig(),
     "sft": TrainConfig(
-        data_path=Path("data/processed/sft_chinese.jsonl"), learning_rate=3e-4, accumulation_steps=1
+        data_path=Path("data/processed/sft_chinese.jsonl"), learning_rate=3e-4, accumulation_steps=2
     ),
     "dpo": TrainConfig(
         data_path=Path("data/processed/dpo_chinese.jsonl"),

@@ -139,7 +139,7 @@ class RustBPETokenizer:
         meta_path, meta, tokens = read_files(SHIPPED if path is None else path)
         try:
             ranks = {token: rank for rank, token in enumerate(tokens)}
-            tokenizer = cls(ranks, meta.split_pattern, meta.statistics)
+            tokenizer = cls(ranks, meta.pattern, meta.statistics)
         except ValueError as error:  # ranks or pattern make no sense
             raise damaged(meta_path, str(error)) from None
         if tokenizer.special_tokens != meta.special_tokens:

@@ -2,8 +2,8 @@
 
 ``tokenizer_meta.json``  split pattern, special tokens, statistics, SHA-256 of the ranks
 ``tokenizer.tiktoken``   the ranks, one token a line: its bytes in base64, its rank
-``tokenizer.pkl``        all of this in one plain dict, as nanochat's tools expect a pickle; it is
-                         read only where the other two are missing, and nothing in it can run
+``tokenizer.pkl``        all of this as one pickled dict of plain data; it is read only where there
+                         is no ``tokenizer_meta.json``, and nothing in it can run
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PICKLE_FILE = "tokenizer.pkl"
 class Meta(msgspec.Struct):
     """All that is to be known of a tokenizer but its mergeable tokens."""
 
-    split_pattern: str
+    pattern: str
+    """How text is cut into chunks."""
     special_tokens: dict[str, int]
     vocab_size: int
     """All tokens, special ones included."""

@@ -4,13 +4,15 @@
 that a new person or thing does not move the others. Training data never
 
 * asks for a held-out (person, attribute), in any words, with or without options, in one turn or two
-  (documents do *state* it: a model cannot know what it never read);
-* adds or subtracts a held-out pair of numbers (but prices may be the same two numbers, and a longer
-  count passes through the same steps);
-* adds up a held-out basket of two goods (documents state each price);
+  (but texts about a person *state* it: a model cannot know what it never read);
+* adds or subtracts a held-out pair of numbers (but two prices may be these numbers, and a longer
+  count takes the same steps);
+* adds up a held-out basket of two goods (but texts state the price of each);
 * puts an object in a held-out place;
-* counts a held-out number of days or months from a held-out start, except on the way further;
+* counts a held-out number of days or months from a held-out start, unless it goes on further;
 * uses a held-out way to put a question (``HELD_OUT_FRAMES``: the kind ``phrasing``).
+
+The wrong answers of preference pairs are the exception: they may name any value.
 """
 
 from __future__ import annotations

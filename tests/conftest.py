@@ -91,7 +91,10 @@ class Project:
 
     @staticmethod
     def _outer() -> dict[str, str]:
-        return {k: v for k, v in os.environ.items() if k not in READ_BY_SCRIPTS}
+        outer = {k: v for k, v in os.environ.items() if k not in READ_BY_SCRIPTS}
+        # maturin and uv come with the tests' environment, which need not be activated.
+        outer["PATH"] += os.pathsep + sysconfig.get_path("scripts")
+        return outer
 
 
 def copy_project(folder: Path) -> Project:
