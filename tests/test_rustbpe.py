@@ -141,8 +141,12 @@ def test_merges_equal_rustbpe_0_1_0_on_random_text(
     assert tokens(train(texts, vocab_size)) == peer.train(texts, vocab_size)
 
 
+# The two pattern engines know different versions of Unicode: compare on what both have assigned.
+assigned = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=40)
+
+
 @settings(max_examples=60, deadline=None)
-@given(texts=st.lists(few_letters | st.text(max_size=40), max_size=6))
+@given(texts=st.lists(few_letters | assigned, max_size=6))
 def test_merges_equal_the_python_reference(texts: list[str]) -> None:
     bpe: Any = pytest.importorskip("minillm.bpe")
     ours = train(texts, 330)
