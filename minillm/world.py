@@ -105,15 +105,15 @@ _FREE: dict[str, Callable[[Random], Conversation]] = {
 # What each category consists of: kinds of questions, and what is free of any.
 _SHARES: dict[str, dict[str, float]] = {
     "general": {
-        "fact": 0.35,
-        "reading": 0.27,
+        "fact": 0.30,
+        "reading": 0.32,
         "multi_turn": 0.15,
         "introduction": 0.12,
         "story": 0.05,
         "greeting": 0.06,
     },
-    "knowledge": {"choice": 0.45, "calendar": 0.35, "fact": 0.20},
-    "math": {"chain": 0.40, "shop": 0.30, "add": 0.18, "sub": 0.12},
+    "knowledge": {"choice": 0.35, "reading": 0.30, "calendar": 0.25, "fact": 0.10},
+    "math": {"chain": 0.45, "shop": 0.20, "add": 0.20, "sub": 0.15},
 }
 
 

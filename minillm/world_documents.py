@@ -183,9 +183,12 @@ def _about(rng: Random) -> str:
     return "".join(part.format(n=rng.choice(NAMES)) for part in parts)
 
 
+_PRACTICE = {**EVERY_KIND, "reading": 3.0}  # nothing else teaches to look back into a story
+
+
 def _practice(rng: Random) -> str:
     """Questions of every kind with their answers, as an exercise book has them."""
-    asked = draw(rng, EVERY_KIND)
+    asked = draw(rng, _PRACTICE)
     turns = [*asked.history, ("user", asked.question), ("assistant", reply_to(rng, asked))]
     return "\n".join(("问：" if role == "user" else "答：") + content for role, content in turns)
 

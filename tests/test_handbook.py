@@ -644,7 +644,7 @@ def test_9_1_rustbpe_that_cannot_be_imported(mixed: Project, tmp_path: Path) -> 
 
     hidden.unlink()
     tools = str(tmp_path / "tools")
-    mixed.environment |= {"UV_TOOL_DIR": tools, "UV_TOOL_BIN_DIR": tools}
+    mixed.environment |= {"UV_TOOL_DIR": str(tmp_path / "uv"), "UV_TOOL_BIN_DIR": tools}
     mixed.environment["PATH"] = os.pathsep.join(
         [tools, os.environ["PATH"], sysconfig.get_path("scripts")]
     )

