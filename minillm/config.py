@@ -226,8 +226,12 @@ def _smoke(stage: Stage) -> TrainConfig:
 TRAINING: dict[Preset, dict[Stage, TrainConfig]] = {
     "default": _DEFAULT,
     "tiny": {
-        "pretrain": _tiny("pretrain", optimizer="muon", learning_rate=6e-3, epochs=1),
-        "sft": _tiny("sft", optimizer="muon", learning_rate=3e-3, epochs=1, decay_fraction=0.9),
+        "pretrain": _tiny(
+            "pretrain", optimizer="muon", learning_rate=6e-3, epochs=1, max_steps=1500
+        ),
+        "sft": _tiny(
+            "sft", optimizer="muon", learning_rate=3e-3, epochs=1, max_steps=650, decay_fraction=0.9
+        ),
         "dpo": _tiny("dpo", learning_rate=1e-4, epochs=2),
     },
     "smoke": {stage: _smoke(stage) for stage in STAGES},
