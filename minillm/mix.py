@@ -66,8 +66,10 @@ class MixOptions:
     """Training rows about the persona, before --identity_repeat."""
     preference: int = 60_000
     """Training pairs of a chosen and a rejected answer."""
+    text: int | None = None
+    """Training texts from text_*.jsonl; None: all of them."""
     built_in_text: int = 60_000
-    """Built-in texts, if DATA_DIR has no rows but identity; texts in text_*.jsonl are all taken."""
+    """Built-in texts, which are taken if DATA_DIR has no rows but identity."""
     identity_repeat: int = 2
     """Times that every identity row comes."""
     persona_name: str = Persona.name
@@ -85,6 +87,8 @@ class MixOptions:
         for name in ("general", "knowledge", "math", "identity", "preference", "built_in_text"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name} must be at least 0, not {getattr(self, name)}")
+        if self.text is not None and self.text < 0:
+            raise UserError(f"--text must be at least 0, not {self.text}")
         if self.identity_repeat < 1:
             raise UserError(f"--identity_repeat must be at least 1, not {self.identity_repeat}")
         if not 0 <= self.val_fraction <= 0.5:
@@ -98,7 +102,7 @@ class MixOptions:
 
     def target(self, category: str) -> int | None:
         """Training rows before repeats; None: all there are."""
-        return None if category == "text" else int(getattr(self, category))
+        return self.text if category == "text" else int(getattr(self, category))
 
 
 PRESETS: dict[Preset, MixOptions] = {
@@ -118,6 +122,7 @@ PRESETS: dict[Preset, MixOptions] = {
         math=50,
         identity=50,
         preference=100,
+        text=400,
         built_in_text=400,
         val_fraction=0.05,
     ),
@@ -292,8 +297,9 @@ def missing_categories(read: Counter[str], options: MixOptions) -> list[str]:
 
 def write_built_in(category: str, options: MixOptions, work: Path) -> InputFile:
     """Built-in rows, as a file like the user's."""
-    target = options.target(category)
-    rows = options.built_in_text if target is None else min(target, BUILT_IN_ROWS)
+    rows = min(options.target(category) or 0, BUILT_IN_ROWS)
+    if category == "text":
+        rows = options.built_in_text
     path = work / f"builtin_{category}.jsonl"
     with path.open("wb") as file:
         file.writelines(map(encode_line, world.rows(category, rows, options.seed)))

@@ -800,3 +800,11 @@ def test_memory_does_not_grow_with_the_data(options: MixOptions) -> None:
         file.writelines(rows(20_000))
     assert path.stat().st_size > 58e6
     assert peak_memory(options) < small + 12e6
+
+
+def test_texts_can_be_limited(options: MixOptions) -> None:
+    save(options.data_dir / "text_a.jsonl", [{"text": f"第{i}篇"} for i in range(300)])
+    report = build(replace(options, text=40, val_fraction=0.1))
+    assert (report.categories["text"].rows, report.categories["text"].repeats) == (40, 0)
+    with pytest.raises(UserError, match="--text must be at least 0, not -1"):
+        replace(options, text=-1)
