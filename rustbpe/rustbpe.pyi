@@ -1,30 +1,65 @@
 """Exact byte-level BPE training and encoding."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 
 __version__: str
 
 class Tokenizer:
     """A byte-level BPE tokenizer. Fresh, it holds the 256 bytes and GPT-4's split pattern."""
 
-    def __new__(cls) -> Tokenizer: ...
+    def __init__(self) -> None: ...
     def train_from_iterator(
         self,
         iterator: Iterable[str],
         vocab_size: int,
         buffer_size: int = 8192,
         pattern: str | None = None,
+        *,
+        num_threads: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> None:
         """Learn ``vocab_size`` tokens: 256 bytes and the merges; fewer if the text is used up.
 
         Texts are taken ``buffer_size`` at a time, split and counted in parallel. ``pattern`` is
-        GPT-4's if None. On any error the tokenizer stays as it was.
+        GPT-4's if None. ``progress`` is called now and then with the bytes read and the merges
+        made. On any error the tokenizer stays as it was.
 
         Raises:
             ValueError: ``vocab_size`` < 256, ``buffer_size`` < 1, or a pattern that does not
                 compile or gives up on a text.
             TypeError: an item of ``iterator`` is not a ``str``.
         """
+
+    def train_from_files(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        vocab_size: int,
+        pattern: str | None = None,
+        *,
+        num_threads: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Learn from files of UTF-8 text; each line, with its line end, is a text.
+
+        The same as ``train_from_iterator(open(path, encoding="utf-8", newline="\\n"), ...)``, but
+        no line becomes a Python object.
+
+        Raises:
+            OSError: a file that cannot be read.
+            ValueError: text that is not UTF-8 (file and line are named), and as above.
+        """
+
+    def train_from_file(
+        self,
+        path: str | os.PathLike[str],
+        vocab_size: int,
+        pattern: str | None = None,
+        *,
+        num_threads: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """``train_from_files`` with one file."""
 
     def get_pattern(self) -> str: ...
     def get_mergeable_ranks(self) -> list[tuple[bytes, int]]:

@@ -1,18 +1,25 @@
 //! The Python class `rustbpe.Tokenizer`, and nothing else.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyIterator};
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
+use crate::arena::{self, Collector};
 use crate::encoder::Encoder;
+use crate::ingest::{Ingest, IngestError};
+use crate::progress::{Progress, Stopped};
 use crate::splitter::{SplitError, Splitter, GPT4_PATTERN};
-use crate::trainer::{self, ChunkCounts, Token, BYTES};
+use crate::trainer::{self, Token, BYTES};
 
-/// Ctrl-C is looked for once in this many merges.
-const MERGES_PER_SIGNAL_CHECK: usize = 64;
+/// How often a running training looks for Ctrl-C and calls `progress`.
+const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// What training makes, and encoding reads.
 struct Trained {
@@ -22,9 +29,10 @@ struct Trained {
 
 impl Trained {
     fn encode(&self, text: &str) -> Result<Vec<Token>, SplitError> {
-        let mut ids = Vec::new();
-        self.splitter.split(text, |chunk| {
-            self.encoder.encode_chunk(chunk.as_bytes(), &mut ids);
+        let mut ids = Vec::with_capacity(text.len() / 3);
+        self.splitter.split(text, |start, end| {
+            self.encoder
+                .encode_chunk(&text.as_bytes()[start..end], &mut ids);
         })?;
         Ok(ids)
     }
@@ -33,6 +41,113 @@ impl Trained {
 impl From<SplitError> for PyErr {
     fn from(error: SplitError) -> Self {
         PyValueError::new_err(error.to_string())
+    }
+}
+
+impl From<IngestError> for PyErr {
+    fn from(error: IngestError) -> Self {
+        match error {
+            // With these arguments Python makes it a FileNotFoundError and so on.
+            IngestError::Io(path, error) => {
+                PyOSError::new_err((error.raw_os_error(), error.to_string(), path))
+            }
+            IngestError::Stopped => Stopped.into(),
+            error => PyValueError::new_err(error.to_string()),
+        }
+    }
+}
+
+impl From<Stopped> for PyErr {
+    /// Not seen by anyone: whatever made training stop is raised instead.
+    fn from(_: Stopped) -> Self {
+        PyRuntimeError::new_err("stopped")
+    }
+}
+
+/// One training: its options, checked, and how far it is.
+struct Run {
+    vocab_size: usize,
+    splitter: Splitter,
+    pool: ThreadPool,
+    progress: Progress,
+    callback: Option<Py<PyAny>>,
+}
+
+impl Run {
+    fn new(
+        vocab_size: usize,
+        pattern: Option<&str>,
+        num_threads: Option<usize>,
+        callback: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        if vocab_size < BYTES {
+            return Err(PyValueError::new_err(format!(
+                "vocab_size must be at least {BYTES} (the bytes), got {vocab_size}"
+            )));
+        }
+        if num_threads == Some(0) {
+            return Err(PyValueError::new_err("num_threads must be at least 1"));
+        }
+        let pool = ThreadPoolBuilder::new().num_threads(num_threads.unwrap_or(0));
+        let pool = pool.build();
+        Ok(Self {
+            vocab_size,
+            splitter: Splitter::new(pattern.unwrap_or(GPT4_PATTERN))?,
+            pool: pool.map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
+            progress: Progress::default(),
+            callback,
+        })
+    }
+
+    /// Does `work` on the pool, while this thread looks for Ctrl-C and reports progress.
+    fn watch<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce() -> PyResult<T> + Send,
+    ) -> PyResult<T> {
+        py.detach(|| {
+            std::thread::scope(|scope| {
+                let (done, wait) = mpsc::sync_channel::<()>(0);
+                let worker = scope.spawn(move || {
+                    let result = self.pool.install(work);
+                    drop(done);
+                    result
+                });
+                let mut interrupted = Ok(());
+                while wait.recv_timeout(LOOK_UP) == Err(RecvTimeoutError::Timeout) {
+                    if interrupted.is_ok() {
+                        interrupted = Python::attach(|py| self.look_up(py));
+                        if interrupted.is_err() {
+                            self.progress.stop();
+                        }
+                    }
+                }
+                let result = worker.join();
+                interrupted?;
+                result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
+    }
+
+    fn look_up(&self, py: Python<'_>) -> PyResult<()> {
+        py.check_signals()?;
+        if let Some(callback) = &self.callback {
+            callback.call1(py, (self.progress.bytes(), self.progress.merges()))?;
+        }
+        Ok(())
+    }
+
+    /// Learns from what was taken in.
+    fn finish(self, py: Python<'_>, collectors: Vec<Collector>) -> PyResult<Trained> {
+        let encoder = self.watch(py, || {
+            let words = arena::gather(collectors);
+            let merges = trainer::train(words, self.vocab_size, &self.progress)?;
+            self.progress.check(merges.len())?;
+            Ok(Encoder::new(&merges))
+        })?;
+        self.look_up(py)?;
+        let splitter = self.splitter;
+        Ok(Trained { splitter, encoder })
     }
 }
 
@@ -45,6 +160,10 @@ struct Tokenizer {
 impl Tokenizer {
     fn trained(&self) -> Arc<Trained> {
         Arc::clone(&self.trained.read().expect("no writer panics"))
+    }
+
+    fn set(&self, trained: Trained) {
+        *self.trained.write().expect("no writer panics") = Arc::new(trained);
     }
 }
 
@@ -63,10 +182,14 @@ impl Tokenizer {
 
     /// Learn a vocabulary of `vocab_size` tokens (256 bytes and `vocab_size - 256` merges; fewer
     /// if the text is used up). Texts are taken `buffer_size` at a time, split and counted in
-    /// parallel. `pattern` is the split pattern, GPT-4's if None.
+    /// parallel. `pattern` is the split pattern, GPT-4's if None. `progress` is called now and
+    /// then with the bytes read and the merges made.
     ///
     /// On any error the tokenizer stays as it was.
-    #[pyo3(signature = (iterator, vocab_size, buffer_size=8192, pattern=None))]
+    #[pyo3(signature = (
+        iterator, vocab_size, buffer_size=8192, pattern=None, *, num_threads=None, progress=None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments, in Python")]
     fn train_from_iterator(
         &self,
         py: Python<'_>,
@@ -74,43 +197,73 @@ impl Tokenizer {
         vocab_size: usize,
         buffer_size: usize,
         pattern: Option<&str>,
+        num_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let n_merges = vocab_size.checked_sub(BYTES).ok_or_else(|| {
-            PyValueError::new_err(format!(
-                "vocab_size must be at least {BYTES} (the bytes), got {vocab_size}"
-            ))
-        })?;
         if buffer_size == 0 {
             return Err(PyValueError::new_err("buffer_size must be at least 1"));
         }
-        let splitter = Splitter::new(pattern.unwrap_or(GPT4_PATTERN))?;
-        let mut counts = ChunkCounts::default();
-        let mut texts = PyIterator::from_object(iterator)?;
-        loop {
-            let buffer: Vec<PyBackedStr> = texts
-                .by_ref()
-                .take(buffer_size)
-                .map(|text| text?.extract())
-                .collect::<PyResult<_>>()?;
-            if buffer.is_empty() {
-                break;
-            }
-            py.detach(|| counts.add_texts(&splitter, &buffer))?;
-            py.check_signals()?;
-        }
-        let trained = py.detach(|| -> PyResult<Trained> {
-            let merges = trainer::train(counts, n_merges, |done| {
-                if done % MERGES_PER_SIGNAL_CHECK == 0 {
-                    Python::attach(|py| py.check_signals())
-                } else {
-                    Ok(())
+        let run = Run::new(vocab_size, pattern, num_threads, progress)?;
+        let collectors = {
+            let mut ingest = run
+                .pool
+                .install(|| Ingest::new(&run.splitter, &run.progress));
+            let mut texts = PyIterator::from_object(iterator)?;
+            loop {
+                let buffer: Vec<PyBackedStr> = texts
+                    .by_ref()
+                    .take(buffer_size)
+                    .map(|text| text?.extract())
+                    .collect::<PyResult<_>>()?;
+                if buffer.is_empty() {
+                    break;
                 }
-            })?;
-            let encoder = Encoder::new(&merges);
-            Ok(Trained { splitter, encoder })
-        })?;
-        *self.trained.write().expect("no writer panics") = Arc::new(trained);
+                py.detach(|| run.pool.install(|| ingest.add_texts(&buffer)))?;
+                run.look_up(py)?;
+            }
+            ingest.into_collectors()
+        };
+        self.set(run.finish(py, collectors)?);
         Ok(())
+    }
+
+    /// Learn from text files in UTF-8; each line, with its line end, is a text. The same as
+    /// `train_from_iterator` with `open(path, encoding="utf-8", newline="\n")`, but no line
+    /// becomes a Python object.
+    #[pyo3(signature = (paths, vocab_size, pattern=None, *, num_threads=None, progress=None))]
+    fn train_from_files(
+        &self,
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        vocab_size: usize,
+        pattern: Option<&str>,
+        num_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let run = Run::new(vocab_size, pattern, num_threads, progress)?;
+        let collectors = run.watch(py, || {
+            let mut ingest = Ingest::new(&run.splitter, &run.progress);
+            for path in &paths {
+                ingest.add_file(path)?;
+            }
+            Ok(ingest.into_collectors())
+        })?;
+        self.set(run.finish(py, collectors)?);
+        Ok(())
+    }
+
+    /// `train_from_files` with one file.
+    #[pyo3(signature = (path, vocab_size, pattern=None, *, num_threads=None, progress=None))]
+    fn train_from_file(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        vocab_size: usize,
+        pattern: Option<&str>,
+        num_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        self.train_from_files(py, vec![path], vocab_size, pattern, num_threads, progress)
     }
 
     /// The split pattern.
