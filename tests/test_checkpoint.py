@@ -51,6 +51,7 @@ def step(model: Transformer, optimizers: list[torch.optim.Optimizer]) -> None:
 def test_weights_and_metadata_come_back(tmp_path: Path) -> None:
     model = small.model()
     save_checkpoint(tmp_path / "a.safetensors", model, METADATA)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
     loaded, metadata = load_checkpoint(tmp_path / "a.safetensors")
     assert metadata == METADATA
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight

@@ -16,11 +16,13 @@ import msgspec
 import pytest
 import small
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from minillm import trainer
 from minillm.checkpoint import load_checkpoint
 from minillm.config import STAGES, Stage, TrainConfig, UserError
+from minillm.tensors import PackedRows, load_dataset
 from minillm.trainer import learning_rate_factor, train
 
 
@@ -84,6 +86,20 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path, stage: Stage) -> No
         train(config, stage)
         results.append(weights(config, stage))
     assert_close(*results, atol=1e-5)
+
+
+def test_the_gradient_is_that_of_the_mean_over_tokens(tmp_path: Path) -> None:
+    # Neither clipping nor AdamW would show a wrong scale; the norm that is logged does.
+    config = small.train_config(tmp_path, "sft", batch_size=2, accumulation_steps=4, max_steps=1)
+    train_previous_stages(tmp_path, "sft")
+    train(config, "sft")
+    model, _ = load_checkpoint(config.out_dir / "pretrain.safetensors")
+    data = load_dataset(config.data_path, "sft", small.tokenizer(), 48, tmp_path / "cache")
+    batch = PackedRows(data, 48, config.epochs, config.seed).batch(range(8))
+    logits = model(batch.input_ids, batch.position_ids, batch.document_ids)
+    F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten()).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    assert log(config, "sft")[0]["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -162,6 +178,7 @@ def test_two_processes_equal_one(tmp_path: Path, stage: Stage) -> None:
     assert_close(alone, weights(one, stage), atol=1e-5)
     for a, b in zip(curve, log(one, stage), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
 
 
 def test_learning_rate_rises_stays_and_falls() -> None:
