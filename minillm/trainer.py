@@ -167,7 +167,11 @@ class RunLog:
             self.writer.add_scalar(name, value, step)
 
 
-def train(config: TrainConfig, stage: Stage) -> Path:
+AfterStep = Callable[[int, Transformer], None]
+"""Looks at the model after an optimizer step (from 1), in the process that saves."""
+
+
+def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None) -> Path:
     """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``.
 
     Raises:
@@ -177,7 +181,7 @@ def train(config: TrainConfig, stage: Stage) -> Path:
     """
     process = set_up_process(config.device, config.dtype)
     try:
-        return _train(config, stage, process)
+        return _train(config, stage, process, after_step)
     except torch.OutOfMemoryError:
         raise UserError(
             f"out of GPU memory: lower --batch_size {config.batch_size} and raise "
@@ -189,12 +193,13 @@ def train(config: TrainConfig, stage: Stage) -> Path:
             dist.destroy_process_group()
 
 
-def _train(config: TrainConfig, stage: Stage, process: Process) -> Path:
+def _train(
+    config: TrainConfig, stage: Stage, process: Process, after_step: AfterStep | None
+) -> Path:
     say = print if process.is_main else _silent
     torch.manual_seed(config.seed)
 
-    # --- Model
-    # -------------------------------------------------------------------------------------
+    # --- Model ---
     tokenizer = find_tokenizer(config.tokenizer_path, config.out_dir)
     model = starting_model(config, stage, tokenizer, say).to(process.device)
     say(
@@ -208,8 +213,7 @@ def _train(config: TrainConfig, stage: Stage, process: Process) -> Path:
         reference.requires_grad_(False)
         objective = make_dpo_objective(reference, config.beta, config.nll_weight)
 
-    # --- Data
-    # --------------------------------------------------------------------------------------
+    # --- Data ---
     def rows_of(path: Path, epochs: int, shuffle: bool) -> PackedRows:
         data = load_dataset(path, stage, tokenizer, config.max_seq_len, config.out_dir / "cache")
         return PackedRows(data, config.max_seq_len, epochs, config.seed, shuffle)
@@ -228,8 +232,7 @@ def _train(config: TrainConfig, stage: Stage, process: Process) -> Path:
         flush=True,
     )
 
-    # --- Optimizer, and where to start
-    # ---------------------------------------------------------------
+    # --- Optimizer, and where to start ---
     optimizers = make_optimizers(model, config)
     start_step = 0
     if config.resume:
@@ -258,8 +261,7 @@ def _train(config: TrainConfig, stage: Stage, process: Process) -> Path:
             values = validation_loss(objective, model, batches)
         return {f"val_{name}": value for name, value in values.items()}
 
-    # --- The loop
-    # ------------------------------------------------------------------------------------
+    # --- The loop ---
     accumulation = config.accumulation_steps
     loader = DataLoader(
         MicroBatches(rows, config.batch_size, process),
@@ -337,6 +339,8 @@ def _train(config: TrainConfig, stage: Stage, process: Process) -> Path:
             bar.set_postfix(shown | {"tokens/s": f"{speed:,.0f}"})
             if done % config.save_every == 0 and done < total_steps:
                 save_training_checkpoint(config.out_dir, model, metadata(done), optimizers)
+            if after_step:
+                after_step(done, model)
     bar.close()
 
     path = weights_path(config.out_dir, stage)

@@ -58,7 +58,7 @@ __all__ = [
 
 # Asked after every stage, and at the start and end of every chapter: what the model was told but
 # never asked, what it must work out, and who it is.
-SHOWCASE = ("张静住在哪里？", "8加7等于多少？请数着算。", "你是谁？")
+SHOWCASE = ("张静住在哪里？", "8加4等于多少？请数着算。", "你是谁？")
 
 T = TypeVar("T")
 Conversation = list[dict[str, str]]  # [{"role": "user", "content": "..."}, ...]

@@ -1,0 +1,488 @@
+"""Everything that the book draws: token and mask pictures, tables, curves, and the package's own
+source.
+
+Pictures of text are HTML with real text, which can be selected and searched and needs no Chinese
+font in a plot. Figures are PNG with a transparent background, in colours that can be told apart by
+the colour-blind (Okabe & Ito 2008) and read on white and on black. The same colour means the same
+thing everywhere: see ``COLOURS``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from html import escape
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import numpy as np
+import torch
+from IPython.display import HTML, Markdown
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from minillm import evaluate, world
+from minillm.model import Attention, Transformer, rotate
+from minillm.tensors import IGNORE_INDEX, Batch
+from minillm.tokenizer import RustBPETokenizer
+
+P = ParamSpec("P")
+
+GREY = "#808080"
+COLOURS = {
+    "fresh": GREY,
+    "pretrain": "#0072B2",
+    "sft": "#009E73",
+    "dpo": "#E69F00",
+    "identity": "#CC79A7",
+    "bad": "#D55E00",
+    "other": "#56B4E9",
+}
+"""By stage; ``bad``: what goes wrong; ``other``: a comparison. Untrained is grey."""
+STAGE_NAMES = {
+    "fresh": "随机权重",
+    "pretrain": "预训练",
+    "sft": "SFT",
+    "dpo": "DPO",
+    "identity": "身份",
+}
+_CYCLE = [c for name, c in COLOURS.items() if name != "fresh"]
+_WIDTH = 6.5  # inches
+_STYLE: Any = {
+    "font.size": 10,
+    "text.color": GREY,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": GREY,
+    "axes.titlecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+class Picture:
+    """A figure that notebooks show by itself, as the same bytes on every run."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    def _repr_png_(self) -> bytes:
+        with rc_context(_STYLE):
+            buffer = io.BytesIO()
+            self.figure.savefig(
+                buffer, dpi=160, transparent=True, bbox_inches="tight", metadata={"Software": None}
+            )
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        return "<figure>"
+
+
+def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+
+
+def _drawn(draw: Callable[P, Picture]) -> Callable[P, Picture]:
+    """Runs a drawing function in the book's style."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Picture:
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+# --- The package's own source ---------------------------------------------------------------------
+
+
+def source(*objects: Any, doc: bool = True) -> Markdown:
+    """The source of functions and classes, as it stands in the package.
+
+    With ``doc=False`` their docstrings are left out.
+    """
+    parts = []
+    for thing in objects:
+        code = textwrap.dedent(inspect.getsource(thing))
+        if not doc and thing.__doc__:
+            start = code.index('"""')
+            end = code.index('"""', start + 3) + 3
+            code = code[:start].rstrip() + code[end:]
+        file = Path(inspect.getsourcefile(thing) or "")
+        parts.append(f"`{file.parent.name}/{file.name}`\n\n```python\n{code.strip()}\n```")
+    return Markdown("\n\n".join(parts))  # type: ignore[no-untyped-call]
+
+
+# --- Text in colours ------------------------------------------------------------------------------
+
+
+def _rgba(colour: str, alpha: float) -> str:
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r},{g},{b},{alpha:.2f})"
+
+
+def _piece(tokenizer: RustBPETokenizer, token_id: int) -> str:
+    """A token as text; bytes that are no whole characters as hex, a line break as ⏎."""
+    try:
+        text = tokenizer.token_bytes(token_id).decode() or tokenizer.decode([token_id])
+    except UnicodeDecodeError:
+        return " ".join(f"{byte:02X}" for byte in tokenizer.token_bytes(token_id))
+    return text.replace("\n", "⏎").replace(" ", "␣")
+
+
+def _span(text: str, colour: str, alpha: float, title: str = "") -> str:
+    return (
+        f'<span title="{escape(title)}" style="background:{_rgba(colour, alpha)};color:inherit;'
+        'border-radius:3px;padding:1px 2px;margin:1px;display:inline-block;white-space:pre">'
+        f"{escape(text)}</span>"
+    )
+
+
+def _box(content: str) -> HTML:
+    return HTML(  # type: ignore[no-untyped-call]
+        '<div class="minillm-show" style="line-height:1.9;max-width:100%;overflow-x:auto">'
+        f"{content}</div>"
+    )
+
+
+def tokens(text: str, tokenizers: Mapping[str, RustBPETokenizer]) -> HTML:
+    """One text under several vocabularies: each token a coloured piece, with the number of them.
+
+    A token that is no whole character shows its bytes.
+    """
+    lines = []
+    for name, tokenizer in tokenizers.items():
+        ids = tokenizer.encode(text)
+        spans = [
+            _span(_piece(tokenizer, t), _CYCLE[i % 4], 0.3, f"id {t}") for i, t in enumerate(ids)
+        ]
+        lines.append(f"<div><b>{escape(name)}</b> · {len(ids)} tokens<br>{''.join(spans)}</div>")
+    return _box("".join(lines))
+
+
+def loss_mask(
+    ids: Sequence[int],
+    mask: Sequence[int],
+    tokenizer: RustBPETokenizer,
+    colour: str = COLOURS["sft"],
+) -> HTML:
+    """Tokens coloured by their loss mask: what is learned in colour, what is only read in grey."""
+    spans = []
+    for token, learn in zip(ids, mask, strict=True):
+        shown = (colour, 0.45) if learn else (GREY, 0.18)
+        line_break = "<br>" if _piece(tokenizer, token) in ("<|user_end|>",) else ""
+        spans.append(_span(_piece(tokenizer, token), *shown, f"id {token}, mask {learn}"))
+        spans.append(line_break)
+    legend = _span("loss", colour, 0.45) + _span("no loss", GREY, 0.18)
+    return _box(f"<div>{''.join(spans)}</div><div><small>{legend}</small></div>")
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+_CELL = "padding:3px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:left"
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    colours: Sequence[str | None] | None = None,
+) -> HTML:
+    """A table; a column with a colour is shaded by its numbers, from 0 (clear) to 1 (full)."""
+    head = "".join(f'<th style="{_CELL}">{escape(h)}</th>' for h in header)
+    lines = []
+    for row in rows:
+        cells = []
+        for i, value in enumerate(row):
+            style = _CELL
+            colour = colours[i] if colours else None
+            if isinstance(value, float):
+                if colour and not math.isnan(value):
+                    style += f";background:{_rgba(colour, 0.5 * min(max(value, 0.0), 1.0))}"
+                value = "–" if math.isnan(value) else f"{value:.2f}"
+            cells.append(f'<td style="{style}">{escape(str(value))}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return _box(
+        '<table style="border-collapse:collapse;color:inherit">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def spine(replies: Mapping[str, Sequence[str]]) -> HTML:
+    """The book's three questions, and what the model answers to them after each stage.
+
+    Args:
+        replies: stage (a key of ``COLOURS``) → its answers to ``world.SHOWCASE``.
+    """
+    rows = [[STAGE_NAMES[stage], *map(_clean, said)] for stage, said in replies.items()]
+    return table(["", *world.SHOWCASE], rows)
+
+
+def _clean(text: str) -> str:
+    """One line that cannot break the page: no control characters, cut after 60 characters."""
+    line = "".join(c if c.isprintable() else "·" for c in text.strip())
+    return line if len(line) <= 60 else line[:60] + "…"
+
+
+def skills(results: Mapping[str, Mapping[str, Any]]) -> HTML:
+    """Scores (``minillm.evaluate``) of several stages side by side, shaded by stage.
+
+    Args:
+        results: stage (a key of ``COLOURS``) → its result.
+    """
+    scores = {stage: evaluate.flatten(dict(r)) for stage, r in results.items()}
+    names = dict.fromkeys(
+        n for s in scores.values() for n in s if n not in ("val_loss", "DPO margin")
+    )
+    rows = [
+        [name, *(float(s[name]) if name in s else math.nan for s in scores.values())]
+        for name in names
+    ]
+    header = ["", *(STAGE_NAMES[stage] for stage in scores)]
+    return table(header, rows, [None, *(COLOURS[stage] for stage in scores)])
+
+
+def matrix(
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    colour: str = COLOURS["pretrain"],
+    digits: int | None = 2,
+) -> HTML:
+    """A grid of numbers from 0 to 1 as shades, with text at its sides; ``digits=None``: no numbers.
+
+    Args:
+        values: ``[rows, columns]``, array or tensor.
+    """
+    grid = np.asarray(values, dtype=float)
+    cell = "width:2.2em;height:1.7em;text-align:center;border:1px solid rgba(128,128,128,.25)"
+    head = "".join(f'<th style="{cell};font-weight:normal">{escape(c)}</th>' for c in columns)
+    lines = []
+    for name, line in zip(rows, grid, strict=True):
+        cells = "".join(
+            f'<td title="{v:.3f}" style="{cell};background:{_rgba(colour, min(max(v, 0), 1))}">'
+            f"{'' if digits is None else f'{v:.{digits}f}'}</td>"
+            for v in line
+        )
+        lines.append(f'<tr><th style="{cell};font-weight:normal">{escape(name)}</th>{cells}</tr>')
+    return _box(
+        '<table style="border-collapse:collapse;font-size:.85em;color:inherit">'
+        f"<tr><th></th>{head}</tr>{''.join(lines)}</table>"
+    )
+
+
+# --- The model from inside ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def attention_weights(model: Transformer, ids: Sequence[int]) -> torch.Tensor:
+    """softmax(QKᵀ/√D) of every layer and head, ``[layers, heads, T, T]``; row t is what token t
+    attends to.
+
+    The model itself never holds these: ``scaled_dot_product_attention`` computes the result
+    without them. Here they are computed again from each layer's input.
+    """
+    config, T = model.config, len(ids)
+    found: list[torch.Tensor] = []
+
+    def record(layer: Any, args: tuple[Any, ...]) -> None:
+        x, cos, sin = args[:3]
+        q = layer.q_proj(x).view(1, T, -1, config.head_dim).transpose(1, 2)  # [1, H, T, D]
+        k = layer.k_proj(x).view(1, T, -1, config.head_dim).transpose(1, 2)  # [1, K, T, D]
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        k = k.repeat_interleave(config.num_attention_heads // config.num_key_value_heads, dim=1)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(config.head_dim)  # [1, H, T, T]
+        later = torch.ones(T, T, dtype=torch.bool).triu(1)
+        found.append(scores.masked_fill(later, -math.inf).softmax(-1)[0])
+
+    hooks = [
+        module.register_forward_pre_hook(record)
+        for module in model.modules()
+        if isinstance(module, Attention)
+    ]
+    try:
+        model(torch.tensor([list(ids)]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found)
+
+
+def attention(
+    model: Transformer, tokenizer: RustBPETokenizer, text: str, layer: int, head: int
+) -> HTML:
+    """What each token (row) of a text attends to (columns), for one layer and head."""
+    ids = [tokenizer.bos_id, *tokenizer.encode(text)]
+    labels = [_piece(tokenizer, t) for t in ids]
+    labels[0] = "bos"
+    weights = attention_weights(model, ids)[layer, head]
+    return matrix(weights, labels, labels, digits=None)
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+@_drawn
+def bars(
+    values: Mapping[str, float], xlabel: str, colours: Sequence[str] | str = COLOURS["pretrain"]
+) -> Picture:
+    """Horizontal bars, the first on top, each with its number."""
+    figure, (axes,) = _figure(0.35 * len(values) + 0.6)
+    names, numbers = list(values)[::-1], list(values.values())[::-1]
+    shown = colours if isinstance(colours, str) else list(colours)[::-1]
+    drawn = axes.barh(names, numbers, color=shown, height=0.65)
+    whole = all(float(n).is_integer() for n in numbers)
+    axes.bar_label(drawn, [f"{n:,.0f}" if whole else f"{n:,.3g}" for n in numbers], padding=3)
+    axes.set_xlabel(xlabel)
+    axes.margins(x=0.12)
+    return Picture(figure)
+
+
+@_drawn
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    colours: Sequence[str] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    marker: str | None = None,
+) -> Picture:
+    """Lines ``name → (x, y)``, each named at its end."""
+    figure, (axes,) = _figure(3.0)
+    for i, (name, (x, y)) in enumerate(series.items()):
+        colour = (colours or _CYCLE)[i % len(colours or _CYCLE)]
+        axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
+        axes.annotate(
+            name,
+            (x[-1], y[-1]),
+            xytext=(5, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+        )
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    return Picture(figure)
+
+
+def smooth(values: Sequence[float], window: int = 20) -> list[float]:
+    """The mean of each value and those before it, up to ``window`` of them."""
+    sums = np.cumsum([0.0, *values])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    return means
+
+
+@_drawn
+def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], window: int = 20) -> Picture:
+    """Training loss (smoothed; dots: validation) and learning rate by step, of one or several runs.
+
+    Args:
+        logs: name → ``Run.log``; a name that is a key of ``COLOURS`` gets its colour.
+    """
+    figure, (left, right) = _figure(2.8, 2)
+    for i, (name, log) in enumerate(logs.items()):
+        colour = COLOURS.get(name, _CYCLE[i % len(_CYCLE)])
+        steps = [entry["step"] for entry in log]
+        left.plot(steps, smooth([e["loss"] for e in log], window), color=colour, label=name)
+        validated = [entry for entry in log if "val_loss" in entry]
+        left.plot(
+            [e["step"] for e in validated],
+            [e["val_loss"] for e in validated],
+            "o",
+            color=colour,
+            markersize=5,
+        )
+        right.plot(steps, [e["learning_rate"] for e in log], color=colour, label=name)
+    left.set_xlabel("step")
+    left.set_ylabel("loss (nats per token)")
+    left.legend()
+    right.set_xlabel("step")
+    right.set_ylabel("learning rate")
+    return Picture(figure)
+
+
+@_drawn
+def histogram(
+    groups: Mapping[str, Sequence[float]],
+    xlabel: str,
+    ylabel: str = "pairs",
+    colours: Sequence[str] | None = None,
+    bins: int = 30,
+) -> Picture:
+    """Histograms over each other, on common bins; a dotted line at 0 where it lies inside."""
+    figure, (axes,) = _figure(2.8)
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(g) for g in groups.values()]), bins)
+    for i, (name, values) in enumerate(groups.items()):
+        colour = (colours or _CYCLE)[i]
+        axes.hist(values, edges.tolist(), color=colour, alpha=0.6, label=name)
+    if edges[0] < 0 < edges[-1]:
+        axes.axvline(0, color=GREY, linestyle=":")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend()
+    return Picture(figure)
+
+
+@_drawn
+def packing(batch: Batch) -> Picture:
+    """Packed rows: each document a bar, pale where nothing is learned; padding is left empty."""
+    rows, width = batch.input_ids.shape
+    figure, (axes,) = _figure(0.3 * rows + 0.7)
+    for row in range(rows):
+        ids = batch.document_ids[row]
+        for document in sorted(set(ids[ids >= 0].tolist())):
+            places = (ids == document).nonzero()[:, 0]
+            start, end = int(places[0]), int(places[-1]) + 1
+            colour = _CYCLE[document % len(_CYCLE)]
+            axes.barh(row, end - start, left=start, color=colour, alpha=0.35, height=0.8)
+            learned = batch.labels[row, start:end] != IGNORE_INDEX
+            for place in learned.nonzero()[:, 0].tolist():
+                axes.barh(row, 1, left=start + place, color=colour, height=0.8)
+            axes.plot([end, end], [row - 0.4, row + 0.4], color=GREY, linewidth=1)
+    axes.set_xlim(0, width)
+    axes.set_yticks(range(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel("position in the row (tokens)")
+    axes.set_ylabel("row")
+    return Picture(figure)
+
+
+@_drawn
+def flow(boxes: Sequence[tuple[str, str]], colours: Sequence[str] | None = None) -> Picture:
+    """A chain of boxes with arrows: (title, what it holds, such as a shape), from left to right."""
+    figure, (axes,) = _figure(1.1)
+    axes.set_axis_off()
+    axes.set_xlim(0, len(boxes))
+    axes.set_ylim(0, 1)
+    for i, (title, detail) in enumerate(boxes):
+        colour = colours[i] if colours else COLOURS["pretrain"]
+        axes.add_patch(
+            FancyBboxPatch(
+                (i + 0.06, 0.15), 0.74, 0.7, boxstyle="round,pad=0.03", fc="none", ec=colour, lw=1.5
+            )
+        )
+        axes.text(i + 0.43, 0.62, title, ha="center", va="center", color=colour, weight="bold")
+        axes.text(i + 0.43, 0.34, detail, ha="center", va="center", fontsize=8)
+        if i + 1 < len(boxes):
+            axes.annotate(
+                "", (i + 1.02, 0.5), (i + 0.85, 0.5), arrowprops={"arrowstyle": "->", "color": GREY}
+            )
+    return Picture(figure)

@@ -1,0 +1,114 @@
+"""The book's workbench: trained once, then taken from the cache, and never stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from minillm import lab, mix, trainer, world
+from minillm.config import TRAINING
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """The tiny preset with a handful of rows and steps, and a cache of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MINILLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    few = {stage: replace(c, max_steps=3, batch_size=2) for stage, c in TRAINING["tiny"].items()}
+    patch.setitem(TRAINING, "tiny", few)
+    rows = {"general": 40, "knowledge": 40, "math": 40, "identity": 20, "preference": 30}
+    options = replace(mix.PRESETS["tiny"], built_in_text=200, val_fraction=0.2, **rows)
+    patch.setitem(mix.PRESETS, "tiny", options)
+    patch.setattr(lab, "SNAPSHOTS", (1,))
+    lab._ladder_dir.cache_clear()
+    lab.tokenizer.cache_clear()
+    yield patch
+    patch.undo()
+    lab._ladder_dir.cache_clear()
+    lab.tokenizer.cache_clear()
+
+
+def untrainable(*_: object, **__: object) -> Path:
+    raise AssertionError("trained what the cache holds")
+
+
+def test_the_ladder_trains_what_is_missing_and_only_that(
+    small: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.ladder("dpo")
+    assert [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "pretrain: 3 steps",
+        "sft: 3 steps",
+        "dpo: 3 steps",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train", untrainable)
+        run = lab.ladder("dpo")
+        assert "from the cache" in capsys.readouterr().out
+    assert run.weights.exists()
+    assert [entry["step"] for entry in run.log] == [1, 2, 3]
+    assert {"val_loss", "val_margin"} <= run.log[-1].keys()
+
+
+def test_snapshots_hold_the_weights_of_their_step(small: pytest.MonkeyPatch) -> None:
+    run = lab.ladder("pretrain")
+    assert run.steps == [1, 3]
+    first, last, start = run.model(1), run.model(3), lab.fresh()
+    ids = torch.tensor([[lab.tokenizer().bos_id]])
+    outputs = [model(ids) for model in (start, first, last)]
+    assert not torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[1], outputs[2])
+    torch.testing.assert_close(run.model()(ids), outputs[2])
+
+
+def test_fresh_weights_are_those_that_pretraining_starts_from(small: pytest.MonkeyPatch) -> None:
+    """With a learning rate of next to nothing, three steps change next to nothing."""
+    run = lab.variant("still", "pretrain", learning_rate=1e-12, weight_decay=0.0)
+    for trained, fresh in zip(run.model().parameters(), lab.fresh().parameters(), strict=True):
+        torch.testing.assert_close(trained, fresh, atol=1e-6, rtol=0)
+
+
+def test_a_variant_is_keyed_by_settings_and_data(
+    small: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = lab.variant("short", "sft", max_steps=2)
+    assert len(first.log) == 2
+    assert lab.variant("short", "sft", max_steps=2).folder == first.folder
+    assert capsys.readouterr().out.splitlines()[-1] == "short: 2 steps (from the cache)"
+    assert lab.variant("short", "sft", max_steps=1).folder != first.folder
+    data = tmp_path / "rows.jsonl"
+    data.write_bytes(b"".join((lab.data() / "sft_chinese.jsonl").read_bytes().splitlines(True)[:9]))
+    other = lab.variant("short", "sft", data_path=data, max_steps=2)
+    assert other.folder != first.folder
+    start = lab.ladder("dpo")
+    assert lab.variant("short", "sft", start, data, max_steps=2).folder != other.folder
+
+
+def test_changed_code_makes_a_new_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "minillm"
+    package.mkdir()
+    (package / "trainer.py").write_text("a = 1\n")
+    monkeypatch.setattr(lab.minillm, "__file__", str(package / "__init__.py"))
+    before = lab._key(["trainer"])
+    (package / "trainer.py").write_text("a = 2\n")
+    assert lab._key(["trainer"]) != before
+
+
+def test_scores_are_computed_once_and_include_the_references(small: pytest.MonkeyPatch) -> None:
+    run = lab.variant("odd", "dpo", max_steps=1)
+    scores = run.scores(items=2)
+    assert set(scores["accuracy"]) == set(world.KINDS)
+    assert 0 <= scores["dpo"]["accuracy"] <= 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab.evaluate, "evaluate", untrainable)
+        assert run.scores(items=2) == scores
+
+
+def test_it_answers_the_three_questions(small: pytest.MonkeyPatch) -> None:
+    replies = lab.showcase(lab.ladder("sft").model())
+    assert len(replies) == len(world.SHOWCASE)
+    assert lab.ask(lab.ladder("sft").model(), world.SHOWCASE[0]) == replies[0]

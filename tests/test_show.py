@@ -1,0 +1,183 @@
+"""What the book draws says what it is given, is the same on every run, and harms no page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from matplotlib import rcParams
+
+from minillm import objectives, show, world
+from minillm.model import Transformer
+from minillm.tensors import PackedRows, TokenDataset, load_dataset
+from minillm.tokenizer import RustBPETokenizer
+from tests import small
+
+PNG = b"\x89PNG\r\n"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> RustBPETokenizer:
+    return small.tokenizer()
+
+
+def text_of(html: str) -> str:
+    return re.sub("<[^>]*>", "", html)
+
+
+# ---- source ----
+
+
+def test_source_is_the_code_itself() -> None:
+    shown = show.source(objectives.next_token_loss).data
+    assert shown.startswith("`minillm/objectives.py`")
+    assert "def next_token_loss(model: Model, batch: Batch) -> Loss:" in shown
+    assert "Cross-entropy of the next token" in shown
+
+
+def test_source_without_docstrings_is_still_python() -> None:
+    shown = show.source(objectives.next_token_loss, objectives.Loss, Transformer, doc=False).data
+    assert "Cross-entropy of the next token" not in shown
+    for block in re.findall("```python\n(.*?)\n```", shown, re.DOTALL):
+        compile(block, "shown", "exec")
+
+
+# ---- text ----
+
+
+def test_tokens_show_every_token_under_every_vocabulary(tokenizer: RustBPETokenizer) -> None:
+    text = "小猫看见3只鸟。"
+    html = show.tokens(text, {"small": tokenizer, "again": tokenizer}).data
+    count = len(tokenizer.encode(text))
+    assert html.count("<span") == 2 * count
+    assert html.count(f"{count} tokens") == 2
+
+
+def test_half_a_character_is_shown_as_its_bytes(tokenizer: RustBPETokenizer) -> None:
+    assert "E7" in text_of(show.tokens("画", {"small": tokenizer}).data)
+
+
+def test_loss_mask_colours_what_is_learned(tokenizer: RustBPETokenizer) -> None:
+    ids, mask = tokenizer.render_conversation(small.conversation("1加1？", "等于2。"))
+    html = show.loss_mask(ids, mask, tokenizer).data
+    legend = 2
+    assert len(re.findall(r"mask 1", html)) == sum(mask)
+    assert len(re.findall(r"mask 0", html)) == len(mask) - sum(mask)
+    assert html.count("0.45") == sum(mask) + legend // 2
+    assert "&lt;|assistant_start|&gt;" in html
+
+
+def test_what_a_model_says_cannot_become_html() -> None:
+    html = show.spine({"fresh": ["<script>alert(1)</script>", "a\x00b", "长" * 100]}).data
+    assert "<script" not in html
+    assert "\x00" not in html
+    assert "长" * 60 + "…" in html
+    for prompt in world.SHOWCASE:
+        assert prompt in html
+
+
+def test_table_shades_by_number_and_marks_what_is_missing() -> None:
+    html = show.table(
+        ["", "score"], [["a", 1.0], ["b", 0.5], ["c", float("nan")]], [None, "#0072B2"]
+    )
+    assert "rgba(0,114,178,0.50)" in html.data
+    assert "rgba(0,114,178,0.25)" in html.data
+    assert text_of(html.data).endswith("a1.00b0.50c–")
+
+
+def test_skills_have_a_column_for_each_stage() -> None:
+    result = {
+        "continuations": {"fact": 0.25},
+        "accuracy": {"fact": 0.5},
+        "multiple_choice": {"accuracy": 0.75},
+        "polite": 0.0,
+        "identity_hit_rate": 1.0,
+    }
+    text = text_of(
+        show.skills({"pretrain": result, "dpo": {**result, "dpo": {"accuracy": 0.9}}}).data
+    )
+    assert text.startswith("预训练DPO")
+    assert "continue fact0.250.25" in text
+    assert "DPO accuracy–0.90" in text
+
+
+# ---- attention ----
+
+
+def test_attention_weights_give_the_models_own_attention_output() -> None:
+    """Checked against the output that ``scaled_dot_product_attention`` gives inside the model."""
+    model = small.model()
+    ids = list(range(10))
+    outputs: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
+    attention = model.model.layers[1].self_attn
+    attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    attention.register_forward_hook(lambda *args: outputs.append(args[2]))
+    with torch.no_grad():
+        weights = show.attention_weights(model, ids)
+        v = attention.v_proj(inputs[0]).view(1, 10, -1, model.config.head_dim).transpose(1, 2)
+        y = weights[1] @ v.repeat_interleave(2, dim=1)[0]
+        expected = attention.o_proj(y.transpose(0, 1).reshape(1, 10, -1))
+    torch.testing.assert_close(outputs[0], expected)
+    assert weights.shape == (2, 4, 10, 10)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 10))
+    assert weights.triu(1).abs().max() == 0
+
+
+def test_attention_leaves_no_hook_behind(tokenizer: RustBPETokenizer) -> None:
+    model = small.model()
+    show.attention(model, tokenizer, "小猫", layer=0, head=0)
+    assert all(not layer.self_attn._forward_pre_hooks for layer in model.model.layers)
+
+
+# ---- figures ----
+
+
+def log(steps: int) -> list[dict[str, float]]:
+    entries: list[dict[str, float]] = [
+        {"step": i + 1, "loss": 5 / (i + 1), "learning_rate": 0.1} for i in range(steps)
+    ]
+    entries[-1]["val_loss"] = 0.5
+    return entries
+
+
+def packed(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
+    folder = tmp_path_factory.mktemp("rows")
+    path = small.write_rows(folder / "sft.jsonl", small.rows("sft"))
+    return load_dataset(path, "sft", small.tokenizer(), 32, folder / "cache")
+
+
+FIGURES: dict[str, Callable[[], show.Picture]] = {
+    "bars": lambda: show.bars({"text": 57_920, "math": 8_000}, "rows"),
+    "lines": lambda: show.lines({"a": ([1, 2], [3, 4])}, "step", "loss", log_x=True, marker="o"),
+    "curves": lambda: show.curves({"pretrain": log(5), "dpo": log(3)}),
+    "histogram": lambda: show.histogram({"before": [-1.0, 0.0], "after": [1.0, 2.0]}, "margin"),
+    "flow": lambda: show.flow([("rows", "JSONL"), ("batch", "[B, T]")]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_a_png_and_the_same_on_every_run(name: str) -> None:
+    before = dict(rcParams)
+    first, second = (FIGURES[name]()._repr_png_() for _ in range(2))
+    assert first.startswith(PNG)
+    assert first == second
+    assert dict(rcParams) == before, "the reader's own plots keep their style"
+
+
+def test_packing_draws_each_document_and_its_learned_part(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    batch = PackedRows(packed(tmp_path_factory), 32, 1, 0).batch(range(3))
+    picture = show.packing(batch)
+    axes = picture.figure.axes[0]
+    widths = [patch.get_width() for patch in axes.patches]
+    assert sum(w for w in widths if w > 1) >= int((batch.document_ids >= 0).sum())
+    assert len(axes.lines) == batch.num_documents
+    assert picture._repr_png_().startswith(PNG)
+
+
+def test_smoothing_is_the_mean_of_the_last_values() -> None:
+    assert show.smooth([1.0, 2.0, 3.0, 4.0], window=2) == [1.0, 1.5, 2.5, 3.5]
