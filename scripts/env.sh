@@ -57,6 +57,17 @@ build_rustbpe() {
   maturin develop --release --manifest-path rustbpe/Cargo.toml || fail "RustBPE did not build: see the message above"
 }
 
+# The book's pages, from the outputs that the notebooks hold. A warning is an error; what Sphinx says of its progress is
+# shown only then.
+build_book() {
+  local log
+  log=$(jupyter-book build . -W --keep-going -n 2>&1) || {
+    echo "$log" >&2
+    fail "the book did not build: see the warnings above"
+  }
+  echo "Built $(find _build/html -name '*.html' | wc -l | tr -d ' ') pages in _build/html"
+}
+
 # Finds Python, makes the virtual environment once, installs requirements.txt once; from then on `python` is the
 # environment's.
 prepare_environment() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up what the checks need, then runs all of them: formatting, lint, types and tests, of Python and of Rust.
-# Arguments go to pytest. With CI set, a check that cannot run is a failure.
+# Sets up what the checks need, then runs all of them: formatting, lint, types and tests, of Python and of Rust; then the
+# book: every chapter is run and its outputs are compared with the stored ones, the site is built and tried in a browser.
+# Arguments go to the pytest of the step "Tests". With CI set, a check that cannot run is a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/env.sh
@@ -28,6 +29,11 @@ system_package() {
   return 1
 }
 
+# Whether there is a browser for the book's tests (tests/test_site.py looks for the same).
+browser() {
+  command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome google-chrome-stable >/dev/null
+}
+
 step "System packages"
 "$PYTHON" -c 'import ensurepip' 2>/dev/null || system_package 3.10 python3-venv || true
 if ! command -v cargo >/dev/null; then
@@ -36,12 +42,14 @@ if ! command -v cargo >/dev/null; then
   system_package "$rust" cargo cargo-web ||
     left_out "the checks of RustBPE" "Install Rust $rust or newer, by rustup or your system's packages."
 fi
+if ! browser; then
+  system_package 100 chromium ||
+    left_out "the book's tests in a browser" "Install Chromium or Chrome, or set CHROMIUM to one."
+fi
 
 step "Environment"
 prepare_environment
 install_once .dev_installed -c constraints.txt -e '.[dev]'
-# pytest runs two processes, and each smoke run would start as many threads as there are cores.
-export OMP_NUM_THREADS=1
 
 step "Python: ruff, mypy"
 python -m ruff format --check .
@@ -60,6 +68,21 @@ if command -v cargo >/dev/null; then
   build_rustbpe
 fi
 
+# Each of two processes would start as many threads as there are cores.
 step "Tests"
-python -m pytest -n 2 "$@"
+OMP_NUM_THREADS=1 python -m pytest -n 2 --ignore=tests/test_site.py "$@"
+
+step "Book: the models that its chapters share"
+python -m minillm.lab
+
+step "Book: chapters"
+# -o: only the notebooks, and not the Python files beside them.
+OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m pytest -q -n 2 --dist loadfile -o python_files= book/*.ipynb \
+  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900
+python scripts/run_notebooks.py --count
+
+step "Book: site"
+build_book
+MINILLM_SITE=_build/html python -m pytest -q -rs tests/test_site.py
+
 step "All checks passed"
