@@ -9,7 +9,7 @@ A folder of the cache is named by a hash of everything that decides its content:
 settings and the data. So a changed default or a changed line of the trainer never shows old
 results, and nothing has to be cleaned up before a run.
 
-``python -m minillm.lab`` trains the whole ladder.
+``python -m minillm.lab`` trains the whole ladder and the reader's persona on top of it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,16 @@ from filelock import FileLock
 
 import minillm
 from minillm import evaluate, mix, tokenizer_training, trainer, world
-from minillm.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_path
+from minillm.checkpoint import (
+    Metadata,
+    load_checkpoint,
+    save_checkpoint,
+    weights_path,
+    write_atomically,
+)
 from minillm.config import PREVIOUS_STAGE, STAGES, TRAINING, Stage, UserError
 from minillm.evaluate import EvaluateOptions, Evaluator
-from minillm.identity import Persona
+from minillm.identity import Persona, conversations, fill
 from minillm.model import Transformer
 from minillm.rows import Message
 from minillm.tensors import file_sha256
@@ -49,6 +55,9 @@ _NO_RESULT = {"__init__", "cli", "fetch", "export", "lab", "show", "mix_report"}
 _CODE = sorted({p.stem for p in Path(minillm.__file__).parent.glob("*.py")} - _NO_RESULT)
 _TRAINING_CODE = [name for name in _CODE if name not in ("generate", "evaluate")]
 _PERSONA = Persona()
+READER = Persona("小满", "这位读者")
+"""The persona that chapter 9 gives the model. All its characters occur in the built-in data: a
+character that pretraining never saw comes out garbled."""
 SNAPSHOTS = (25, 50, 100, 200, 400, 800)
 """Steps after which a run keeps its weights, for looking at what was learned when."""
 
@@ -222,6 +231,21 @@ def variant(
     return _train(Run(name, stage, cache_dir() / f"{name}-{key}"), data_path, start, changes)
 
 
+def identity(persona: Persona = READER) -> Run:
+    """The DPO model with another persona: SFT once more, on 200 conversations about it, four times
+    over, among the polite answers that DPO preferred, so that nothing else is forgotten."""
+    rows = [
+        [{**turn, "content": fill(turn["content"], persona)} for turn in turns]
+        for turns in conversations(200)
+    ] * 4
+    with (data() / "dpo_chinese.jsonl").open("rb") as file:
+        rows += [msgspec.json.decode(line)["chosen"] for line in file]
+    content = b"".join(msgspec.json.encode({"messages": row}) + b"\n" for row in rows)
+    path = cache_dir() / "identity" / f"{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
+    write_atomically(path, content)
+    return variant("identity", "sft", ladder("dpo"), path, max_steps=90, learning_rate=2e-3)
+
+
 def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]) -> Run:
     how = "from the cache"
     with _lock():
@@ -274,9 +298,9 @@ def start(seed: int = 42) -> None:
 
 def main() -> None:
     for stage in STAGES:
-        run = ladder(stage)
-        run.scores()
-    print(f"the models of the book are in {run.folder}", file=sys.stderr)
+        ladder(stage).scores()
+    identity().scores(persona=READER)
+    print(f"the models of the book are in {cache_dir()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ build_rustbpe() {
 # shown only then.
 build_book() {
   local log
+  # Sphinx warns of a page only when it reads it: a second build would pass where the first one failed.
+  rm -rf _build
   log=$(jupyter-book build . -W --keep-going -n 2>&1) || {
     echo "$log" >&2
     fail "the book did not build: see the warnings above"

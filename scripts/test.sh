@@ -76,8 +76,7 @@ step "Book: the models that its chapters share"
 python -m minillm.lab
 
 step "Book: chapters"
-# -o: only the notebooks, and not the Python files beside them.
-OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m pytest -q -n 2 --dist loadfile -o python_files= book/*.ipynb \
+OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m pytest -q -n 2 --dist loadfile book/*.ipynb \
   --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900
 python scripts/run_notebooks.py --count
 

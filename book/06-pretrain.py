@@ -1,0 +1,746 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (sec-pretrain)=
+# # 预训练：从随机权重到会说话
+#
+# :::{admonition} 本章
+# :class: tip
+#
+# - **你将学会**：手算交叉熵、困惑度和每字节比特数；读懂训练循环的每一步；看曲线判断训练是否正常；说清预训练学到了什么、没学到什么。
+# - **需要时间**：阅读 40 分钟。没有缓存时，预训练 1,500 步在 2 个 CPU 核上约 4 分钟，另有三次 50 步的对照，共不到 1 分钟；有缓存时，整页约半分钟。
+# - **需要内存**：1.5 GB。
+# - **用到的模块**：`minillm.objectives`、`minillm.trainer`、`minillm.checkpoint`。
+# :::
+
+# %%
+import inspect
+import io
+import math
+import re
+import tempfile
+import textwrap
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from IPython.display import Markdown
+
+from minillm import checkpoint, lab, objectives, show, trainer, world, world_text
+from minillm.config import TRAINING
+from minillm.evaluate import Evaluator
+from minillm.generate import Sampling, complete
+from minillm.tensors import Batch, PackedRows, load_dataset
+
+lab.start()
+
+# %% [markdown]
+# ## 开场
+#
+# {numref}`第 %s 章 <sec-model>` 搭好了模型，权重是随机的。它对三个问题的回答如下。
+
+# %%
+show.spine({"fresh": lab.showcase(lab.fresh())})
+
+# %% [markdown]
+# 随机的模型只会重复一个词元。它不知道哪个字跟在哪个字后面，更不知道张静是谁。
+#
+# **预训练**（pretraining）只做一件事：给模型看大量文本，让它在每个位置预测下一个词元，猜得不准就改一点权重。没有人告诉它什么是语法、什么是事实；要猜准下一个词元，它只好自己学会这些。
+#
+# ## 手算
+#
+# ### 猜得有多不准：交叉熵
+#
+# 模型在一个位置给出整个词表的分数（logits）。怎样把“猜得准不准”变成一个数？先用 softmax 把分数变成概率，再看它给正确词元的概率 $p$：
+#
+# ```{math}
+# :label: eq-pretrain-ce
+# p_t = \frac{e^{z_{t,y_t}}}{\sum_v e^{z_{t,v}}}, \qquad
+# L = \frac{1}{N}\sum_{t=1}^{N} -\ln p_t
+# ```
+#
+# $z_{t,v}$ 是位置 $t$ 上词元 $v$ 的分数，$y_t$ 是真正的下一个词元，$N$ 是要预测的词元数。$L$ 叫**交叉熵**（cross-entropy），单位是奈特（nat，以 $e$ 为底的信息单位）。$p_t=1$ 时损失是 0；$p_t$ 越小，损失越大。
+#
+# 餐巾纸上的例子：词表只有三个词元“张静”“住在”“北京。”，编号 0、1、2，要预测的句子是“张静住在北京。”
+#
+# :::{table} 三个词元的交叉熵
+# :name: tab-pretrain-ce
+#
+# | 已读到 | 分数 $z$ | $e^z$ 之和 | 正确词元 | $p$ | $-\ln p$ |
+# |---|---|---|---|---|---|
+# | （开头） | 2, 0, 1 | 7.389 + 1 + 2.718 = 11.107 | 张静 | 7.389 / 11.107 = 0.665 | 0.408 |
+# | 张静 | 0, 3, 1 | 1 + 20.086 + 2.718 = 23.804 | 住在 | 20.086 / 23.804 = 0.844 | 0.170 |
+# | 住在 | 0, 0, 0 | 3 | 北京。 | 1 / 3 = 0.333 | 1.099 |
+# :::
+#
+# 三个损失的和是 1.676，平均是 0.559 奈特。
+#
+# 同一个数有三种常用的读法。**困惑度**（perplexity）是 $e^{L}=e^{0.559}=1.75$：平均每一步像在 1.75 个同样可能的词元里猜一个。换成比特要除以 $\ln 2$：$1.676/0.693=2.418$ 比特。三个词元共 $6+6+9=21$ 个 UTF-8 字节，所以**每字节比特数**（bits per byte）是 $2.418/21=0.115$。
+#
+# 损失和困惑度随分词器而变：词元越长，每步越难猜。每字节比特数除掉了这一点，不同分词器的模型才能相比。
+
+# %%
+logits = torch.tensor([[[2.0, 0, 1], [0, 3, 1], [0, 0, 0], [5, 5, 5]]])  # [B=1, T=4, V=3]
+labels = torch.tensor([[0, 1, 2, -100]])  # the last position is padding
+ids = torch.zeros_like(labels)  # our stand-in below does not look at them
+batch = Batch(ids, labels, ids, ids, num_documents=1)
+
+
+def stand_in(input_ids, position_ids, document_ids):
+    return logits  # a "model" that always gives our scores
+
+
+losses = objectives.token_losses(stand_in, batch)  # [B, T]
+loss = objectives.next_token_loss(stand_in, batch)
+mean = float(loss.total) / loss.count
+bits_per_byte = float(loss.total) / math.log(2) / len("张静住在北京。".encode())
+assert np.allclose(losses, [[0.408, 0.170, 1.099, 0]], atol=6e-4)
+assert (loss.count, round(mean, 3), round(bits_per_byte, 3)) == (3, 0.559, 0.115)
+print("per token", losses[0].tolist())
+print(f"mean {mean:.3f}, perplexity {math.exp(mean):.2f}, bits per byte {bits_per_byte:.3f}")
+
+# %% [markdown]
+# 第 4 个位置是填充，标签是 −100，损失是 0，也不计入个数。注意 `next_token_loss` 返回的是**和**与**个数**，没有平均；原因在下一节。
+#
+# ### 往哪边改：一步梯度下降
+#
+# 损失对分数的梯度有一个好记的形式：$\partial(-\ln p_y)/\partial z_v = p_v - [v=y]$，即“给出的概率减去该给的概率”。第三个位置上，概率是 $(1/3, 1/3, 1/3)$，该给的是 $(0, 0, 1)$，梯度就是 $(1/3, 1/3, -2/3)$。
+#
+# 沿梯度的反方向走一步，步长（**学习率**，learning rate）取 0.5：新的分数是 $(-0.167, -0.167, 0.333)$，正确词元的概率从 0.333 升到 0.452，损失从 1.099 降到 0.794。
+
+# %%
+z = torch.zeros(3, requires_grad=True)
+(-z.log_softmax(0)[2]).backward()
+assert torch.allclose(z.grad, torch.tensor([1 / 3, 1 / 3, -2 / 3]))
+z_new = z.detach() - 0.5 * z.grad
+loss_new = -z_new.log_softmax(0)[2]
+assert round(float(loss_new), 3) == 0.794
+z.grad, z_new, loss_new
+
+# %% [markdown]
+# ### AdamW 的一步
+#
+# 真正的训练有几十万个权重，它们的梯度大小相差很多，同一个步长不合适。AdamW {cite:p}`loshchilov2019adamw` 给每个权重记两个移动平均：梯度的 $m$ 和梯度平方的 $v$，用 $m/\sqrt{v}$ 走步；**权重衰减**（weight decay）另算，每步把权重缩小一点。
+#
+# 一个权重 $w=0.5$，梯度 $g=0.2$，学习率 $\eta=0.006$，衰减 0.1，$\beta_1=0.9$，$\beta_2=0.95$，第一步：
+#
+# - $m=0.1\times0.2=0.02$，除以 $1-0.9$ 修正后是 0.2；$v=0.05\times0.04=0.002$，除以 $1-0.95$ 修正后是 0.04。
+# - 衰减：$0.5\times(1-0.006\times0.1)=0.4997$。
+# - 走步：$0.4997-0.006\times0.2/\sqrt{0.04}=0.4997-0.006=0.4937$。
+#
+# 第一步的大小恰好是学习率，与梯度大小无关：梯度是 0.2 还是 0.0002，都走 0.006。训练刚开始，$m$ 和 $v$ 只见过一两个批次，方向并不可靠，这正是需要**预热**（warm-up）的原因。
+
+# %%
+w = torch.nn.Parameter(torch.tensor(0.5))
+adamw = torch.optim.AdamW([w], lr=0.006, betas=(0.9, 0.95), weight_decay=0.1)
+w.grad = torch.tensor(0.2)
+adamw.step()
+assert round(w.item(), 4) == 0.4937
+round(w.item(), 4)
+
+# %% [markdown]
+# ### 学习率表
+#
+# 学习率先升、再平、后降（warmup-stable-decay，{cite:t}`hu2024minicpm`）。共 10 步、预热占 0.2、下降占 0.4 时，预热 2 步、下降 4 步，第 $s$ 步（从 0 数）的倍数是
+#
+# $$\min\left(1,\ \frac{s+1}{2+1},\ \frac{10-s}{4+1}\right)$$
+#
+# 例如 $s=0$ 得 1/3，$s=4$ 得 1，$s=9$ 得 1/5。它从不为 0，没有一步是白走的。
+
+# %%
+by_hand = [1 / 3, 2 / 3, 1, 1, 1, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5]
+factors = [trainer.learning_rate_factor(s, 10, 0.2, 0.4) for s in range(10)]
+assert np.allclose(factors, by_hand)
+[round(f, 2) for f in factors]
+
+# %% [markdown]
+# ## 真实代码
+#
+# ### 目标与学习率
+#
+# 手算过的两个函数，在包里是这样：
+
+# %%
+show.source(objectives.token_losses, objectives.next_token_loss, trainer.learning_rate_factor)
+
+# %% [markdown]
+# 形状：`input_ids` 是 `[B, T]`，`logits` 是 `[B, T, V]`，拉平成 `[B·T, V]` 算交叉熵，再还原成 `[B, T]`。`.float()` 保证即使前向用半精度，损失也在 32 位里算。
+#
+# ### 为什么先求和，最后才除
+#
+# 一个大批次放不进内存时，可以拆成几个小批次，各自反向传播，让梯度加起来，再走一步：**梯度累积**（gradient accumulation）。拆开之后，怎样平均才和不拆一样？
+#
+# 设小批次一有 3 个词元、损失和 3.0，小批次二有 1 个词元、损失和 3.0。各自平均再平均，是 $(1.0+3.0)/2=2.0$；所有词元一起平均，是 $6.0/4=1.5$。前一种算法让第二批的那个词元的分量是别人的三倍。所以目标函数只给和与个数，训练器把它们分别加起来，只除一次。预训练里每批几乎一样满，差别很小；监督微调里每批的回答长短不一（{numref}`第 %s 章 <sec-sft>`），差别就大了。
+#
+# ### 批次从哪里来
+#
+# `PackedRows`（{numref}`第 %s 章 <sec-tensors>`）是打包好的行。`MicroBatches` 决定第几步读哪几行：它只是步数的函数，没有别的状态。
+
+# %%
+show.source(trainer.MicroBatches, doc=False)
+
+# %% [markdown]
+# ### 训练循环
+#
+# 整个 `_train` 折叠在下面，之后按数据流动的次序分段看。
+
+# %% tags=["hide-output"]
+show.source(trainer._train)
+
+
+# %% tags=["hide-input"]
+def excerpt(first: str, end: str) -> Markdown:
+    """The lines of ``_train`` from the one with ``first`` up to the one with ``end``."""
+    code = inspect.getsource(trainer._train)
+    start = code.rindex("\n", 0, code.index(first)) + 1
+    stop = code.rindex("\n", 0, code.index(end, start))
+    shown = textwrap.dedent(code[start:stop]).rstrip()
+    return Markdown(f"`minillm/trainer.py`\n\n```python\n{shown}\n```")
+
+
+excerpt("for step, batches in enumerate(", "# Sums of losses")
+
+# %% [markdown]
+# **一、定学习率，清梯度。** 每步取 `accumulation` 个小批次。学习率按步数算出，写进每个优化器；旧梯度清掉（忘了会怎样，见 {numref}`ex-pretrain-3`）。
+
+# %% tags=["hide-input"]
+excerpt("# Sums of losses", "if process.world_size > 1:\n            stacked")
+
+# %% [markdown]
+# **二、前向、反向，把和与个数加起来。** `loss.total` 是损失的和，`.backward()` 让梯度累加到 `parameter.grad`，它现在是**和的梯度**。`autocast` 只在 GPU 上起作用；`no_sync` 让多进程只在最后一个小批次时通信。
+
+# %% tags=["hide-input"]
+excerpt("values = {name: float(value)", "done = step + 1")
+
+# %% [markdown]
+# **三、除一次，裁剪，走一步。** 梯度除以总个数，变成平均损失的梯度。接着是**梯度裁剪**（gradient clipping）：全部梯度看成一个长向量，长度超过 1 就整体缩到 1。例如 $(3, 4)$ 的长度是 5，缩成 $(0.6, 0.8)$，方向不变。损失或梯度不再是有限的数，就立刻停下，不让坏权重盖掉好权重。
+
+# %%
+p = torch.nn.Parameter(torch.zeros(2))
+p.grad = torch.tensor([3.0, 4.0])
+norm = torch.nn.utils.clip_grad_norm_([p], 1.0)
+assert float(norm) == 5.0
+assert torch.allclose(p.grad, torch.tensor([0.6, 0.8]))
+float(norm), p.grad
+
+# %% tags=["hide-input"]
+excerpt("done = step + 1", "path = weights_path")
+
+# %% [markdown]
+# **四、记录、验证、存盘。** 每步在 `pretrain_log.jsonl` 写一行，同样的数也进 TensorBoard（`tensorboard --logdir ../tf_dir`）；每 500 步在留出的文本上验证一次；每 1,000 步存一个检查点。
+#
+# ### 两个优化器：Muon 与 AdamW
+
+# %%
+show.source(trainer.make_optimizers)
+
+# %% [markdown]
+# AdamW 把每个权重当作单独的数。可是注意力和前馈网络的权重是矩阵，它的梯度也是矩阵，往往被少数几个方向占满，别的方向几乎不动。Muon {cite:p}`jordan2024muon` 把梯度（先做动量平均）换成离它最近的正交矩阵：奇异值分解写成 $G=U\Sigma V^\top$，把所有奇异值换成 1，得 $UV^\top$，于是每个方向走一样远。
+#
+# $2\times2$ 的例子：$G=\begin{pmatrix}3&0\\4&5\end{pmatrix}$，$G^\top G=\begin{pmatrix}25&20\\20&25\end{pmatrix}$，特征值 45 和 5，奇异值是 $\sqrt{45}=6.71$ 和 $\sqrt5=2.24$：一个方向的步子是另一个的三倍。换成 1 之后是 $UV^\top=\frac{1}{\sqrt{20}}\begin{pmatrix}4&-2\\2&4\end{pmatrix}=\begin{pmatrix}0.894&-0.447\\0.447&0.894\end{pmatrix}$。
+
+# %%
+G = torch.tensor([[3.0, 0], [4, 5]])
+U, S, Vt = torch.linalg.svd(G)
+assert torch.allclose(S, torch.tensor([45.0, 5.0]).sqrt())
+assert torch.allclose(U @ Vt, torch.tensor([[4.0, -2], [2, 4]]) / math.sqrt(20))
+
+w = torch.nn.Parameter(torch.zeros(2, 2))
+muon = torch.optim.Muon([w], lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+w.grad = G.clone()
+muon.step()
+after = torch.linalg.svdvals(w.detach()) / (0.2 * math.sqrt(2))
+assert after.max() / after.min() < 2 < 2.9 < S.max() / S.min()
+print("singular values of the gradient:", [round(float(s), 2) for s in S])
+print("of Muon's step, unscaled:       ", [round(float(s), 1) for s in after])
+
+# %% [markdown]
+# 真正的 Muon 不做奇异值分解，那太慢；它用 5 次矩阵乘法的迭代（Newton–Schulz）近似，奇异值只是落到 1 附近，不恰好是 1。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，仍用 AdamW。
+#
+# 值不值得？{cite:t}`liu2025muon` 报告达到同样损失约需 AdamW 一半的计算量。我们只做一次小对照：从同样的随机权重出发，各训练 50 步。AdamW 的学习率取 0.001，是我们试过的 0.001、0.003、0.006 里验证损失最低的。
+
+# %%
+short = lab.variant("pretrain-50", "pretrain", max_steps=50)
+with_adamw = lab.variant(
+    "pretrain-adamw", "pretrain", max_steps=50, optimizer="adamw", learning_rate=0.001
+)
+after_50 = {name: r.log[-1]["val_loss"] for name, r in (("Muon", short), ("AdamW", with_adamw))}
+assert after_50["Muon"] < after_50["AdamW"] - 1
+
+# %% tags=["nbval-ignore-output"]
+{name: round(value, 2) for name, value in after_50.items()}
+
+# %% [markdown]
+# 50 步之后，Muon 的验证损失已经低得多。这只是起跑的一段、一个种子，不能推到大模型上；它说明的是这个小模型在几分钟的预算里为什么选 Muon。`default` 预设仍用 AdamW：它最为人熟知，各种规模都有公开的设置可以参考。
+#
+# ### 检查点与断点续训
+#
+# 训练几个小时后断电，怎么办？**检查点**（checkpoint）存下接着走所需的一切：权重、优化器的 $m$ 和 $v$、步数。读到哪一行数据、学习率是多少，都由步数算出，不必存。
+
+# %%
+show.source(checkpoint.write_atomically)
+
+# %% [markdown]
+# 文件先写到 `.tmp`，落盘后再改名。改名是一个不可分的操作：任何时刻断电，磁盘上不是完整的旧文件，就是完整的新文件。格式是 safetensors，只有张量和一段 JSON，读它不会执行代码（`pickle` 会）。
+#
+# 说它能接着走，就要试：同样的 6 步，一次走完；另一次每 2 步存一个检查点，第 5 步后“断电”，再用 `resume=True` **断点续训**（resume）。两份权重应当逐位相同。
+
+
+# %%
+def power_cut(step, model):
+    if step == 5:
+        raise KeyboardInterrupt
+
+
+lines = (lab.data() / "pretrain_chinese.jsonl").read_text(encoding="utf-8").splitlines()
+silent = io.StringIO()
+with tempfile.TemporaryDirectory() as name, redirect_stdout(silent), redirect_stderr(silent):
+    folder = Path(name)
+    (folder / "rows.jsonl").write_text("\n".join(lines[:1000]), encoding="utf-8")
+    base = replace(TRAINING["tiny"]["pretrain"], max_steps=6, save_every=2)
+    base = replace(base, data_path=folder / "rows.jsonl", tf_dir=folder, device="cpu")
+    base = replace(base, tokenizer_path=lab.ladder("pretrain").folder / "tokenizer")
+    whole = trainer.train(replace(base, out_dir=folder / "whole"), "pretrain")
+    try:
+        trainer.train(replace(base, out_dir=folder / "cut"), "pretrain", power_cut)
+    except KeyboardInterrupt:
+        again = trainer.train(replace(base, out_dir=folder / "cut", resume=True), "pretrain")
+    one, two = (checkpoint.load_checkpoint(path)[0].state_dict() for path in (whole, again))
+assert all(torch.equal(one[name], two[name]) for name in one)
+print(re.findall(r"going on from .*/(.*)", silent.getvalue()))
+
+# %% [markdown]
+# 续训从第 4 步的检查点出发，重走第 5、6 步，权重逐位相同。
+#
+# ### 换到 GPU 上
+#
+# 同一段循环不改一行。`--dtype auto` 在 GPU 上用 bfloat16 做矩阵乘法，权重和优化器状态仍是 32 位（**混合精度**，mixed precision，{cite:t}`micikevicius2018mixed`）；bfloat16 的指数位和 32 位浮点数一样多，不需要那篇论文里的损失放大。`--compile` 先花一两分钟编译，之后更快。多张卡用 `torchrun`：
+#
+# ```bash
+# torchrun --nproc_per_node 2 trainer/train_pretrain.py --compile
+# ```
+#
+# 每步的行数 = 批大小 × 累积次数 × 进程数。内存不够时，把 `--batch_size` 减半、`--accumulation_steps` 加倍，结果只差舍入误差。
+#
+# ## 实验
+#
+# ### 训练
+#
+# `tiny` 预设：每步 8 行 × 128 个位置，1,500 步。没有缓存时约 4 分钟。
+
+# %%
+run = lab.ladder("pretrain")
+config = TRAINING["tiny"]["pretrain"]
+fresh, model = lab.fresh(), run.model()
+tokenizer = lab.tokenizer()
+assert len(run.log) == config.max_steps == 1500
+print(f"parameters       {model.num_parameters():,}")
+print(f"rows per step    {config.batch_size} x {config.max_seq_len} positions")
+print(f"tokens trained   {run.log[-1]['tokens']:,}")
+
+# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "预训练的损失（左，20 步的平均；圆点是验证损失）和学习率（右）。", "name": "fig-pretrain-curves"}, "image": {"alt": "左图：损失从 6.9 很快降到 1 左右，之后慢慢降到 0.66，三个验证点贴着曲线。右图：学习率在 30 步内升到 0.006，平到第 900 步，再直线降到接近 0"}}
+show.curves({"pretrain": run.log})
+
+# %% [markdown]
+# {numref}`fig-pretrain-curves` 怎么读：
+#
+# - **起点**是 $\ln 1024=6.93$：随机的模型对 1,024 个词元一视同仁。起点若明显更高，先查初始化和标签。
+# - **头 100 步**陡降，学的是哪些词元常见、谁常跟在谁后面。
+# - **中间的平台**学习率不变，损失慢慢降，还有抖动。
+# - **第 900 步之后**学习率下降，损失又降一截。大步子在谷底两侧来回跳，小步子才落得下去。
+
+# %%
+first = run.log[0]["loss"]
+validation = {int(e["step"]): e["val_loss"] for e in run.log if "val_loss" in e}
+assert abs(first - math.log(1024)) < 0.1
+assert validation[1500] < 0.8 < validation[500]
+
+# %% [markdown]
+# ### 这个损失算好吗
+#
+# 单看 0.66 奈特，看不出好坏。要有对照：如果只知道每个词元的频率（一元），或者只看前一个词元（二元），能做到多少？二元模型数一数就有：$p(b\mid a)=\dfrac{n_{ab}+p(b)}{n_a+1}$，$n_{ab}$ 是训练文本里 $b$ 紧跟 $a$ 的次数，加上的 $p(b)$ 让没见过的对也有一点概率。三者都用留出的文本来量，换成每字节比特数。
+
+# %%
+cache, V = run.folder / "cache", tokenizer.vocab_size
+train_set, val_set = (
+    load_dataset(lab.data() / f"pretrain_chinese{s}.jsonl", "pretrain", tokenizer, 128, cache)
+    for s in ("", "_val")
+)
+
+
+def pairs(data):
+    keep = data.mask[1:] == 1  # not across two documents
+    return data.ids[:-1][keep].astype(np.int64), data.ids[1:][keep].astype(np.int64)
+
+
+(a, b), (x, y) = pairs(train_set), pairs(val_set)
+unigram = (np.bincount(b, minlength=V) + 1) / (len(b) + V)
+counts = np.bincount(a * V + b, minlength=V * V).reshape(V, V)
+bigram = (counts + unigram) / (counts.sum(1, keepdims=True) + 1)
+bytes_per_token = np.mean([len(tokenizer.token_bytes(i)) for i in y])
+baselines = {"unigram": -np.log(unigram[y]).mean(), "bigram": -np.log(bigram[x, y]).mean()}
+print(f"{len(b):,} training and {len(y):,} held-out tokens, {bytes_per_token:.2f} bytes each")
+
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出文本上的每字节比特数，越低越好。灰色是不训练就能得到的，蓝色是预训练中的模型。", "name": "fig-pretrain-bpb"}, "image": {"alt": "六根横条：均匀猜 2.48，一元 2.06，二元 0.83；模型 500 步 0.32，1000 步 0.28，1500 步 0.24"}}
+nats = {"uniform": math.log(V), **baselines}
+nats |= {f"model, {step} steps": value for step, value in validation.items()}
+bpb = {name: value / math.log(2) / bytes_per_token for name, value in nats.items()}
+show.bars(bpb, "bits per byte", [show.GREY] * 3 + [show.COLOURS["pretrain"]] * 3)
+
+# %%
+final = run.scores()["bits_per_byte"]
+assert abs(final - validation[1500] / math.log(2) / bytes_per_token) < 0.002
+assert final < 0.30 < 0.6 * baselines["bigram"] / math.log(2) / bytes_per_token
+assert 2.4 < math.log(V) / math.log(2) / bytes_per_token < 2.5
+
+# %% [markdown]
+# 均匀地猜是 2.48 比特，只看频率是 2.06，看前一个词元是 0.83，训练后的模型是 0.24 左右。比二元模型低的那部分，只能来自更远的上文：谁住在哪里、数到第几步了、刚才捡到的是什么。
+#
+# 它到不了 0：文本里有真正随机的东西，比如故事里捡到的是帽子还是钥匙，谁也猜不准。
+#
+# ### 它怎样一步步学会说话
+#
+# 训练途中留下了快照。让每个快照接着写同样的三个开头，用**贪心解码**（greedy decoding），即每步取分数最高的词元。
+
+
+# %%
+def go_on(model, text, length=24, **sampling):
+    prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
+    [ids] = complete(model, [prompt], length, [tokenizer.bos_id], Sampling(**sampling))
+    return tokenizer.decode(ids)
+
+
+# %% tags=["nbval-ignore-output"]
+prompts = ["张静住在", "8加4", "小熊说：“猫、狗。”小兔跟着说"]
+snapshots = {0: fresh, **{step: run.model(step) for step in run.steps}}
+rows = [[s, *(go_on(m, p)[:36] for p in prompts)] for s, m in snapshots.items()]
+show.table(["步数", *prompts], rows)
+
+# %% [markdown]
+# 次序很有教益：先是重复，再是词（50 步已有“房间是橙色的”这样的搭配），再是句子的样子，再是内容对。100 步的句子已经像样，事实却是编的；模型先学会怎么说，后学会说得对。流畅不等于正确，读任何语言模型的输出都要记得这一点。
+#
+# 数数也一样：100 步就会写“1 步到……2 步到……”的格式，但从哪里数起、数到几停，要晚得多。
+#
+# 表里每格只是一个例子。要下结论，得在留出的题上量。`world.continuations` 给出训练时从没出现过的句子，切成开头和应有的结尾，模型写出的必须以它开始：
+
+# %%
+for kind in ("fact", "reading", "echo", "chain"):
+    item = world.continuations(kind, 1)[0]
+    print(f"{kind:8} {item.prompt[-24:]} → {item.answer[:30]}")
+
+# %% tags=["nbval-ignore-output"]
+kinds = ("fact", "reading", "chain", "echo")
+accuracy = {
+    kind: [run.evaluator(step).continuation_accuracy(kind, 30) for step in run.steps]
+    for kind in kinds
+}
+show.table(["", *map(str, run.steps)], [[k, *v] for k, v in accuracy.items()], None)
+
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出句子的续写正确率（每类 30 题）。横轴是训练步数，取对数。", "name": "fig-pretrain-skills"}, "image": {"alt": "四条线：reading 在 200 到 400 步之间从 0 升到 1；fact 从 200 步起稳步升到 0.87；chain 在 400 步升到 0.7，800 步掉到 0.2，最后升到 0.83；echo 到 800 步还是 0，最后升到 0.67"}}
+picture = show.lines(
+    {kind: (run.steps, values) for kind, values in accuracy.items()},
+    "training step",
+    "accuracy",
+    log_x=True,
+    marker="o",
+)
+for text in picture.figure.axes[0].texts:  # two names end at nearly the same height
+    text.xyann = (6, {"fact": 6, "chain": -4}.get(text.get_text(), 0))
+picture
+
+# %% [markdown]
+# 四种能力不是一起涨的（{numref}`fig-pretrain-skills`）：
+#
+# - `reading`（回头找故事里的地点）在 200 到 400 步之间突然学会，从接近 0 到接近 1。
+# - `fact`（换一种说法讲一个人的事）靠反复见到，慢慢涨。
+# - `chain`（数着算没见过的加法）在平台期忽高忽低，学习率降下来才稳。我们的解释是：学习率大时权重每步都在晃，而数数要连对好几步，最怕晃。
+# - `echo`（原样照抄三个词）最晚，主要在学习率下降的那一段学会。
+#
+# 同一时期的损失曲线却是平滑的。损失是所有词元的平均，一种能力的突变淹没在里面；所以只看损失不够，要一类一类地量。30 题的误差可达 ±0.17，而且这只是一个种子，不要细究相邻两点的差。
+
+# %%
+final_scores = run.scores()["continuations"]  # 60 items of each kind
+assert final_scores["fact"] >= 0.65
+assert final_scores["reading"] >= 0.75
+assert final_scores["chain"] >= 0.45
+never = Evaluator(fresh, tokenizer, max_new_tokens=8)
+assert never.continuation_accuracy("fact", 30) == 0
+
+# %% tags=["nbval-ignore-output"]
+show.table(
+    ["续写", "正确率"],
+    [[kind, score] for kind, score in final_scores.items()],
+    [None, show.COLOURS["pretrain"]],
+)
+
+# %% [markdown]
+# `add`（不数、直接写出和）只有一成半，`calendar` 三成，`shop` 一半。直接算加法要求模型在一次前向里得出结果，这么小的模型学得很慢；数着算把它拆成十个容易的小步。这是**思维链**（chain of thought）最小的例子。
+#
+# ### 让它讲故事
+#
+# 贪心解码每次都写同一篇。要有变化，就按概率抽：分数先除以**温度**（temperature）0.8，再 softmax，再抽签。温度低于 1，概率更集中在高分词元上。
+
+# %% tags=["nbval-ignore-output"]
+facts = world_text.PEOPLE["张静"].facts
+print("张静:", " ".join(facts.values()), "\n")
+for seed in (0, 2):
+    print("张静" + go_on(model, "张静", 80, temperature=0.8, seed=seed))
+for seed in (0, 2):
+    print("有一天" + go_on(model, "有一天", 80, temperature=0.8, seed=seed))
+
+# %% [markdown]
+# 关于张静的话，可以对着第一行逐条核对。故事的骨架是对的：有人来到某处，找到东西，藏起来，别人来找。细看会有破绽，比如同一件东西前后颜色不同，或一个角色自己和自己说话：模型还没有学会在整篇里保持一致。
+#
+# ### 嵌入表里长出了类别
+#
+# 没有人告诉模型“红色”和“蓝色”是一类。嵌入表 `[V, C]` 的每一行是一个词元的向量；两行的余弦越大，方向越近。训练前后，离几个词元最近的是谁？
+
+# %% tags=["nbval-ignore-output"]
+tables = {"训练前": fresh.lm_head.weight.detach(), "训练后": model.lm_head.weight.detach()}
+
+
+def nearest(table, word, k=4):
+    [token] = tokenizer.encode(word)
+    cosine = torch.cosine_similarity(table, table[token][None])  # [V]
+    return [tokenizer.decode([i]) for i in cosine.topk(k + 1).indices.tolist()[1:]]
+
+
+words = ["红色", "7", "小鹿", "猫", "树洞里"]
+show.table(
+    ["词元", *tables], [[w, *("、".join(nearest(t, w)) for t in tables.values())] for w in words]
+)
+
+# %%
+GROUPS = {
+    "colours": world_text.ATTRIBUTES["颜色"].values,
+    "numbers": [str(n) for n in range(21)],
+    "animals": world_text.ANIMALS,
+    "places": world_text.PLACES,
+}
+share = {
+    name: [np.mean([nearest(t, w, 1)[0] in group for w in group]) for t in tables.values()]
+    for name, group in GROUPS.items()
+}
+assert all(before <= 0.2 and after >= 0.7 for before, after in share.values())
+
+# %% tags=["nbval-ignore-output"]
+show.table(["最近的词元同属一类", *tables], [[name, *map(float, v)] for name, v in share.items()])
+
+# %% [markdown]
+# 训练前只有碰巧，训练后几乎总是同类。原因在目标里：能出现在同样上文之后的词元，得到同样方向的梯度。{cite:t}`bengio2003nplm` 最早用神经网络语言模型说明了这一点。
+#
+# ### 它知道，但还不会答
+#
+# 预训练之后，按对话的格式问三个问题，模型写出的是中文，却不是回答（下面那张表的第二列）。可它明明会写“张静住在北京”。问题出在哪里？
+#
+# 对话格式用 `<|user_start|>`、`<|assistant_start|>` 等**特殊词元**（special token）包住每一轮，而预训练的文本里一个都没有。预训练见过的问答是练习册的样子：`问：……`，换行，`答：……`。换成这个格式再问同样的题，题目都是训练里没有问过的：
+
+# %%
+chat_tokens = [
+    tokenizer.special_id(f"<|{r}_{e}|>") for r in ("user", "assistant") for e in ("start", "end")
+]
+assert np.isin(train_set.ids, chat_tokens).sum() == 0
+
+evaluator = run.evaluator()
+questions = world.questions("fact", 60)
+texts = [f"问：{q.messages[-1][1]}\n答：" for q in questions]
+replies = evaluator.answers([[tokenizer.bos_id, *tokenizer.encode(t)] for t in texts])
+plain = np.mean([q.is_correct(r.split("\n")[0]) for q, r in zip(questions, replies, strict=True)])
+chat = run.scores()["accuracy"]["fact"]
+assert plain >= 0.80
+assert chat <= 0.40
+
+# %% tags=["nbval-ignore-output"]
+in_book = [go_on(model, f"问：{q}\n答：", 48).split("\n")[0] for q in world.SHOWCASE]
+rows = list(zip(world.SHOWCASE, lab.showcase(model), in_book, strict=True))
+show.table(["", "对话格式", "练习册格式"], [*rows, ["60 道留出的事实题", chat, float(plain)]])
+
+# %% [markdown]
+# 同样的 60 题（最后一行），练习册格式对了九成以上，对话格式不到一成。对话格式下的“MiniLLLM”多了一个 L，是模型自己写错的。知识已经在权重里，缺的是**格式**：认出谁在问、轮到谁答、答完就停。这就是监督微调要教的（{numref}`第 %s 章 <sec-sft>`）。{cite:t}`zhou2023lima` 对大模型提出过同样的看法：知识几乎都来自预训练，微调教的主要是答话的样子。
+#
+# 要说明的是，这个结论有一个前提：我们的预训练文本里本来就掺了写成纯文本的问答（{numref}`第 %s 章 <sec-data>`）。
+#
+# ## 弄坏它
+#
+# ### 学习率乘 30
+#
+# 最常见的错误是学习率大了一个量级。我们把 0.006 改成 0.18，其余不变，训练 50 步，和同样 50 步的正常训练比。
+
+# %%
+broken = lab.variant("pretrain-lr-x30", "pretrain", max_steps=50, learning_rate=0.18)
+
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "学习率正常（蓝）和乘 30（橙红，图例里的 bad）的前 50 步。", "name": "fig-pretrain-lr"}, "image": {"alt": "左图：正常的损失从 6.9 一路降到 2 左右；乘 30 的先冲到 12 以上，再慢慢回落，仍远高于正常。右图：两条学习率，一条在 0.18，一条贴着 0"}}
+show.curves({"pretrain": short.log, "bad": broken.log}, window=1)
+
+# %% tags=["nbval-ignore-output"]
+steps = (1, 2, 3, 5, 7, 10, 20, 50)
+at = {n: {s: r.log[s - 1] for s in steps} for n, r in (("ok", short), ("x30", broken))}
+rows = [
+    [f"{n}: {key}", *(at[n][s][key] for s in steps)] for n in at for key in ("loss", "grad_norm")
+]
+show.table(["step", *map(str, steps)], rows)
+
+# %%
+peak = max(entry["loss"] for entry in broken.log)
+jump = max(e["grad_norm"] for e in broken.log[:10]) / broken.log[0]["grad_norm"]
+assert peak > math.log(1024) + 0.5
+assert jump > 2
+assert broken.log[-1]["val_loss"] > short.log[-1]["val_loss"] + 0.5
+
+# %% [markdown]
+# 算一算就知道为什么。矩阵的初始标准差是 0.02（写回残差流的两层更小）。Muon 每步给每个元素的改动，均方根约是学习率的 0.18 倍（下一格量出来）：
+#
+# - 学习率 0.006：$0.18\times0.006=0.0011$，约是权重的 5%。
+# - 学习率 0.18：$0.18\times0.18=0.032$，约是权重的 160%。一步就把权重整个盖掉了。嵌入表由 AdamW 更新，每个元素一步走 0.18，是初始值的 9 倍。
+
+# %%
+w = torch.nn.Parameter(torch.zeros(128, 128))
+muon = torch.optim.Muon([w], lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+w.grad = torch.randn(128, 128)
+muon.step()
+rms = w.detach().square().mean().sqrt().item()
+assert 0.16 < rms < 0.20
+print(f"one step of Muon at learning rate 1: {rms:.2f} per element; std of fresh weights: 0.02")
+
+# %% [markdown]
+# 怎样发现：
+#
+# - **损失高过 $\ln V$**。比瞎猜还差，说明模型自信地错着。只要出现这一条，就停。
+# - **`grad_norm` 头几步跳几倍**。表里第 2 步损失只高了一点，梯度已经是原来的几倍。
+# - **没有 NaN，不等于没事**。这里损失后来也在降，单看后半段像是正常的训练；与正常曲线画在一起，差距才看得出来。梯度裁剪救不了它：Muon 和 AdamW 的步长本来就与梯度大小无关，裁剪只管梯度，不管学习率。
+#
+# 怎样补救：从上一个好的检查点出发，学习率除以 3 再试；或者先用几十步试三四个学习率，取不冲高的里面最大的一个。
+#
+# ## 收尾
+
+# %% tags=["nbval-ignore-output"]
+show.spine({"fresh": lab.showcase(fresh), "pretrain": lab.showcase(model)})
+
+# %% [markdown]
+# ### 小结
+#
+# - 预训练只最小化一个数：下一个词元的交叉熵 $-\ln p$，从 $\ln V$ 开始往下降。
+# - 先加和与个数，最后除一次：小批次怎样拆，结果都一样。
+# - 学习率先升、再平、后降；不少能力在下降段才稳。
+# - 模型先学会怎么说，后学会说得对；损失平滑，能力却会突变，要分类去量。
+# - 训练完，留出文本上约 0.24 比特每字节；知识在权重里，但还不会按对话格式回答。
+#
+# ### 练习
+#
+# :::{exercise}
+# :label: ex-pretrain-1
+# 验证损失 0.665 奈特、每个词元 4.04 字节，困惑度和每字节比特数是多少？另一个分词器每词元 2.02 字节，若模型同样好（每字节比特数相同），它的困惑度是多少？
+# :::
+#
+# :::{solution-start} ex-pretrain-1
+# :class: dropdown
+# :::
+#
+# 困惑度 $e^{0.665}=1.94$；每字节 $0.665/0.693/4.04=0.237$ 比特。词元短一半，每词元的奈特数也少一半：$e^{0.3325}=1.39$。同样好的模型，困惑度却不同，所以困惑度不能跨分词器比较。
+
+# %%
+assert [round(math.exp(x), 2) for x in (0.665, 0.665 / 2)] == [1.94, 1.39]
+round(0.665 / math.log(2) / 4.04, 3)
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-pretrain-2
+# 写代码验证：8 行一次反向传播，与分成 1 行、7 行两批累积、最后除一次，梯度相同；而“各批平均再平均”不同。
+# :::
+#
+# :::{solution-start} ex-pretrain-2
+# :class: dropdown
+# :::
+#
+# 关键是两批的词元数差得多，所以分成 1 和 7。
+
+# %%
+packed = PackedRows(val_set, 128, epochs=1, seed=0)
+
+
+def gradient(parts, mean_of_means):
+    fresh.zero_grad()
+    found = [objectives.next_token_loss(fresh, packed.batch(part)) for part in parts]
+    total = sum(loss.count for loss in found)
+    for loss in found:
+        (loss.total / (len(found) * loss.count if mean_of_means else total)).backward()
+    return fresh.model.layers[0].mlp.up_proj.weight.grad.clone()
+
+
+at_once = gradient([range(8)], False)
+split = gradient([range(1), range(1, 8)], False)
+wrong = gradient([range(1), range(1, 8)], True)
+assert (split - at_once).norm() < 1e-4 * at_once.norm()
+assert (wrong - at_once).norm() > 0.05 * at_once.norm()
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-pretrain-3
+# 弄坏它：忘了 `zero_grad`。用最简单的损失 $w^2/2$（梯度就是 $w$）、学习率 0.1、从 $w=1$ 开始走 40 步，看 $w$ 怎么变。
+# :::
+#
+# :::{solution-start} ex-pretrain-3
+# :class: dropdown
+# :::
+#
+# 旧梯度一直加进来，步子就不会在谷底变小：$w$ 冲过 0，走到对面，再回来，永远摆动，像没有摩擦的秋千。
+
+
+# %%
+def walk(forget):
+    w = torch.nn.Parameter(torch.tensor(1.0))
+    sgd, path = torch.optim.SGD([w], lr=0.1), []
+    for _ in range(40):
+        if not forget:
+            sgd.zero_grad()
+        (w * w / 2).backward()
+        sgd.step()
+        path.append(w.item())
+    return path
+
+
+good, bad = walk(False), walk(True)
+assert abs(good[-1]) < 0.02
+assert min(bad) < -0.9
+assert max(bad[10:]) > 0.9
+[round(value, 2) for value in bad[::4]]
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-pretrain-4
+# 想一想：这一章里训练损失和验证损失几乎一样高。为什么？什么时候验证损失会明显更高？
+# :::
+#
+# :::{solution} ex-pretrain-4
+# :class: dropdown
+# 1,500 步 × 8 行 = 12,000 行，而一遍数据有 21,662 行：第一遍还没走完，除了配比时重复的少数行，每一行最多见一次，训练损失也是在“没见过的”文本上量的。图里的训练损失是前 20 步的平均，那时的权重旧一点，所以在损失下降快时甚至略高于验证损失。若同样的数据走很多遍，模型会开始背训练文本，训练损失继续降，验证损失停住甚至回升，这就是过拟合。
+# :::
+#
+# ### 延伸阅读
+#
+# - {cite:t}`hu2024minicpm`：先平后降的学习率表，以及在小模型上怎样挑设置。
+# - {cite:t}`jordan2024muon` 和 {cite:t}`liu2025muon`：Muon 的来历，和把它用到大模型上要改的两处。
+# - {cite:t}`eldan2023tinystories`：小模型配小世界能写出连贯的故事，与本书的想法相近。

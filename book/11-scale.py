@@ -1,0 +1,700 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (sec-scale)=
+# # 走向真实规模
+#
+# :::{admonition} 本章
+# :class: tip
+#
+# - **你将学会**：从配置算出参数、计算量、显存和时间；量一量自己的机器；验证梯度累积和多进程训练算的是同一件事；看懂小模型的跑分有多大误差；知道一台机器之后用什么。
+# - **需要时间**：阅读 40 分钟，运行约 30 秒。
+# - **需要内存**：1.5 GB。
+# - **用到的模块**：`minillm.config`、`minillm.trainer`、`minillm.objectives`、`minillm.fetch`、`minillm.evaluate`。
+# :::
+
+# %%
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minillm import evaluate, fetch, lab, objectives, show, sources, tensors, trainer, world
+from minillm.config import MODELS, TRAINING, ModelConfig
+from minillm.model import Transformer
+from minillm.tokenizer import RustBPETokenizer
+
+lab.start()
+
+# %% [markdown]
+# ## 开场
+#
+# 流水线走完了一遍（{numref}`第 %s 章 <sec-pipeline>`）。小模型现在这样回答：
+
+# %% tags=["nbval-ignore-output"]
+show.spine({"dpo": lab.showcase(lab.ladder("dpo").model())})
+
+# %% [markdown]
+# 三个问题都会了。但它只有 87 万个参数，只知道 48 个人的小世界。问它微世界以外的任何事，它都只能猜。
+# 这一章讲世界变成真的以后，什么会变：参数、数据、时间、内存、机器。
+#
+# 先说清楚数字的来历。本章的测量全部在两个 CPU 核上做，没有用 GPU。关于 GPU 的数字只有三种：用公式算的；厂商标称的峰值；别人公布的测量，都注明出处。
+#
+# ## 手算
+#
+# ### 参数
+#
+# 默认配置：宽 $C = 512$，8 层，8 个查询头，2 个键值头，每头 64 维，前馈网络内宽 1,408，词表 6,400。输入和输出共用一张嵌入表。逐项相加：
+#
+# :::{table} 默认模型的参数
+# :name: tab-scale-params
+#
+# | 部分 | 形状 | 个数 |
+# |---|---|---|
+# | 嵌入表 | $6400 \times 512$ | 3,276,800 |
+# | 每层 Q、O | $2 \times 512 \times 512$ | 524,288 |
+# | 每层 K、V | $2 \times 512 \times 128$ | 131,072 |
+# | 每层前馈网络 | $3 \times 512 \times 1408$ | 2,162,688 |
+# | 每层两个归一化 | $2 \times 512$ | 1,024 |
+# | 8 层合计 | $8 \times 2819072$ | 22,552,576 |
+# | 最后的归一化 | $512$ | 512 |
+# | **总计** | | **25,829,888** |
+# :::
+#
+# 写成函数，再和真正的模型核对：
+
+
+# %%
+def parameters(c: ModelConfig) -> int:
+    kv_width = c.num_key_value_heads * c.head_dim
+    attention = 2 * c.hidden_size * (c.hidden_size + kv_width)
+    layer = attention + 3 * c.hidden_size * c.intermediate_size + 2 * c.hidden_size
+    return c.vocab_size * c.hidden_size + c.num_hidden_layers * layer + c.hidden_size
+
+
+TINY, DEFAULT = MODELS["tiny"], ModelConfig()
+assert parameters(DEFAULT) == 25_829_888
+for config in (TINY, DEFAULT):
+    assert parameters(config) == Transformer(config).num_parameters()
+print(f"tiny {parameters(TINY):,}, default {parameters(DEFAULT):,}")
+
+# %% [markdown]
+# ### 计算量
+#
+# 训练一个词元要多少次运算？一个参数在前向传播里做一次乘、一次加，共 2 次；反向传播要算两个梯度（对输入的、对参数的），共 4 次。合计每个参数 6 次 {cite:p}`kaplan2020scaling`。
+# 注意力还要给每一对位置打分、加权，这部分与参数无关 {cite:p}`chowdhery2022palm`：
+#
+# ```{math}
+# :label: eq-scale-flops
+# F = 6N + 12\,L\,C\,T
+# ```
+#
+# $F$ 是每个词元的浮点运算次数，$N$ 是参数，$L$ 是层数，$C$ 是宽度，$T$ 是序列长度。12 的来历：打分和加权各 $2CT$ 次，前向一份、反向两份，$2 \times 2 \times 3 = 12$。
+#
+# 小模型（$T=128$）：$6 \times 869504 + 12 \times 4 \times 128 \times 128 = 5217024 + 786432 = 6003456$，约 6 百万次。
+# 默认模型（$T=512$）：$6 \times 25829888 + 12 \times 8 \times 512 \times 512 = 154979328 + 25165824 = 180145152$，约 1.8 亿次，是小模型的 30 倍。
+
+
+# %%
+def flops_per_token(c: ModelConfig, length: int) -> int:
+    attention = 12 * c.num_hidden_layers * c.hidden_size * length
+    return 6 * parameters(c) + attention
+
+
+assert flops_per_token(TINY, 128) == 6_003_456
+assert flops_per_token(DEFAULT, 512) == 180_145_152
+round(flops_per_token(DEFAULT, 512) / flops_per_token(TINY, 128), 1)
+
+# %% [markdown]
+# ### 时间
+#
+# 机器标称的峰值，训练时用得上几成？这个比例叫**模型浮点利用率**（model FLOPs utilization, MFU）：
+#
+# ```{math}
+# :label: eq-scale-mfu
+# \text{MFU} = \frac{F \times \text{词元/秒}}{\text{峰值（次/秒）}},
+# \qquad
+# \text{小时} = \frac{F \times \text{词元数}}{\text{峰值} \times \text{MFU} \times 3600}
+# ```
+#
+# 拿别人的测量练手。nanochat {cite:p}`karpathy2025nanochat` 的首页公布过一次训练（2026 年 1 月 29 日的记录）：总计算量 $4.3308 \times 10^{19}$ 次，8 张 H100 用了 10,949 秒。H100 的 bf16 峰值厂商标称 $989 \times 10^{12}$ 次/秒。于是
+# $4.3308 \times 10^{19} / (10949 \times 8 \times 989 \times 10^{12}) = 0.50$。一半，是很好的成绩。{cite:t}`chowdhery2022palm` 报告的是 46%。
+
+
+# %%
+def hours(flops: float, peak: float, mfu: float) -> float:
+    return flops / (peak * mfu * 3600)
+
+
+published_mfu = 4.3308e19 / (10949.467 * 8 * 989e12)
+assert round(published_mfu, 2) == 0.50
+assert round(hours(4.3308e19, 8 * 989e12, 0.50), 2) == 3.04
+round(published_mfu, 3)
+
+# %% [markdown]
+# ### 内存
+#
+# 训练时每个参数占多少字节？权重、梯度、AdamW 的两个动量 {cite:p}`loshchilov2019adamw`，都是 4 字节的 fp32，共 16 字节。默认模型：$16 \times 25829888 = 413$ MB。不多。
+#
+# 真正占内存的是**激活**（activation）：前向传播的中间结果要留到反向传播。光是输出层的打分 `[B, T, V]`，默认一次前向 32 行、每行 512 个词元，就有 $32 \times 512 \times 6400 \times 4 = 419$ MB，比上面的总和还大。
+
+# %%
+state_bytes = 16 * parameters(DEFAULT)
+logit_bytes = 32 * 512 * DEFAULT.vocab_size * 4
+assert (round(state_bytes / 1e6), round(logit_bytes / 1e6)) == (413, 419)
+print(f"weights, gradients, AdamW: {state_bytes / 1e6:.0f} MB; logits: {logit_bytes / 1e6:.0f} MB")
+
+# %% [markdown]
+# ## 真实代码
+#
+# 从一个进程到多个进程，训练循环只有三处不同。第一处，每个进程拿哪些行：
+
+# %%
+show.source(trainer.MicroBatches)
+
+# %% [markdown]
+# 全部行的次序在每个进程里都一样（同一个种子算出来的），第 `rank` 个进程取属于它的那一段。所以只要总行数相同，无论几个进程，一步用的都是同样的行。
+#
+# 第二处，**梯度累积**（gradient accumulation）和进程间的求和。一步里先把损失的*和*与词元的*个数*分别累加，最后除一次：
+
+# %% tags=["hide-input"]
+import inspect
+import textwrap
+
+from IPython.display import Markdown
+
+code = inspect.getsource(trainer._train)
+start, end = code.index("# Sums of losses"), code.index("norm = float(")
+start = code.rindex("\n", 0, start) + 1
+end = code.rindex("\n", 0, end)
+Markdown(f"`minillm/trainer.py`\n\n```python\n{textwrap.dedent(code[start:end])}\n```")
+
+# %% [markdown]
+# `no_sync` 让前几次反向传播不通信，只有最后一次才让各进程交换梯度。DDP {cite:p}`li2020ddp` 交换时求的是*平均*，而我们要的是*和*除以总数，所以乘以 `world_size / count`：
+# 两个进程的梯度和是 $g_1$、$g_2$，DDP 给出 $(g_1 + g_2)/2$，乘以 $2/n$ 得 $(g_1 + g_2)/n$。
+#
+# 第三处，怎样知道自己是几号：`torchrun` 启动每个进程时设好了环境变量。
+
+# %%
+show.source(trainer.set_up_process)
+
+# %% [markdown]
+# ## 实验
+#
+# ### 量一量这台机器
+#
+# 先量峰值：两个 $1024 \times 1024$ 的矩阵相乘是 $2 \times 1024^3$ 次运算。再量两个模型的前向加反向。输出因机器而异。
+
+
+# %%
+def fastest(action, times: int) -> float:
+    """Seconds of the fastest of several calls."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def tokens_per_second(config: ModelConfig, rows: int, length: int, times: int) -> float:
+    model = Transformer(config)
+    ids = torch.randint(config.vocab_size, (rows, length + 1))
+
+    def step() -> None:
+        logits = model(ids[:, :-1]).flatten(0, 1)  # [rows · length, V]
+        torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten()).backward()
+
+    return rows * length / fastest(step, times)
+
+
+# %% tags=["nbval-ignore-output"]
+matrix = torch.randn(1024, 1024)
+peak = 2 * 1024**3 / fastest(lambda: matrix @ matrix, 10)
+runs = {"tiny": (TINY, 8, 128, 5), "default": (DEFAULT, 1, 256, 2)}
+measured = {name: tokens_per_second(*run) for name, run in runs.items()}
+table = []
+for name, (config, rows, length, _) in runs.items():
+    rate = measured[name] * flops_per_token(config, length)
+    assert rate > 0
+    shape = f"{rows} × {length}"
+    table.append([name, shape, f"{measured[name]:,.0f}", f"{rate / 1e9:,.0f}", rate / peak])
+print(f"{torch.get_num_threads()} threads; a large matmul reaches {peak / 1e9:,.0f} GFLOP/s")
+show.table(["model", "rows × tokens", "tokens/s", "GFLOP/s", "MFU"], table)
+
+# %% [markdown]
+# 小模型的 MFU 更低：矩阵太小，时间花在逐个调用上。所以“每秒多少词元”不能从大模型按比例推给小模型，反过来也不行。
+#
+# ### 要多少词元，要多少小时
+#
+# 三个预算。其一，本书的小模型：1,500 步，每步 8 行 128 个词元。其二，默认配置在内置数据上跑两轮；数据量从每类 200 行估计。
+# 其三，{cite:t}`hoffmann2022chinchilla` 的经验：计算量一定时，词元数大约取参数的 20 倍。默认模型是 $20 \times 25829888 = 5.17$ 亿。
+
+# %%
+tokenizer = RustBPETokenizer.load()
+row_targets = {"text": 60_000, "general": 460_000, "knowledge": 100_000}
+row_targets |= {"math": 8_000, "identity": 2_000}
+epoch = 0.0
+for category, rows in row_targets.items():
+    sample = [
+        sources.plain_text(sources.convert(row)) for row in world.rows(category, 200, seed=42)
+    ]
+    epoch += rows * sum(len(tokenizer.encode(text)) + 1 for text in sample) / len(sample)
+tiny_run = TRAINING["tiny"]["pretrain"]
+assert tiny_run.max_steps * tiny_run.batch_size * tiny_run.max_seq_len == 1_536_000
+budgets = {
+    "tiny，内置数据": (TINY, 128, 1_536_000),
+    "default，内置数据两轮": (DEFAULT, 512, round(2 * epoch)),
+    "default，20 词元/参数": (DEFAULT, 512, 20 * parameters(DEFAULT)),
+    "default，100 亿词元": (DEFAULT, 512, 10_000_000_000),
+}
+work = {name: tokens * flops_per_token(c, T) for name, (c, T, tokens) in budgets.items()}
+show.table(
+    ["预训练", "词元（百万）", "运算次数"],
+    [[n, f"{b[2] / 1e6:,.1f}", f"{work[n]:.2e}"] for n, b in budgets.items()],
+)
+
+# %% [markdown]
+# 代进 {eq}`eq-scale-mfu`。MFU 一律假设 40%，峰值用厂商标称的 bf16 稠密值。这张表是算出来的，不是量出来的。小模型在大卡上到不了 40%，原因刚才看见了。
+# 小时数乘以每小时的价钱就是花费。价钱请填你看到的，这里的 2 元只是占位。
+
+# %%
+devices = {"RTX 4090": 165e12, "A100": 312e12, "H100": 989e12}
+yuan_per_hour = 2.0  # put in your own
+
+
+def readable(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{3600 * hours:.2g} 秒"
+    return f"{60 * hours:.0f} 分钟" if hours < 2 else f"{hours:.1f} 小时"
+
+
+needed = {n: [hours(w, peak_, 0.40) for peak_ in devices.values()] for n, w in work.items()}
+chinchilla = needed["default，20 词元/参数"][0]
+assert round(chinchilla, 2) == 0.39
+print(f"20 tokens per parameter on an RTX 4090: {chinchilla * yuan_per_hour:.2f} yuan")
+header = ["预训练（假设 40% MFU）", *devices]
+show.table(header, [[n, *map(readable, numbers)] for n, numbers in needed.items()])
+
+# %% [markdown]
+# 用这台机器呢？同样的算式，用刚才量到的速度：
+
+# %% tags=["nbval-ignore-output"]
+here = {
+    name: b[2] / measured["tiny" if b[0] is TINY else "default"] / 3600
+    for name, b in budgets.items()
+}
+show.table(["预训练", "这台机器"], [[n, readable(h)] for n, h in here.items()])
+
+# %% [markdown]
+# 所以本书用小模型：几分钟，谁都能跑。默认模型在两个 CPU 核上要好几个小时甚至很多天，命令是同一条，只是该换机器了。
+#
+# 别人的测量：MiniMind {cite:p}`gong2024minimind` 的说明里写，同样大小的 26M 模型在一张 RTX 3090 上约两小时做完预训练和 SFT。
+#
+# ### 内存花在哪里
+#
+# 激活不必估计，可以数。PyTorch 每存一个张量给反向传播，就调用一次我们的函数。默认模型，一行，512 个词元：
+
+
+# %%
+def saved_bytes(config: ModelConfig, length: int) -> int:
+    """Bytes that one row's forward pass keeps for the backward pass, weights apart."""
+    model = Transformer(config)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(config.vocab_size, (1, length + 1))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = torch.nn.functional.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:])
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+# %%
+per_token = saved_bytes(DEFAULT, 512) / 512
+assert 200e3 < per_token < 600e3
+parts = {
+    "weights": 4 * parameters(DEFAULT) / 1e9,
+    "gradients": 4 * parameters(DEFAULT) / 1e9,
+    "AdamW": 8 * parameters(DEFAULT) / 1e9,
+    "activations, 32 rows": 32 * 512 * per_token / 1e9,
+    "activations, 8 rows": 8 * 512 * per_token / 1e9,
+}
+print(f"{per_token / 1e3:.0f} KB of activations per token")
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "默认模型训练时的内存（fp32，每行 512 个词元）。前三项与批大小无关；激活与一次前向的行数成正比。", "name": "fig-scale-memory"}, "image": {"alt": "五根横条：权重 0.10、梯度 0.10、AdamW 0.21，32 行的激活约 5.8，8 行的激活约 1.4，单位 GB"}}
+colours = [show.COLOURS["pretrain"]] * 3 + [show.COLOURS["other"]] * 2
+show.bars(parts, "GB", colours)
+
+# %% [markdown]
+# 显存不够时，先把 `--batch_size` 调小、`--accumulation_steps` 按同样的倍数调大：激活按比例变小，其余不变。在 GPU 上，**混合精度**（mixed precision）{cite:p}`micikevicius2018mixed` 让大部分激活再减半。
+#
+# ### 梯度累积算的是同一个梯度
+#
+# 小模型，8 场真实的对话。一次算完，或者分成 4 次每次 2 场，梯度应当相同，只差舍入：
+
+# %%
+folder = tempfile.TemporaryDirectory()
+work_dir = Path(folder.name)
+with (lab.data() / "sft_chinese.jsonl").open("rb") as file:
+    (work_dir / "sft.jsonl").write_bytes(b"".join(islice(file, 64)))
+with redirect_stderr(io.StringIO()):
+    chats = tensors.load_dataset(
+        work_dir / "sft.jsonl", "sft", lab.tokenizer(), 128, work_dir / "cache"
+    )
+
+
+def gradient(model, batches, divisor) -> torch.Tensor:
+    """Sums of losses first; ``divisor`` says by what each is divided."""
+    model.zero_grad()
+    losses = [objectives.next_token_loss(model, batch) for batch in batches]
+    total = sum(loss.count for loss in losses)
+    for loss in losses:
+        (loss.total / divisor(loss.count, total)).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])  # [N]
+
+
+# %%
+model = lab.ladder("pretrain").model()
+rows = tensors.PackedRows(chats, 128, epochs=1, seed=42)
+whole = gradient(model, [rows.batch(range(8))], lambda count, total: total)
+parts_of_4 = [rows.batch(range(i, i + 2)) for i in range(0, 8, 2)]
+accumulated = gradient(model, parts_of_4, lambda count, total: total)
+difference = float((whole - accumulated).norm() / whole.norm())
+assert difference < 1e-4
+print(f"{whole.numel():,} numbers compared, relative difference below 1e-4")
+
+# %% [markdown]
+# ### 两个进程，真的跑一次
+#
+# 在一台机器上，`torchrun` 启动几个进程，每个进程一张卡；没有卡就用 CPU 和 gloo。命令只是在前面加几个词：
+#
+# ```bash
+# torchrun --standalone --nproc_per_node 2 trainer/train_pretrain.py --batch_size 16
+# ```
+#
+# 我们跑三步：两个进程各 4 行，对照一个进程 8 行。`python -m torch.distributed.run` 就是 `torchrun`。
+
+# %%
+with (lab.data() / "pretrain_chinese.jsonl").open("rb") as file:
+    (work_dir / "texts.jsonl").write_bytes(b"".join(islice(file, 400)))
+lab.tokenizer().save(work_dir / "tokenizer")
+
+
+def options(out: str, batch_size: int) -> dict:
+    chosen = {"data_path": work_dir / "texts.jsonl", "tokenizer_path": work_dir / "tokenizer"}
+    chosen |= {"out_dir": work_dir / out, "tf_dir": work_dir / out / "tf", "device": "cpu"}
+    return chosen | {"batch_size": batch_size, "max_steps": 3}
+
+
+def log_of(out: str) -> list[dict]:
+    text = (work_dir / out / "pretrain_log.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# %%
+command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+command += [str(lab.ROOT / "trainer" / "train_pretrain.py"), "--preset", "tiny"]
+for name, value in options("two", batch_size=4).items():
+    command += [f"--{name}", str(value)]
+finished = subprocess.run(command, capture_output=True, text=True, cwd=work_dir, timeout=600)
+assert finished.returncode == 0, finished.stderr[-2000:]
+
+with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    trainer.train(replace(tiny_run, **options("one", batch_size=8)), "pretrain")
+print("\n".join(finished.stdout.splitlines()[:2]))
+
+# %% tags=["nbval-ignore-output"]
+one, two = log_of("one"), log_of("two")
+assert [entry["tokens"] for entry in one] == [entry["tokens"] for entry in two]
+for a, b in zip(one, two, strict=True):
+    assert abs(a["loss"] - b["loss"]) < 0.01 * a["loss"]
+show.table(
+    ["step", "tokens", "loss, 1 process × 8", "loss, 2 processes × 4"],
+    [
+        [a["step"], a["tokens"], f"{a['loss']:.4f}", f"{b['loss']:.4f}"]
+        for a, b in zip(one, two, strict=True)
+    ],
+)
+
+# %% [markdown]
+# 只有 0 号进程打印，所以同样的话只出现一次。词元数完全相同，损失只差舍入。多进程改变的是快慢，不是结果。
+#
+# ### 跑分有多大误差
+#
+# 26M 参数的模型常去考 C-Eval {cite:p}`huang2023ceval`：四选一，全部 13,948 题，其中 52 科各 5 道示例题共 260 题，验证集 1,346 题，其余 12,342 题的答案不公开。常见的自测用验证集。
+# MiniMind2-Small（26M）公布的分数是 26.4% {cite:p}`gong2024minimind`。闭着眼睛猜是 25%。26.4% 比猜好吗？
+#
+# 用 **Wilson 区间** {cite:p}`wilson1927` 算 95% 的**置信区间**（confidence interval），再模拟两千次瞎猜，以及两千次真有 30% 本领的考试：
+
+# %%
+assert 52 * 5 + 1346 + 12342 == 13948
+low, high = evaluate.wilson_interval(0.264 * 1346, 1346)
+assert low < 0.25 < high
+rng = np.random.default_rng(0)
+guessing, better = (rng.binomial(1346, p, 2000) / 1346 for p in (0.25, 0.30))
+lucky = float((guessing >= 0.264).mean())
+print(f"26.4% of 1346: [{low:.3f}, {high:.3f}]; guessing reaches 26.4% in {lucky:.0%} of the tests")
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "在 1,346 道四选一上，瞎猜（灰）和真有三成本领（蓝）的得分分布。26.4% 落在灰色里面。", "name": "fig-scale-chance"}, "image": {"alt": "两个钟形直方图，灰色中心在 25%，蓝色中心在 30%，各宽约 5 个百分点，相交很少"}}
+show.histogram(
+    {"guessing (25%)": 100 * guessing, "true skill 30%": 100 * better},
+    "score on 1,346 questions (%)",
+    "simulated tests",
+    [show.GREY, show.COLOURS["other"]],
+    bins=30,
+)
+
+# %% [markdown]
+# 区间含有 25%，瞎猜一百次也有十来次考到 26.4%。结论不是“这个模型不好”，而是这张卷子量不出它的本领。
+# 26M 参数学得会说通顺的话，装不下 52 科的知识。要看它学到了什么，就得用它够得着的题，例如微世界的留出题，或者验证集上的每字节比特数。
+#
+# ### 世界以外的二十道题
+#
+# 小模型在微世界以外会几分？我们出二十道常识题，四选一，看哪个选项的概率最大。出题有个陷阱：模型天生偏爱短的、常见的词。
+# 对策：四道题共用四个选项，每个选项恰好对一次。不看题只凭偏爱选的，正好得 25%。
+
+# %%
+GROUPS = [
+    ("{}的首都是哪里？", "法国 英国 德国 意大利", "巴黎 伦敦 柏林 罗马"),
+    ("《{}》的作者是谁？", "红楼梦 西游记 三国演义 水浒传", "曹雪芹 吴承恩 罗贯中 施耐庵"),
+    ("《{}》是谁写的？", "静夜思 春望 赤壁赋 狂人日记", "李白 杜甫 苏轼 鲁迅"),
+    ("{}的化学符号是什么？", "铁 铜 银 钠", "Fe Cu Ag Na"),
+    ("{}？", "一分钟有多少秒 一天有多少小时 一年有多少个月 一星期有多少天", "六十 二十四 十二 七"),
+]
+quiz = [
+    (frame.format(subject), answers.split(), i)
+    for frame, subjects, answers in GROUPS
+    for i, subject in enumerate(subjects.split())
+]
+
+
+# %%
+def hits(evaluator, quiz) -> int:
+    found = 0
+    for question, choices, right in quiz:
+        prompt = evaluator.tokenizer.render_for_completion(
+            evaluate.to_messages([("user", question)])
+        )
+        pairs = [(prompt, evaluator.tokenizer.encode(choice)) for choice in choices]
+        found += int(np.argmax(evaluator.log_probs(pairs))) == right
+    return found
+
+
+# %% tags=["nbval-ignore-output"]
+dpo = lab.ladder("dpo")
+outside = hits(dpo.evaluator(), quiz)
+inside = dpo.scores()["multiple_choice"]
+interval = evaluate.wilson_interval(outside, len(quiz))
+assert interval[0] < 0.25 < interval[1]
+assert inside["interval"][0] > 0.40
+print(
+    f"outside its world: {outside} of {len(quiz)}, interval [{interval[0]:.2f}, {interval[1]:.2f}]"
+)
+print(
+    f"inside, held out: {inside['accuracy']:.2f} of {inside['n']}, from {inside['interval'][0]:.2f}"
+)
+
+# %% [markdown]
+# 世界以外，和瞎猜分不开；世界以内，同样的考法、没见过的题，远高于瞎猜。它不是“笨”，是没读过。
+#
+# ### 一台机器之后
+#
+# 几台机器，每台 8 张卡，命令只多几项，每台都运行同一条：
+#
+# ```bash
+# torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint host0:29500 \
+#     trainer/train_pretrain.py
+# ```
+#
+# `--rdzv_endpoint` 是大家碰头的地址，任选一台。我们的训练器在这里还能用，但有三个边界，过了就该换工具：
+#
+# - **数据**：每台机器都要有完整的数据，每个进程都在内存里记着全部文档的长度和打包结果，网页规模的语料放不下。清洗、近似去重、分片用 datatrove {cite:p}`penedo2024datatrove`；自己的流程要跑在许多机器上，可以用 Ray。
+# - **内存**：DDP 要求每张卡放得下整个模型和优化器。7B 参数要 $16 \times 7 \times 10^9 = 112$ GB，一张 80 GB 的卡放不下。ZeRO {cite:p}`rajbhandari2020zero` 把这些状态切开，分给各张卡；PyTorch 的 FSDP 和 DeepSpeed 都实现了它。
+# - **速度**：长序列和大模型要用 FlashAttention {cite:p}`dao2022flashattention` 的变长接口、张量并行和流水线并行。从零预训练几十亿参数以上，用 torchtitan（PyTorch 官方，代码好读）或 Megatron-LM（大集群上的张量并行和流水线并行）。
+#
+# 换了工具，本书的检查仍然有用：损失先除对了吗，掩码对吗，留出集干净吗，跑分的区间有多宽。
+#
+# ### 换上真实的语料
+#
+# 已知的公开数据集，一条命令下载并转换，例如 `minillm download belle`；没有网络时，先把文件放好，再用 `minillm import`：
+#
+# ```bash
+# minillm download belle
+# minillm import my_news/ --category text --name news
+# python scripts/build_chinese_mix.py
+# ```
+#
+# 结果是 `data/chinese/general_belle.jsonl`、`data/chinese/text_news.jsonl`。文件名的开头决定类别，其余随意（{numref}`第 %s 章 <sec-data>`）。不带名字时列出全部：
+
+# %%
+listed = fetch.run_download(fetch.DownloadOptions())
+assert listed == []  # nothing was fetched
+
+# %% [markdown]
+# 三件事先想好：
+#
+# - **许可**：每个数据集的主页写着能做什么。C-Eval 的数据是 CC BY-NC-SA 4.0，不得商用；由别家模型生成的对话，常常另有使用条款。
+# - **考卷不进课本**：用 CMMLU 或 C-Eval 训练过，就不能再拿它们的分数说事。
+# - **分词器**：换了语料，词表要在新语料上重新训练，或者至少比较每词元字数（{numref}`第 %s 章 <sec-bpe>`）。换了词表，预训练要从头来。
+#
+# ## 弄坏它
+#
+# 梯度累积最常见的错误：每个小批次各自求平均，再把几个平均数平均。词元数相同时没有区别，SFT 里词元数偏偏不同。
+#
+# 餐巾纸：一个小批次只有 2 个要学的词元，平均损失 4.0；另一个有 40 个，平均 0.5。
+# 对的做法是 $(2 \times 4.0 + 40 \times 0.5) / 42 = 0.667$。平均的平均是 $(4.0 + 0.5)/2 = 2.25$。
+# 短回答里的一个词元，权重是长回答里的 $40/2 = 20$ 倍。
+#
+# 真的对话也是这样。把 64 场对话按回答长短排好，最短的 8 场作一个小批次，最长的 8 场作另一个：
+
+# %%
+answers = [int(chats.mask[a:b].sum()) for a, b in pairwise(chats.offsets)]
+order = np.argsort(answers, kind="stable")
+short, long = (tensors.collate(chats, [[i] for i in part], 128) for part in (order[:8], order[-8:]))
+counts = [int((batch.labels >= 0).sum()) for batch in (short, long)]
+right = gradient(model, [short, long], lambda count, total: total)
+wrong = gradient(model, [short, long], lambda count, total: 2 * count)
+error = float((wrong - right).norm() / right.norm())
+assert counts[1] > 4 * counts[0]
+assert error > 0.1
+print(
+    f"answer tokens: {counts}, so a short answer's token weighs {counts[1] / counts[0]:.1f} times"
+)
+
+# %% tags=["nbval-ignore-output"]
+cosine = float(torch.nn.functional.cosine_similarity(right, wrong, dim=0))
+sizes = [float(g.norm()) for g in (right, wrong)]
+print(f"relative error {error:.2f}, cosine {cosine:.2f}, norms {sizes[0]:.2f} and {sizes[1]:.2f}")
+
+# %% [markdown]
+# 梯度的方向偏了，长度也变了好几倍。训练不会报错，损失照样下降，只是模型学的是另一个目标：偏爱短回答。怎样发现？两个办法：
+# 像上面那样断言“分批与不分批的梯度相同”，用*长短不一*的真实数据，不要用等长的随机数；改变 `accumulation_steps` 而保持总批大小，看损失曲线是否重合。
+#
+# ## 收尾
+#
+# 三个问题最后一次。从随机权重到三个阶段走完：
+
+# %% tags=["nbval-ignore-output"]
+stages = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
+replies = {"fresh": lab.showcase(lab.fresh())}
+replies |= {stage: lab.showcase(run.model()) for stage, run in stages.items()}
+show.spine(replies)
+
+# %% [markdown]
+# 预训练读完了文字，还不会回答；SFT 学会了回答；DPO 学会了客气。换上自己的身份，见 {numref}`第 %s 章 <sec-identity>`。
+# 每一步改变了什么，你都亲手量过。
+#
+# 往哪里去？把微世界换成你熟悉的一个小世界：一本菜谱，一门课的讲义，一个游戏的设定。写二十条留出题，从头训练一次。
+# 或者租一小时的卡，跑一遍默认配置，拿自己的 MFU 填进上面的表。
+#
+# ### 小结
+#
+# - 参数从配置数出来：默认 25,829,888。每个词元约 $6N$ 次运算，再加注意力。
+# - 时间 = 运算次数 ÷（峰值 × MFU）。MFU 要量，不要猜。
+# - 训练状态每参数 16 字节；激活随批大小增长，通常更大。
+# - 梯度累积和多进程不改变结果，前提是先求和、后除以总数。
+# - 小模型在大考卷上和瞎猜分不开；先算区间，再下结论。
+#
+# ### 练习
+#
+# :::{exercise}
+# :label: ex-scale-1
+# 算一算：宽 768、16 层、其余比例不变的模型约有一亿参数。按 20 词元/参数，忽略注意力项，在一张 A100 上以 40% 的 MFU 要多少小时？
+# :::
+#
+# :::{solution} ex-scale-1
+# :class: dropdown
+# $N = 10^8$，词元 $2 \times 10^9$，运算 $6 \times 10^8 \times 2 \times 10^9 = 1.2 \times 10^{18}$。除以 $312 \times 10^{12} \times 0.4 \times 3600 = 4.49 \times 10^{17}$，得 2.7 小时。参数是 26M 的 3.9 倍，词元也是，所以时间约为 15 倍。
+# :::
+#
+# :::{exercise}
+# :label: ex-scale-2
+# 写代码：要用多少道四选一的题，才能以 95% 的把握把 26.4% 和 25% 分开？用 `wilson_interval` 找最小的题数（以百题为单位）。
+# :::
+#
+# :::{solution-start} ex-scale-2
+# :class: dropdown
+# :::
+
+# %%
+needed = next(
+    n for n in range(100, 20_000, 100) if evaluate.wilson_interval(0.264 * n, n)[0] > 0.25
+)
+assert evaluate.wilson_interval(0.264 * needed, needed)[0] > 0.25
+assert evaluate.wilson_interval(0.264 * 1346, 1346)[0] < 0.25
+needed
+
+# %% [markdown]
+# 约为验证集题数的近三倍。区间的半宽与 $1/\sqrt{n}$ 成正比：要细一倍，题要多四倍。
+#
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-scale-3
+# 弄坏它：把上面二十道题的错误选项都加长（每个后面加“或者别的什么”），正确选项不动。什么也不懂的模型会得几分？
+# :::
+#
+# :::{solution-start} ex-scale-3
+# :class: dropdown
+# :::
+
+# %% tags=["nbval-ignore-output"]
+biased = [
+    (q, [c if i == right else f"{c}或者别的什么" for i, c in enumerate(choices)], right)
+    for q, choices, right in quiz
+]
+cheated = hits(dpo.evaluator(), biased)
+assert cheated >= 15
+print(f"{cheated} of {len(biased)}, and it still knows nothing")
+
+# %% [markdown]
+# 概率是各词元概率的乘积，越长越小。选项长短不齐的考卷，量到的是长短。常见的补救是除以长度，可它又有自己的偏向；让选项轮流做正确答案，偏向才会抵消。
+#
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-scale-4
+# 想一想：你把 1 张卡换成 8 张，`--batch_size` 不变。总批大小是原来的几倍？步数呢？还应该检查哪个超参数？
+# :::
+#
+# :::{solution} ex-scale-4
+# :class: dropdown
+# `--batch_size` 是每张卡的，所以总批大小变成 8 倍，同样的数据步数变成 1/8。这已经是另一次训练：步数少了，学习率往往要重新选。想要结果不变，就把 `--accumulation_steps` 除以 8（默认是 4，只能除到 1），或者把 `--batch_size` 调小，使“行数 × 累积 × 卡数”不变。本章两个进程的实验就是这样做的。
+# :::
+#
+# ### 延伸阅读
+#
+# - {cite:t}`kaplan2020scaling`、{cite:t}`hoffmann2022chinchilla`：计算量怎样在参数和数据之间分配；读后一篇时留意它怎样修正前一篇。
+# - {cite:t}`li2020ddp`：DDP 怎样一边反向传播一边通信。
+# - {cite:t}`rajbhandari2020zero`：模型大到一张卡放不下时，状态怎样切分。
+# - {cite:t}`karpathy2025nanochat`：同样的流水线在 8 张 H100 上的样子。

@@ -1,0 +1,362 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (sec-commands)=
+# # 命令手册
+#
+# 包里的一切都由一个命令完成：`minillm 命令 [--参数 值 …]`。`scripts/` 和 `trainer/` 里的同名脚本只是它的别名，两种写法的参数完全相同。
+#
+# 本页的参数表直接由源代码里的数据类生成，默认值和说明（英文，与 `--help` 相同）不会过时；生成表的代码还会核对每个参数确实出现在 `--help` 里（在笔记本 `book/commands.ipynb` 中可以看到它）。出错时怎么办，见[常见问题](faq.md)。
+
+# %% tags=["remove-cell"]
+import os
+
+os.environ.pop("TF_DIR", None)  # this page shows the defaults of an empty shell
+
+import ast
+import inspect
+import re
+from contextlib import redirect_stdout, suppress
+from dataclasses import fields, is_dataclass
+from html import escape
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from IPython.display import HTML
+
+from minillm import cli, lab
+from minillm.config import TRAINING
+
+# %% [markdown]
+# ## 共同的规则
+#
+# - `minillm` 不带参数，列出全部命令；`minillm 命令 --help` 列出一个命令的全部参数。
+# - `--preset default|tiny|smoke` 先选一整套默认值，其余参数再逐个覆盖。`default` 是为 GPU 准备的 2,583 万参数的模型，`tiny` 是本书的小模型，`smoke` 只走几步，证明流程能跑通。
+# - `--max-length` 和 `--max_length` 是同一个参数。开关写成 `--strict`，关掉写成 `--no_strict`。
+# - 使用者能改正的错误只打印一行 `minillm: error: …`，退出码为 2。
+
+# %%
+cli.main(["--help"])
+
+
+# %% tags=["remove-cell"]
+def explained(options):
+    """Every flag of a dataclass: (name, type, default, what its docstring says)."""
+    found = []
+    body = ast.parse(inspect.getsource(type(options))).body[0].body
+    docs = {
+        field.target.id: re.sub(r"\s+", " ", text.value.value)
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+    hints = get_type_hints(type(options), include_extras=True)
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            found += explained(value)
+        else:
+            found.append((field.name, hints[field.name], value, docs[field.name]))
+    return found
+
+
+# %% tags=["remove-cell"]
+def code(*parts):
+    # Paths may be broken after a slash.
+    return " ".join(f"<code>{escape(str(p)).replace('/', '/<wbr>')}</code>" for p in parts)
+
+
+def usage(name, kind):
+    """--flag {its,choices}, or NAME for what is given without a flag."""
+    if "Positional" in repr(kind):
+        return code("PATH …" if name == "paths" else name.upper())
+    kinds = [kind, *get_args(kind)]
+    choices = [c for k in kinds if get_origin(k) is Literal for c in get_args(k)]
+    return f'<span style="white-space:nowrap">{code(f"--{name}")}</span> {" | ".join(choices)}'
+
+
+def shown(value):
+    if value is None or value in ((), ""):
+        return "–"
+    return code(*value) if isinstance(value, tuple) else code(value)
+
+
+# %% tags=["remove-cell"]
+def table(header, rows):
+    """Rows of HTML; wider than a phone, it scrolls."""
+    cell = "padding:4px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:left"
+    head = "".join(f'<th style="{cell}">{text}</th>' for text in header)
+    td = f'<td style="{cell};vertical-align:top">'
+    lines = "".join("<tr>" + "".join(f"{td}{c}</td>" for c in row) + "</tr>" for row in rows)
+    return HTML(
+        '<div class="minillm-show" style="max-width:100%;overflow-x:auto">'
+        '<table style="border-collapse:collapse;color:inherit;font-size:.9em;min-width:40em">'
+        f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+# %% tags=["remove-cell"]
+def helped(name):
+    """What `minillm NAME --help` prints."""
+    out = StringIO()
+    with redirect_stdout(out), suppress(SystemExit):
+        cli.main([name, "--help"])
+    return out.getvalue()
+
+
+def columns(name):
+    """Preset (or stage) → the options of a command."""
+    options = cli._load(cli.COMMANDS[name].options)
+    if name in TRAINING["default"]:
+        return TRAINING["default"]
+    return options if isinstance(options, dict) else {"default": options()}
+
+
+# %% tags=["remove-cell"]
+def reference(name):
+    """The table of a command's flags, checked against its --help."""
+    presets = columns(name)
+    tables = {preset: explained(options) for preset, options in presets.items()}
+    text = helped(name)
+    rows = []
+    for i, (flag, kind, _, doc) in enumerate(next(iter(tables.values()))):
+        assert f"--{flag} " in text or f"--{flag}," in text or "Positional" in repr(kind), flag
+        values = [shown(flags[i][2]) for flags in tables.values()]
+        values[1:] = ["" if value == values[0] else value for value in values[1:]]
+        rows.append([usage(flag, kind), *values, escape(doc)])
+    header = ["参数", *("默认" if preset == "default" else preset for preset in presets)]
+    return table([*header, "说明"], rows)
+
+
+# %% [markdown]
+# 下面的表里，`–` 表示没有默认值；格子空着，表示与左边第一个值相同。
+#
+# ## 数据
+#
+# ### minillm mix
+#
+# 混合训练数据，别名 `python scripts/build_chinese_mix.py`，见 {numref}`第 %s 章 <sec-data>`。
+#
+# ```bash
+# python scripts/build_chinese_mix.py --preset tiny
+# minillm mix --general 2000 --persona_name 小禾 --persona_author 我
+# ```
+
+# %% tags=["remove-input"]
+reference("mix")
+
+# %% [markdown]
+# ### minillm import
+#
+# 把下载来的原始文件变成混合用的行，认得常见的格式。
+#
+# ```bash
+# minillm import belle.json sharegpt.jsonl --category general
+# ```
+
+# %% tags=["remove-input"]
+reference("import")
+
+# %% [markdown]
+# ### minillm download
+#
+# 从 Hugging Face 或 ModelScope 取一个公开的数据集并导入；不带名字时列出全部。
+#
+# ```bash
+# minillm download
+# minillm download belle --hub modelscope
+# ```
+
+# %% tags=["remove-input"]
+reference("download")
+
+# %% [markdown]
+# ## 词元与张量
+#
+# ### minillm tokenizer
+#
+# 训练分词器，别名 `python scripts/train_rustbpe_tokenizer.py`，见 {numref}`第 %s 章 <sec-bpe>`。
+#
+# ```bash
+# python scripts/train_rustbpe_tokenizer.py --preset tiny
+# ENABLE_RUSTBPE=1 minillm tokenizer --data_path data/processed/pretrain_chinese.jsonl --vocab_size 6400
+# ```
+
+# %% tags=["remove-input"]
+reference("tokenizer")
+
+# %% [markdown]
+# ### minillm export
+#
+# 把行写成填充好的张量文件，别名 `python scripts/export_embeddings.py`，见 {numref}`第 %s 章 <sec-tensors>`。训练命令自己会做这件事（并且打包），只有别的程序要用张量时才需要它。
+#
+# ```bash
+# python scripts/export_embeddings.py --format sft --max-length 2048
+# ```
+
+# %% tags=["remove-input"]
+reference("export")
+
+# %% [markdown]
+# ## 训练
+#
+# ### minillm pretrain、sft、dpo
+#
+# 三个阶段的参数相同，默认值不同。别名依次是 `python trainer/train_pretrain.py`、`trainer/train_full_sft.py`、`trainer/train_dpo.py`；见 {numref}`第 %s 章 <sec-pretrain>`、{numref}`第 %s 章 <sec-sft>`、{numref}`第 %s 章 <sec-dpo>`。
+#
+# ```bash
+# python trainer/train_pretrain.py --preset tiny
+# python trainer/train_full_sft.py --batch_size 8 --accumulation_steps 8
+# python trainer/train_dpo.py --resume
+# torchrun --nproc_per_node 8 trainer/train_pretrain.py
+# ```
+
+# %% tags=["remove-input"]
+assert columns("pretrain") == columns("sft") == columns("dpo") == TRAINING["default"]
+assert all(
+    f"--{flag}" in helped(name)
+    for name in ("sft", "dpo")
+    for flag, *_ in explained(TRAINING["tiny"][name])
+)
+reference("pretrain")
+
+# %% [markdown]
+# tiny 和 smoke 预设改了这些值：
+
+
+# %% tags=["remove-input"]
+def changed(preset):
+    """Flags whose value in the preset is another, stage by stage."""
+    rows = []
+    stages = TRAINING[preset]
+    tables = [(explained(TRAINING["default"][s]), explained(stages[s])) for s in stages]
+    for i, (flag, kind, *_) in enumerate(tables[0][0]):
+        if any(old[i][2] != new[i][2] for old, new in tables):
+            rows.append([usage(flag, kind), *(shown(new[i][2]) for _, new in tables)])
+    return table([f"参数（{preset}）", *stages], rows)
+
+
+changed("tiny")
+
+# %% tags=["remove-input"]
+changed("smoke")
+
+# %% [markdown]
+# ## 评测与对话
+#
+# ### minillm evaluate
+#
+# 给一个阶段的权重打分，并在 `TF_DIR/eval_results.jsonl` 里追加一行，别名 `python scripts/evaluate_stage.py`，见 {numref}`第 %s 章 <sec-pipeline>`。
+#
+# ```bash
+# python scripts/evaluate_stage.py --preset tiny --stage sft
+# ```
+
+# %% tags=["remove-input"]
+reference("evaluate")
+
+# %% [markdown]
+# ### minillm chat
+#
+# 在终端里与模型对话，空行结束。
+#
+# ```bash
+# minillm chat --preset tiny
+# minillm chat --preset tiny --prompt 张静住在哪里？
+# minillm chat --preset tiny --temperature 0.8 --top_p 0.9 --seed 1
+# ```
+
+# %% tags=["remove-input"]
+reference("chat")
+
+# %% [markdown]
+# ## 脚本
+#
+# :::{table} 脚本和它们的用法
+# :name: tab-commands-scripts
+#
+# | 脚本 | 做什么 | 例子 |
+# |---|---|---|
+# | `scripts/run.sh` | 一键流水线：环境、数据、分词器、三个阶段，每个阶段之后评测 | `bash scripts/run.sh --preset tiny` |
+# | `scripts/run_cn_pipeline.sh` | 同上，用 uv 安装依赖 | `ENABLE_RUSTBPE=1 bash scripts/run_cn_pipeline.sh` |
+# | `scripts/book.sh` | 构建这本书，`--execute` 先运行各章，`--serve` 在本机提供阅读 | `bash scripts/book.sh --execute 03-rustbpe` |
+# | `scripts/test.sh` | 全部检查：格式、类型、测试、各章、成书；参数传给 pytest | `bash scripts/test.sh tests/test_mix.py` |
+# | `scripts/run_notebooks.py` | 运行各章并保存输出，不构建 | `python scripts/run_notebooks.py 03-rustbpe` |
+# | `scripts/env.sh` | 由其他脚本读入，不单独运行 | |
+# | `scripts/build_chinese_mix.py` | `minillm mix` | `python scripts/build_chinese_mix.py --preset tiny` |
+# | `scripts/train_rustbpe_tokenizer.py` | `minillm tokenizer` | `python scripts/train_rustbpe_tokenizer.py` |
+# | `scripts/export_embeddings.py` | `minillm export` | `python scripts/export_embeddings.py --format dpo` |
+# | `scripts/evaluate_stage.py` | `minillm evaluate` | `python scripts/evaluate_stage.py --stage dpo` |
+# | `trainer/train_pretrain.py` | `minillm pretrain` | `python trainer/train_pretrain.py --preset tiny` |
+# | `trainer/train_full_sft.py` | `minillm sft` | `python trainer/train_full_sft.py --preset tiny` |
+# | `trainer/train_dpo.py` | `minillm dpo` | `python trainer/train_dpo.py --preset tiny` |
+# | `python -m minillm.lab` | 训练各章共用的模型，存入 `.cache/` | `python -m minillm.lab` |
+# :::
+#
+# 表里列的就是这两个文件夹里的全部文件，别名也确实指向所写的命令：
+
+# %%
+page = Path("commands.py").read_text(encoding="utf-8")
+files = sorted(p for folder in ("scripts", "trainer") for p in (lab.ROOT / folder).glob("*.*"))
+for path in files:
+    name = f"{path.parent.name}/{path.name}"
+    row = re.search(rf"^# \| `{name}` \| (.*?) \|", page, re.M)
+    assert row, f"{name} is missing in the table"
+    alias = re.search(r'main\(\["(\w+)"', path.read_text(encoding="utf-8"))
+    assert not alias or row[1] == f"`minillm {alias[1]}`", name
+
+print(f"{len(files)} scripts")
+
+# %% [markdown]
+# ## 环境变量
+#
+# :::{table} 环境变量
+# :name: tab-commands-variables
+#
+# | 变量 | 作用 | 默认 | 例子 |
+# |---|---|---|---|
+# | `PYTHON` | 创建虚拟环境的解释器，3.10 或更新 | `python3` | `PYTHON=python3.12` |
+# | `VENV_DIR` | 虚拟环境的位置 | `.venv` | `VENV_DIR=.venv312` |
+# | `INSTALLER` | 安装依赖用 `pip` 还是 `uv` | `pip` | `INSTALLER=uv` |
+# | `ENABLE_RUSTBPE` | 为 1 时编译 RustBPE，用它训练分词器 | 关闭 | `ENABLE_RUSTBPE=1` |
+# | `PRETRAIN_ARGS` | 传给预训练阶段的参数 | 空 | `PRETRAIN_ARGS="--batch_size 16"` |
+# | `SFT_ARGS` | 传给 SFT 阶段的参数 | 空 | `SFT_ARGS="--learning_rate 1e-4"` |
+# | `DPO_ARGS` | 传给 DPO 阶段的参数 | 空 | `DPO_ARGS="--beta 0.2"` |
+# | `TF_DIR` | TensorBoard 日志和 `eval_results.jsonl` 的位置 | `../tf_dir` | `TF_DIR=logs` |
+# | `MINILLM_CACHE` | 各章共用的模型的位置 | `.cache` | `MINILLM_CACHE=cache2` |
+# | `MINILLM_QUIET` | 为 1 时各章训练不显示进度条 | 关闭 | `MINILLM_QUIET=1` |
+# | `OMP_NUM_THREADS` | PyTorch 在 CPU 上用几个线程 | 核数 | `OMP_NUM_THREADS=2` |
+# | `PIP_INDEX_URL`、`UV_INDEX_URL` | pip 和 uv 下载软件包的镜像 | 官方 | 见[常见问题](faq.md) |
+# | `HF_ENDPOINT` | `minillm download` 使用的 Hugging Face 镜像 | 官方 | 见[常见问题](faq.md) |
+# :::
+#
+# 例如，用较小的批次跑完 default 预设，日志放在项目之内：
+#
+# ```bash
+# TF_DIR=logs PRETRAIN_ARGS="--batch_size 8 --accumulation_steps 16" bash scripts/run.sh
+# ```
+#
+# 前十个是本项目自己的，代码里都读到了它们：
+
+# %%
+sources = "".join(
+    path.read_text(encoding="utf-8") for path in [*files, *(lab.ROOT / "minillm").glob("*.py")]
+)
+listed = page[page.index("tab-commands-variables") : page.index("前十个是")]
+variables = re.findall(r"^# \| `([A-Z_]+)` \|", listed, re.M)
+own = [name for name in variables if re.search(rf"\b{name}\b", sources)]
+assert own[:10] == variables[:10]
+print(", ".join(own[:10]))

@@ -1,0 +1,164 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (sec-index)=
+# # MiniLLM：亲手训练一个中文大语言模型
+#
+# 读完这本书，你会有一个自己训练的中文语言模型。从空文件夹和随机数开始：造数据，训练分词器，写 Transformer，预训练，监督微调，偏好优化，最后给它起一个名字。
+# 每一步都在你自己的电脑上真的运行，不需要显卡。
+#
+# 办法是把世界变小。书里的模型只有 869,504 个参数，住在一个封闭的微世界里：48 个人，20 种商品，二十以内的加减，星期和月份，谁把什么放在了哪里的故事。
+# 世界小，两个 CPU 核七分钟左右就能走完三个阶段的训练；世界封闭，它的每一句回答对不对都查得到。
+
+# %% tags=["remove-cell"]
+from minillm import lab, show
+from minillm import world_questions as asked
+from minillm import world_text as words
+
+lab.start()
+runs = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
+scores = {stage: run.scores() for stage, run in runs.items()}
+fresh = lab.fresh()
+assert fresh.num_parameters() == 869_504
+assert (len(words.PEOPLE), len(words.GOODS)) == (48, 20)
+assert ("张静", "城市") in asked.FACTS.held_out  # never asked in training, nor is 8 + 4
+assert (8, 4) in asked.SUMS.held_out
+total = sum(len((lab.data() / f"{s}_chinese.jsonl").read_bytes().splitlines()) for s in runs)
+
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "整本书的路线。同一条流水线换一个配置，就是 25,829,888 个参数的默认模型。", "name": "fig-index-flow"}, "image": {"alt": "六个方框从左到右：数据配比 112,220 行，分词器 1,024 个词元，预训练 1,500 步，监督微调 650 步，偏好优化 105 步，你的模型"}}
+show.flow(
+    [
+        ("data", f"{total:,} rows"),
+        ("tokenizer", "1,024 tokens"),
+        ("pretrain", f"{len(runs['pretrain'].log):,} steps"),
+        ("SFT", f"{len(runs['sft'].log)} steps"),
+        ("DPO", f"{len(runs['dpo'].log)} steps"),
+        ("chat", "it answers"),
+    ],
+    [show.GREY, show.GREY, *(show.COLOURS[s] for s in ("pretrain", "sft", "dpo", "identity"))],
+)
+
+# %% [markdown]
+# ## 它怎样学会说话
+#
+# 全书只问它三个问题，每过一个阶段问一遍。前两个问题，训练数据里从来没有问过。
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+models = {"fresh": fresh} | {stage: run.model() for stage, run in runs.items()}
+show.spine({stage: lab.showcase(net) for stage, net in models.items()})
+
+# %% [markdown]
+# 随机的权重只会重复同一个词元。预训练以后它会写句子，却不知道别人在问它。监督微调教会它回答，偏好优化让它在答完以后多一句客气话。
+# 分数说的是同一件事。每一行是 60 个训练中没有问过的问题（最后一行 24 个），数字是做到的比例。60 题的 95% 置信区间至多 ±0.13，24 题至多 ±0.19。
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+kinds = {
+    "某人的一件事": "fact",
+    "换一种没见过的问法": "phrasing",
+    "读一段故事再回答": "reading",
+    "接着上一句追问": "multi_turn",
+    "一步一步数着加": "chain",
+    "不写步骤，直接加": "add",
+    "不写步骤，直接减": "sub",
+    "买两样东西一共多少钱": "shop",
+}
+rows = [[name, *(s["accuracy"][kind] for s in scores.values())] for name, kind in kinds.items()]
+rows.append(["回答得客气", *(s["polite"] for s in scores.values())])
+rows.append(["知道自己是谁", *(s["identity_hit_rate"] for s in scores.values())])
+colours = [None, *(show.COLOURS[stage] for stage in scores)]
+show.table(["", *(show.STAGE_NAMES[stage] for stage in scores)], rows, colours)
+
+# %% tags=["remove-cell"]
+answers = scores["dpo"]["accuracy"]
+assert min(answers[kind] for kind in ("fact", "multi_turn", "chain")) >= 0.85
+assert min(answers[kind] for kind in ("phrasing", "reading", "shop")) >= 0.55
+assert min(scores["dpo"]["polite"], scores["dpo"]["identity_hit_rate"]) >= 0.85
+
+# %% [markdown]
+# 也有学不会的：直接做减法几乎全错，加法也只对一部分；写出步骤，就几乎全对。为什么，{numref}`第 %s 章 <sec-sft>` 会讲。
+# 离开它的小世界，它什么都不懂。它不是一个有用的助手，是一个看得清的助手。
+
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "三个阶段的训练损失（20 步平均），横轴是各阶段走过的百分比。每个阶段最小化的东西不同，三条线的高低不能互相比较。", "name": "fig-index-loss"}, "image": {"alt": "三条曲线都在下降：预训练的蓝线从 7 到 0.7，监督微调的绿线从 3 到 0.2 以下，偏好优化的橙线从 0.8 到 0.4"}}
+series = {}
+for name, run in zip(("pretrain", "SFT", "DPO"), runs.values(), strict=True):
+    share = [100 * entry["step"] / len(run.log) for entry in run.log]
+    series[name] = share, show.smooth([entry["loss"] for entry in run.log])
+colours = [show.COLOURS[stage] for stage in runs]
+show.lines(series, "steps of the stage (%)", "training loss (log scale)", colours, log_y=True)
+
+# %% [markdown]
+# ## 先跑一遍
+#
+# 在项目的文件夹里，一条命令走完全程，再一条和它聊天：
+#
+# ```bash
+# bash scripts/run.sh --preset tiny
+# .venv/bin/minillm chat --preset tiny
+# ```
+#
+# 第一条命令自己建好虚拟环境，造数据，训练分词器和三个阶段，每个阶段之后打分。第一次要下载几个 GB，大部分是 PyTorch；训练本身约七分钟。
+#
+# ## 怎样读
+#
+# **只读网页**。每一段代码的输出、每一张图，都是运行以后存下来的，不是画上去的。
+#
+# **一格一格运行**。每一章是一个笔记本，想从哪一章开始都可以：它需要的模型，缓存里有就取，没有就当场训练，以后不再训练。缓存齐了，一章运行不到一分钟。
+#
+# ```bash
+# source .venv/bin/activate
+# jupyter lab book
+# ```
+#
+# **训练默认模型**。有一块 GPU，就用同一套脚本训练 2,580 万参数的模型，也可以换上自己的数据。{numref}`第 %s 章 <sec-pipeline>` 讲命令，{numref}`第 %s 章 <sec-scale>` 讲世界变大以后什么会变。
+#
+# ```bash
+# bash scripts/run.sh
+# ```
+#
+# 你需要：会写 Python，见过一次 PyTorch，记得导数和概率是什么；Python 3.10 或更新的版本，两个 CPU 核，4 GB 内存。不需要：显卡，Rust，大语言模型的任何经验。
+# 一章读半小时到四十分钟。
+#
+# ## 目录与代码
+#
+# 章里不抄代码：要讲的源代码从 `minillm/` 直接取来显示，和训练时运行的是同一份。
+#
+# | 章 | 要回答的问题 | 模块 |
+# |---|---|---|
+# | {numref}`第 %s 章 <sec-environment>` {ref}`sec-environment` | 怎样让训练随时可以开始、可以重来？ | `lab`、`config`、`cli` |
+# | {numref}`第 %s 章 <sec-data>` {ref}`sec-data` | 给它读什么，各读多少？ | `world`、`mix`、`quotas`、`sources` |
+# | {numref}`第 %s 章 <sec-bpe>` {ref}`sec-bpe` | 汉字怎样变成整数？ | `bpe`、`tokenizer`、`rustbpe/` |
+# | {numref}`第 %s 章 <sec-tensors>` {ref}`sec-tensors` | 一行行文字怎样拼成一批张量？ | `tensors`、`export` |
+# | {numref}`第 %s 章 <sec-model>` {ref}`sec-model` | 里面有些什么数，怎样算？ | `model`、`config` |
+# | {numref}`第 %s 章 <sec-pretrain>` {ref}`sec-pretrain` | 猜下一个词元，怎么就学会了语言？ | `objectives`、`trainer`、`checkpoint` |
+# | {numref}`第 %s 章 <sec-sft>` {ref}`sec-sft` | 会说话的模型，怎样变成会回答的？ | `objectives`、`tokenizer` |
+# | {numref}`第 %s 章 <sec-dpo>` {ref}`sec-dpo` | 两个都对的回答，怎样教它选更好的？ | `objectives` |
+# | {numref}`第 %s 章 <sec-identity>` {ref}`sec-identity` | 怎样给它一个名字？ | `identity` |
+# | {numref}`第 %s 章 <sec-pipeline>` {ref}`sec-pipeline` | 怎样一条命令跑完，并知道它好不好？ | `evaluate`、`generate`、`scripts/` |
+# | {numref}`第 %s 章 <sec-scale>` {ref}`sec-scale` | 世界变大一万倍，什么会变？ | `config`、`fetch` |
+#
+# 查东西去附录：[常见问题](faq.md)、[命令](commands.md)、[术语表](glossary.md)。
+#
+# ## 约定
+#
+# - 每一章六个部分：开场、手算、真实代码、实验、弄坏它、收尾。手算的数都由紧跟着的一格代码用 `assert` 核对。
+# - 术语第一次出现时加粗，并附英文；全书只用这一个译名。
+# - 张量的形状写成 `[B, T, C]`：$B$ 行，每行 $T$ 个词元，每个词元 $C$ 个数。
+# - 图里同一种颜色是同一件东西：灰是随机权重，蓝是预训练，绿是监督微调，橙是偏好优化，紫是身份，红是弄坏的那一个。
+# - 每个数字来自本页的代码、`benchmarks/` 里的测量，或注明的文献。随机种子是固定的；换一种 CPU，舍入不同，训练出来的分数会略有出入。
+# - 练习的解答折叠在题目下面。先做再看。
+#
+# 代码和文字以 MIT 许可证发布，可以自由使用、修改、拿去教课。路线得益于 nanochat {cite:p}`karpathy2025nanochat` 和 MiniMind {cite:p}`gong2024minimind`，小世界的想法来自 TinyStories {cite:p}`eldan2023tinystories`。
+#
+# 从 {ref}`sec-environment` 开始。

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Builds the book, a site of static pages that work without a network.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/env.sh
+
+usage() {
+  cat <<'TEXT'
+Usage: bash scripts/book.sh [--execute [PAGE...] | --serve [PORT]]
+
+  (no argument)        builds the book from the stored outputs into _build/html: a few seconds
+  --execute [PAGE...]  runs the chapters first (such as 03-rustbpe; default: all of them) and stores their outputs in
+                       book/*.ipynb. The first time, models that the chapters share are trained, which takes some minutes
+  --serve [PORT]       builds the book, then serves it on this machine only: http://127.0.0.1:PORT (default: 8000)
+  --help               this text
+
+Environment variables: PYTHON, VENV_DIR, INSTALLER, as in scripts/run.sh.
+TEXT
+}
+
+action=build
+port=8000
+pages=()
+case ${1-} in
+  "") ;;
+  -h | --help)
+    usage
+    exit 0
+    ;;
+  --execute)
+    action=execute
+    shift
+    pages=("$@")
+    ;;
+  --serve)
+    action=serve
+    [ $# -le 2 ] || fail "--serve takes one port: see bash scripts/book.sh --help"
+    port=${2-8000}
+    [[ $port =~ ^[0-9]{1,5}$ ]] && [ "$port" -le 65535 ] || fail "--serve '$port': a port is a number up to 65535"
+    ;;
+  *) fail "unknown argument $1: see bash scripts/book.sh --help" ;;
+esac
+
+step "Environment"
+prepare_environment
+
+if [ "$action" = execute ]; then
+  step "Shared models"
+  python -m minillm.lab
+  step "Chapters"
+  # ${...+...}: an empty list is an unset variable to the bash of macOS.
+  python scripts/run_notebooks.py ${pages[@]+"${pages[@]}"}
+fi
+
+step "Book"
+build_book
+
+if [ "$action" = serve ]; then
+  echo "The book is at http://127.0.0.1:$port (Ctrl-C ends this)"
+  python -m http.server --bind 127.0.0.1 --directory _build/html "$port"
+else
+  echo "The book: open _build/html/index.html, or run: bash scripts/book.sh --serve"
+fi

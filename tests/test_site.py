@@ -1,0 +1,433 @@
+"""The built book: complete, offline, and usable in a browser, in light and dark, on a phone.
+
+The site in ``MINILLM_SITE`` is tested, which scripts/test.sh has just built; without it, one is
+built for the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+REPO = Path(__file__).resolve().parent.parent
+TOC = yaml.safe_load((REPO / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+"""In reading order."""
+
+MAX_HTML = 1_000_000  # bytes
+MAX_PAINT = 1.5  # seconds
+MAX_PAINT_SLOW = 6.0
+"""On a busy machine, the first page may take longer: the fastest of all must keep ``MAX_PAINT``."""
+MIN_CONTRAST = 4.5
+PHONE = 390  # CSS pixels
+DESKTOP = {"width": 1280, "height": 900}
+
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+
+
+# --- The site as files ---
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built pages."""
+    if built := os.environ.get("MINILLM_SITE"):
+        return REPO / built
+    folder = tmp_path_factory.mktemp("book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(REPO / name, folder)
+    shutil.copytree(REPO / "book", folder / "book")
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_book.cli.main",
+        "build",
+        ".",
+        "-W",
+        "--keep-going",
+        "-n",
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def documents(site: Path) -> dict[str, BeautifulSoup]:
+    """Every page, also the search and the index, by its path."""
+    return {
+        path.relative_to(site).as_posix(): BeautifulSoup(path.read_text("utf-8"), "html.parser")
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.relative_to(site).parts
+    }
+
+
+def test_every_page_was_built(documents: dict[str, BeautifulSoup]) -> None:
+    assert {f"{page}.html" for page in PAGES} <= set(documents)
+
+
+def test_pages_are_small(site: Path) -> None:
+    for page in PAGES:
+        assert (site / f"{page}.html").stat().st_size < MAX_HTML, page
+
+
+def test_nothing_is_loaded_from_another_host(
+    site: Path, documents: dict[str, BeautifulSoup]
+) -> None:
+    def remote(address: str) -> bool:
+        return bool(re.match(r"\s*(https?:)?//", address))
+
+    loaded = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src"}
+    for name, document in documents.items():
+        for tag in document.find_all(list(loaded)):
+            if tag.name == "link" and "canonical" in (tag.get("rel") or []):
+                continue
+            assert not remote(tag.get(loaded[tag.name]) or ""), f"{name}: {tag}"
+        for style in document.find_all("style"):
+            assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", style.text), name
+    for path in site.rglob("*.css"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import\s+['\"](https?:)?//", text), path
+
+
+def test_links_lead_somewhere(site: Path, documents: dict[str, BeautifulSoup]) -> None:
+    anchors = {
+        name: {t["id"] for t in d.find_all(id=True)}
+        | {t["name"] for t in d.find_all("a", attrs={"name": True})}
+        for name, d in documents.items()
+    }
+    broken = []
+    for name, document in documents.items():
+        for tag in document.find_all("a", href=True):
+            link = urlsplit(urljoin(f"http://site/{name}", tag["href"]))
+            if link.netloc != "site" or link.scheme != "http" or tag["href"] == "#":
+                continue
+            target = unquote(link.path).lstrip("/") or "index.html"
+            anchor = unquote(link.fragment)
+            if not (site / target).is_file() or (
+                anchor and target in anchors and anchor not in anchors[target]
+            ):
+                broken.append(f"{name}: {tag['href']}")
+    assert not broken, "\n".join(broken)
+
+
+def test_markup_was_understood(documents: dict[str, BeautifulSoup]) -> None:
+    """CommonMark leaves ** standing beside some full-width punctuation."""
+    for page in PAGES:
+        for text in documents[f"{page}.html"].select_one("article").find_all(string=True):
+            if re.search(r"\*\*|:::|\{\w+\}`|\]\(", text):
+                shown = [*text.parents]
+                code = [t for t in shown if t.name in ("pre", "code", "script", "style")]
+                classes = {c for t in shown for c in t.get("class", [])}
+                assert code or classes & {"math", "cell_output"}, f"{page}: {text}"
+
+
+def test_pictures_have_texts(documents: dict[str, BeautifulSoup]) -> None:
+    for page in PAGES:
+        for image in documents[f"{page}.html"].select("article img"):
+            text = image.get("alt") or ""
+            assert re.search("[\u4e00-\u9fff]", text), f"{page}: {image}"
+
+
+# --- The site in a browser ---
+
+
+def find_browser() -> str | None:
+    names = [os.environ.get("CHROMIUM") or "chromium", "chromium-browser"]
+    return next(
+        filter(None, map(shutil.which, [*names, "google-chrome", "google-chrome-stable"])), None
+    )
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """Where a local server gives out the site."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    path = find_browser()
+    if not path:
+        message = "no Chromium or Chrome here: install one, or set CHROMIUM to its path"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A tab that remembers what went wrong in it."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.address = address
+        self.context = browser.new_context(**options)
+        self.context.set_default_timeout(10_000)
+        self.tab = self.context.new_page()
+        self.trouble: list[str] = []
+        self.tab.on("console", self._console)
+        self.tab.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
+        self.tab.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
+        self.tab.on("response", self._response)
+        self.tab.on("request", self._request)
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.trouble.append(f"console {message.type}: {message.text}")
+
+    def _response(self, response: Any) -> None:
+        if response.status >= 400:
+            self.trouble.append(f"{response.status}: {response.url}")
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((self.address, "data:", "blob:", "about:")):
+            self.trouble.append(f"another host: {request.url}")
+
+    def open(self, path: str) -> Any:
+        self.tab.goto(f"{self.address}/{path}", wait_until="load")
+        self.tab.evaluate("() => window.MathJax?.startup?.promise")
+        return self.tab
+
+
+@pytest.fixture(scope="session")
+def desktop(browser: Any, address: str) -> Iterator[Visitor]:
+    visitor = Visitor(
+        browser,
+        address,
+        viewport=DESKTOP,
+        permissions=["clipboard-read", "clipboard-write"],
+        color_scheme="light",
+    )
+    yield visitor
+    visitor.context.close()
+
+
+COLOURS = """() => {
+  const rgba = colour => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const behind = element => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      layers.push(rgba(getComputedStyle(e).backgroundColor));
+      if (layers.at(-1)[3] === 1) break;
+    }
+    const over = (under, [r, g, b, a]) => [r, g, b].map((v, i) => a * v + (1 - a) * under[i]);
+    return layers.reverse().reduce(over, [255, 255, 255]);
+  };
+  const luminance = c => {
+    const [r, g, b] = c.map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = element => {
+    const text = rgba(getComputedStyle(element).color).slice(0, 3);
+    const [a, b] = [text, behind(element)].map(luminance);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const all = selector => [...document.querySelectorAll('article ' + selector)];
+  const worst = selector => all(selector).filter(e => e.textContent.trim())
+    .map(e => [contrast(e), e.outerHTML.slice(0, 120)]).sort((a, b) => a[0] - b[0])[0];
+  return {
+    background: behind(document.querySelector('article')).join(),
+    text: worst('p'),
+    html: worst('.text_html :is(td, th, span)') || [99, ''],
+    cards: all('.cell_output img, .cell_output .text_html').filter(e => {
+      const style = getComputedStyle(e);
+      return rgba(style.backgroundColor)[3] > 0 || style.filter !== 'none';
+    }).length,
+  };
+}"""
+
+UNFOLDED_WIDTH = """() => {
+  document.querySelectorAll('details').forEach(e => e.open = true);
+  document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'));
+  return document.scrollingElement.scrollWidth;
+}"""
+
+PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime / 1000"
+
+
+@pytest.fixture(scope="session")
+def visits(desktop: Visitor) -> dict[str, dict[str, Any]]:
+    """What was seen on each page: opened once, looked at in light, in dark and on a phone."""
+    seen = {}
+    for page in PAGES:
+        desktop.trouble.clear()
+        tab = desktop.open(f"{page}.html")
+        seen[page] = {
+            "paint": tab.wait_for_function(PAINT).json_value(),
+            "formulas": tab.locator("article .math").count(),
+            "typeset": tab.locator("article .math mjx-container").count(),
+            "wrong": tab.locator("mjx-merror, [data-mjx-error], [mathcolor=red]").count(),
+            "light": tab.evaluate(COLOURS),
+        }
+        tab.emulate_media(color_scheme="dark")
+        tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+        seen[page]["dark"] = tab.evaluate(COLOURS)
+        tab.emulate_media(color_scheme="light")
+        tab.set_viewport_size({"width": PHONE, "height": 844})
+        seen[page]["width"] = tab.evaluate(UNFOLDED_WIDTH)
+        tab.set_viewport_size(DESKTOP)
+        seen[page]["trouble"] = list(desktop.trouble)
+    return seen
+
+
+def test_every_page_opens_without_trouble(visits: dict[str, dict[str, Any]]) -> None:
+    """No error on the console, no failed request, and none to another host."""
+    assert not {page: seen["trouble"] for page, seen in visits.items() if seen["trouble"]}
+
+
+def test_pages_appear_quickly(visits: dict[str, dict[str, Any]]) -> None:
+    paints = {page: seen["paint"] for page, seen in visits.items()}
+    assert min(paints.values()) < MAX_PAINT, paints
+    assert max(paints.values()) < MAX_PAINT_SLOW, paints
+
+
+def test_formulas_are_typeset(visits: dict[str, dict[str, Any]]) -> None:
+    for page, seen in visits.items():
+        assert seen["typeset"] >= seen["formulas"], page
+        assert seen["wrong"] == 0, page
+    assert any(seen["formulas"] for seen in visits.values())
+
+
+def test_nothing_scrolls_sideways_on_a_phone(visits: dict[str, dict[str, Any]]) -> None:
+    assert not {page: seen["width"] for page, seen in visits.items() if seen["width"] > PHONE}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out(visits: dict[str, dict[str, Any]], theme: str) -> None:
+    for page, seen in visits.items():
+        assert seen[theme]["text"][0] >= MIN_CONTRAST, f"{page}: {seen[theme]}"
+        assert seen[theme]["html"][0] >= MIN_CONTRAST, f"{page}: {seen[theme]}"
+    assert len({seen["light"]["background"] for seen in visits.values()}) == 1
+    assert {seen["light"]["background"] for seen in visits.values()}.isdisjoint(
+        seen["dark"]["background"] for seen in visits.values()
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pictures_stand_on_no_card(visits: dict[str, dict[str, Any]], theme: str) -> None:
+    assert not {page for page, seen in visits.items() if seen[theme]["cards"]}
+
+
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("字节对编码", "book/03-rustbpe"),
+        ("损失掩码", "book/07-sft"),
+        ("DPO", "book/08-dpo"),
+        ("词", "book/03-rustbpe"),
+        ("render_conversation", "book/07-sft"),
+    ],
+)
+def test_search_finds(desktop: Visitor, query: str, page: str) -> None:
+    tab = desktop.open(f"search.html?q={query}")
+    tab.wait_for_selector("#search-results ul.search li a")
+    tab.wait_for_function(
+        "() => !document.querySelector('#search-progress')?.textContent.includes('.')"
+    )
+    hits = tab.eval_on_selector_all("#search-results ul.search li a", "all => all.map(a => a.href)")
+    assert any(f"/{page}.html" in hit for hit in hits), hits
+
+
+def test_search_finds_nothing_for_nonsense(desktop: Visitor) -> None:
+    tab = desktop.open("search.html?q=龘鱻麤")
+    tab.wait_for_function(
+        "() => document.querySelector('#search-results p.search-summary')?.textContent"
+    )
+    assert tab.locator("#search-results ul.search li").count() == 0
+
+
+def first_page_with(documents: dict[str, BeautifulSoup], selector: str) -> str:
+    for page in PAGES:
+        if documents[f"{page}.html"].select_one(selector):
+            return f"{page}.html"
+    pytest.fail(f"no page has {selector}")
+
+
+def test_copy_button_copies_the_code(desktop: Visitor, documents: dict[str, BeautifulSoup]) -> None:
+    tab = desktop.open(first_page_with(documents, ".cell_input pre"))
+    block = tab.locator(".cell:not(:has(details)) .cell_input .highlight").first
+    block.hover()
+    block.locator("button.copybtn").click()
+    copied = tab.evaluate("() => navigator.clipboard.readText()")
+    assert copied.strip() == block.locator("pre").inner_text().strip()
+
+
+def test_solutions_open(desktop: Visitor, documents: dict[str, BeautifulSoup]) -> None:
+    tab = desktop.open(first_page_with(documents, ".solution.dropdown .cell"))
+    solution = tab.locator(".solution.dropdown:has(.cell)").first
+    code = solution.locator(".cell_input").first
+    assert not code.is_visible()
+    solution.locator("button.toggle-button").click()
+    code.wait_for(state="visible")
+
+
+def test_next_leads_through_the_whole_book(documents: dict[str, BeautifulSoup]) -> None:
+    def leads(page: str, selector: str) -> str | None:
+        link = documents[f"{page}.html"].select_one(selector)
+        return link and urljoin(f"{page}.html", str(link["href"])).removesuffix(".html")
+
+    assert [leads(page, "a.right-next") for page in PAGES] == [*PAGES[1:], None]
+    assert [leads(page, "a.left-prev") for page in PAGES] == [None, *PAGES[:-1]]
+
+
+def test_next_can_be_clicked(desktop: Visitor) -> None:
+    tab = desktop.open(f"{PAGES[0]}.html")
+    tab.locator("a.right-next").click()
+    tab.wait_for_url(f"**/{PAGES[1]}.html")
+    tab.locator("a.left-prev").click()
+    tab.wait_for_url(f"**/{PAGES[0]}.html")
+
+
+def test_sidebar_lists_every_page(desktop: Visitor) -> None:
+    tab = desktop.open(f"{PAGES[0]}.html")
+    links = tab.eval_on_selector_all("nav.bd-docs-nav a", "all => all.map(a => a.pathname)")
+    assert [link for link in links if link != f"/{PAGES[0]}.html"] == [
+        f"/{page}.html" for page in PAGES[1:]
+    ]
+    tab.locator("nav.bd-docs-nav a").last.click()
+    tab.wait_for_url(f"**/{PAGES[-1]}.html")
+
+
+def test_notebook_can_be_downloaded(desktop: Visitor) -> None:
+    page = next(page for page in PAGES if (REPO / f"{page}.ipynb").exists())
+    tab = desktop.open(f"{page}.html")
+    tab.locator(".dropdown-download-buttons > button").click()
+    link = tab.locator("a.btn-download-source-button")
+    link.wait_for(state="visible")
+    response = desktop.context.request.get(link.evaluate("a => a.href"))
+    assert response.ok
+    assert response.body() == (REPO / f"{page}.ipynb").read_bytes()
