@@ -216,14 +216,14 @@ show.table(
 show.source(bpe.train, bpe.count_chunks, doc=False)
 
 # %%
-show.source(bpe._learn_merges)
+show.source(bpe._learn_merges, bpe.merge)
 
 # %% [markdown]
 # 按数据流读：
 #
 # 1. `words` 是每个块的字节序列，`weights` 是块的次数。对的次数 `counts` 按块的次数加权；`where` 记住每一对在哪些块里。
 # 2. `heap` 是一个最小堆，元素是 `(-次数, 对)`。Python 的元组逐项比较，所以堆顶正是次数最多的对，打平时是编号最小的对：手算的两条规则就在这一个元组里。
-# 3. 取出堆顶，合并它。只访问含有这一对的块（`where.pop(pair)`），`bpe.merge` 就地改写块，并返回次数的变化。
+# 3. 取出堆顶，合并它。只访问含有这一对的块（`where.pop(pair)`），`bpe.merge` 从左到右就地改写块，并返回次数的变化：合并一处，这一对少一次，左右邻居的旧对各少一次，新对各多一次。
 # 4. 新生的对入堆，回到第 3 步。
 #
 # 精巧之处在“过期”：合并会让别的对的次数下降，堆里的旧条目却没有改。代码的办法是不管它，等它到了堆顶再核对：对得上就用，对不上就按新的次数放回去。
@@ -234,16 +234,15 @@ show.source(bpe._learn_merges)
 # %%
 small = bpe.count_chunks(corpus[:200], SPLIT_PATTERN)
 words, vocab = [list(chunk.encode()) for chunk in small], [bytes([b]) for b in range(256)]
-before = None
+before = {}
 while len(vocab) < 400:
     counts = Counter()
     for word, times in zip(words, small.values(), strict=True):
         for pair in pairwise(word):
             counts[pair] += times
-    if before:
-        assert all(counts[pair] <= before[pair] for pair in before)  # counts only fall
+    assert all(counts[pair] <= count for pair, count in before.items())  # they only fall
     best = min(counts, key=lambda pair: (-counts[pair], pair))
-    before = {**counts, **{pair: 0 for pair in before or () if pair not in counts}}
+    before = {**dict.fromkeys(before, 0), **counts}
     for word in words:
         bpe.merge(word, best, len(vocab))
     vocab.append(vocab[best[0]] + vocab[best[1]])
@@ -264,9 +263,8 @@ with (
 distinct = bpe.count_chunks(corpus, SPLIT_PATTERN)
 merges = len(ranks) - 256
 print(f"chunks: {distinct.total():,}, distinct: {len(distinct):,}")
-print(
-    f"heap: {heap.heappop.call_count:,} taken out for {merges} merges, {heap.heappop.call_count - merges:,} out of date"
-)
+taken = heap.heappop.call_count
+print(f"heap: {taken:,} taken out for {merges} merges, {taken - merges:,} out of date")
 print(f"chunks visited: {visit.call_count:,}, by recounting: {merges * len(distinct):,}")
 assert visit.call_count < merges * len(distinct) / 30
 
@@ -277,7 +275,7 @@ assert visit.call_count < merges * len(distinct) / 30
 #
 # Python 版本是用来读的，也是正确性的基准。语料有几十兆字节时，用仓库里的 Rust 版本（`rustbpe/`）。它遵守同样的两条规则，所以学出**完全相同**的合并；快的办法有三个：
 #
-# - **先在字母表上合并**。中文里最初的几百次合并几乎都在一个汉字的三个字节之间。这样的对出现几次，只取决于含有它的汉字各出现几次。所以不必碰正文，只在几千个不同的字上数和改，直到最好的对跨越两个字为止。
+# - **先在字母表上合并**。中文里最初的合并大多在一个汉字的三个字节之间。这样的对出现几次，只取决于含有它的汉字各出现几次。所以不必碰正文，只在不同的字上数和改，直到最好的对跨越两个字为止。
 # - **按位置合并**。此后每一对都有一张位置表。上面的“只降不升”使位置表从不需要添加，只需要在用到时跳过过期的位置。
 # - **分给多个线程**。正文分成几份，每个线程管一份；互不影响的几次合并成批地做，做完一批才碰一次头。
 #
@@ -357,30 +355,24 @@ def readable(token):
 
 
 learned = list(ranks)[256:]
-show.table(
-    ["编号", "字节", "文字"] * 2,
-    [
-        [
-            cell
-            for i in (row, row + 8)
-            for cell in (256 + i, learned[i].hex(" "), readable(learned[i]))
-        ]
-        for row in range(8)
-    ],
-)
+rows = [
+    [256 + i, token.hex(" ").upper(), token.decode() if is_text(token) else "–"]
+    for i, token in enumerate(learned[:16])
+]
+show.table(["编号", "字节", "文字"] * 2, [rows[i] + rows[i + 8] for i in range(8)])
 
 # %% [markdown]
 # 第一个学到的是 `EF BC`，全角的 `，`、`：`、`？` 共有的前两个字节；第二个 `E3 80` 由 `。` 和 `、` 共有。接着是句号、逗号本身，常用字的前半个，常用的字。
-# 越往后越长。最长的十个是微世界的套话：
+# 越往后越长。最长的是微世界的套话：
 
 
 # %%
-def longest(ranks, n=10):
+def longest(ranks, n):
     texts = [token.decode() for token in ranks if is_text(token)]
-    return " ｜ ".join(sorted(texts, key=len)[-n:])
+    return sorted(texts, key=len)[-n:]
 
 
-print(longest(ranks))
+print(*longest(ranks, 6), sep="\n")
 
 # %% [markdown]
 # ### 词表越大越好吗
@@ -417,13 +409,20 @@ assert on_held_out[1024] >= 3.5
 {size: round(ratio, 2) for size, ratio in on_held_out.items()}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "词表越大，每个词元代表的字节越多（{eq}`eq-bpe-ratio`）。到 4,096 时，语料与留出集开始分开：词表在背语料。", "name": "fig-bpe-ratio"}, "image": {"alt": "两条几乎重合的上升曲线，横轴是对数刻度的词表大小，从 256 到 4,096，纵轴是每词元字节数，从 1 升到 7 以上；只在 4,096 处语料的曲线略高"}}
-show.lines(
-    {"held-out": (sizes, list(on_held_out.values())), "corpus": (sizes, list(on_corpus.values()))},
+picture = show.lines(
+    {
+        "corpus\n": (sizes, list(on_corpus.values())),  # the line breaks keep the names apart
+        "\nheld-out": (sizes, list(on_held_out.values())),
+    },
     "vocabulary (tokens)",
     "bytes per token",
     log_x=True,
     marker="o",
 )
+axes = picture.figure.axes[0]
+axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+axes.minorticks_off()
+picture
 
 # %% [markdown]
 # 压缩率一直在涨（{numref}`fig-bpe-ratio`）。那么越大越好？再看三样东西：
@@ -450,7 +449,7 @@ show.table(["词表", "字节/词元（留出）", "合并：0 次", "合并：1
 
 # %%
 for size in sizes[2:]:
-    print(f"{size:>5,}  {longest(vocabularies[size].mergeable_ranks, 3)}")
+    print(f"{size:>5,}", *longest(vocabularies[size].mergeable_ranks, 2), sep="  ")
 
 # %% [markdown]
 # 到 2,048 为止，浪费的主要是中间产物；到 4,096，半数以上的合并在整份语料里只出现几次，嵌入表占去四成参数，最长的词元是整句整句的话。
@@ -492,7 +491,7 @@ show.table(
 # 自带的词表也不是为古诗学的。看“，疑”两个字：`EF BC 8C E7 96` 是逗号加上“疑”的前两个字节，这个词元跨过了字的边界，与手算里的 `8F E7` 是同一回事。它的语料是什么？词表会说话：
 
 # %%
-print(longest(shipped.mergeable_ranks))
+print(*longest(shipped.mergeable_ranks, 6), sep="\n")
 
 # %% [markdown]
 # 法律条文，以及分隔线。词表是语料的指纹：训练之前看一眼最长的词元，常常能发现没有洗掉的模板和垃圾。
@@ -583,22 +582,20 @@ glued = [
     for t in map(readable, whole.mergeable_ranks)
     if regex.search(r"[\p{Han}\p{P}]\p{N}|\p{N}[\p{Han}\p{P}]", t)
 ]
-print(
-    f"bytes per token: {bytes_per_token(whole, held_out):.2f}, with the pattern: {on_held_out[1024]:.2f}"
-)
-print(" ｜ ".join(glued))
+print(f"bytes per token: {bytes_per_token(whole, held_out):.2f} instead of {on_held_out[1024]:.2f}")
+print(len(glued), "tokens across a digit, the longest:", " ".join(sorted(glued, key=len)[-8:]))
 
 # %% [markdown]
-# 压缩率反而高了。只看这个数字，会以为不切更好。但看学到的词元：`等于1`、`步到1`、`，1步到1`。数字的第一位被粘到了前面的词上，于是同一个 15：
+# 压缩率反而高了。只看这个数字，会以为不切更好。但看学到的词元：`等于1`、`步到1`、`，2步到1`。数字的第一位被粘到了前面的词上，于是同一个 15：
 
 # %%
-for text in ("15", "等于15。", "15减6"):
-    print(
-        pieces_of(text, vocabularies[1024]), pieces_of(text, whole), sep="   without the pattern: "
-    )
-
+rows = [
+    [text, *(" ｜ ".join(pieces_of(text, t)) for t in (vocabularies[1024], whole))]
+    for text in ("15", "等于15。", "15减6")
+]
 assert "15" in pieces_of("等于15。", vocabularies[1024])
 assert "15" not in pieces_of("等于15。", whole)
+show.table(["文本", "有切分模式", "没有"], rows)
 
 # %% [markdown]
 # 有模式时，15 到处都是同一个词元；没有模式时，它随上文变样，模型要把每一种写法分别学一遍。压缩率高不等于好学，**看词表里到底有什么**，比看一个数字可靠。
@@ -652,7 +649,7 @@ show.table(
 # :class: dropdown
 # :::
 #
-# 起初 (229, 147) 和 (147, 136) 各 4 次，(136, 229) 3 次。最小的是 (147, 136) → 256。然后 (229, 256) 4 次 → 257，序列成为 257 257 257 257。
+# 起初 (229, 147) 和 (147, 136) 各 4 次，(136, 229) 3 次。两对打平，最小的是 (147, 136) → 256；以后三步都不打平。然后 (229, 256) 4 次 → 257，序列成为 257 257 257 257。
 # 这时 (257, 257) 有 3 对，但互相重叠，从左到右只能合并两处 → 258，序列成为 258 258；最后 (258, 258) → 259。
 
 # %%

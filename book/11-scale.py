@@ -129,7 +129,7 @@ round(flops_per_token(DEFAULT, 512) / flops_per_token(TINY, 128), 1)
 # %% [markdown]
 # ### 时间
 #
-# 机器标称的峰值，训练时用得上几成？这个比例叫**模型浮点利用率**（model FLOPs utilization, MFU）：
+# 机器标称的峰值，训练时用得上几成？这个比例叫**模型浮点利用率**（model FLOPs utilization，MFU）：
 #
 # ```{math}
 # :label: eq-scale-mfu
