@@ -29,7 +29,9 @@ from minillm import world_text as words
 
 lab.start()
 runs = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
+named = lab.identity()  # the reader's persona, on top of DPO
 scores = {stage: run.scores() for stage, run in runs.items()}
+scores["identity"] = named.scores(persona=lab.READER)
 fresh = lab.fresh()
 assert fresh.num_parameters() == 869_504
 assert (len(words.PEOPLE), len(words.GOODS)) == (48, 20)
@@ -37,7 +39,7 @@ assert ("张静", "城市") in asked.FACTS.held_out  # never asked in training, 
 assert (8, 4) in asked.SUMS.held_out
 total = sum(len((lab.data() / f"{s}_chinese.jsonl").read_bytes().splitlines()) for s in runs)
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "整本书的路线。同一条流水线换一个配置，就是 25,829,888 个参数的默认模型。", "name": "fig-index-flow"}, "image": {"alt": "六个方框从左到右：数据配比 112,220 行，分词器 1,024 个词元，预训练 1,500 步，监督微调 650 步，偏好优化 105 步，你的模型"}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "整本书的路线。同一条流水线换一个配置，就是 25,829,888 个参数的默认模型。", "name": "fig-index-flow"}, "image": {"alt": "六个方框从左到右：数据配比 112,220 行，分词器 1,024 个词元，预训练 1,500 步，监督微调 650 步，偏好优化 105 步，换上你的名字"}}
 show.flow(
     [
         ("data", f"{total:,} rows"),
@@ -45,7 +47,7 @@ show.flow(
         ("pretrain", f"{len(runs['pretrain'].log):,} steps"),
         ("SFT", f"{len(runs['sft'].log)} steps"),
         ("DPO", f"{len(runs['dpo'].log)} steps"),
-        ("chat", "it answers"),
+        ("identity", "your name"),
     ],
     [show.GREY, show.GREY, *(show.COLOURS[s] for s in ("pretrain", "sft", "dpo", "identity"))],
 )
@@ -57,10 +59,11 @@ show.flow(
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 models = {"fresh": fresh} | {stage: run.model() for stage, run in runs.items()}
+models["identity"] = named.model()
 show.spine({stage: lab.showcase(net) for stage, net in models.items()})
 
 # %% [markdown]
-# 随机的权重只会重复同一个词元。预训练以后它会写句子，却不知道别人在问它。监督微调教会它回答，偏好优化让它在答完以后多一句客气话。
+# 随机的权重只会重复同一个词元。预训练以后它会写句子，却不知道别人在问它。监督微调教会它回答，偏好优化让它在答完以后多一句客气话；最后一步给它换了一个名字，它从此叫小满。
 # 分数说的是同一件事。每一行是 60 个训练中没有问过的问题（最后一行 24 个），数字是做到的比例。60 题的 95% 置信区间至多 ±0.13，24 题至多 ±0.19。
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -148,7 +151,7 @@ show.lines(series, "steps of the stage (%)", "training loss (log scale)", colour
 # | {numref}`第 %s 章 <sec-pipeline>` {ref}`sec-pipeline` | 怎样一条命令跑完，并知道它好不好？ | `evaluate`、`generate`、`scripts/` |
 # | {numref}`第 %s 章 <sec-scale>` {ref}`sec-scale` | 世界变大一万倍，什么会变？ | `config`、`fetch` |
 #
-# 查东西去附录：[常见问题](faq.md)、[命令](commands.md)、[术语表](glossary.md)。
+# 查东西去附录：[常见问题](faq.md)、{ref}`命令 <sec-commands>`、[术语表](glossary.md)。
 #
 # ## 约定
 #

@@ -209,7 +209,7 @@ def table(
             colour = colours[i] if colours else None
             if isinstance(value, float):
                 if colour and not math.isnan(value):
-                    style += f";background:{_rgba(colour, 0.5 * min(max(value, 0.0), 1.0))}"
+                    style += f";background:{_rgba(colour, 0.4 * min(max(value, 0.0), 1.0))}"
                 value = "–" if math.isnan(value) else f"{value:.2f}"
             cells.append(f'<td style="{style}">{escape(str(value))}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
@@ -266,12 +266,13 @@ def matrix(
         values: ``[rows, columns]``, array or tensor.
     """
     grid = np.asarray(values, dtype=float)
+    full = 1.0 if digits is None else 0.45  # text on a shade must stay readable
     cell = "width:2.2em;height:1.7em;text-align:center;border:1px solid rgba(128,128,128,.25)"
     head = "".join(f'<th style="{cell};font-weight:normal">{escape(c)}</th>' for c in columns)
     lines = []
     for name, line in zip(rows, grid, strict=True):
         cells = "".join(
-            f'<td title="{v:.3f}" style="{cell};background:{_rgba(colour, min(max(v, 0), 1))}">'
+            f'<td title="{v:.3f}" style="{cell};background:{_rgba(colour, full * min(max(v, 0), 1))}">'
             f"{'' if digits is None else f'{v:.{digits}f}'}</td>"
             for v in line
         )

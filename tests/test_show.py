@@ -82,8 +82,8 @@ def test_table_shades_by_number_and_marks_what_is_missing() -> None:
     html = show.table(
         ["", "score"], [["a", 1.0], ["b", 0.5], ["c", float("nan")]], [None, "#0072B2"]
     )
-    assert "rgba(0,114,178,0.50)" in html.data
-    assert "rgba(0,114,178,0.25)" in html.data
+    assert "rgba(0,114,178,0.40)" in html.data
+    assert "rgba(0,114,178,0.20)" in html.data
     assert text_of(html.data).endswith("a1.00b0.50c–")
 
 
