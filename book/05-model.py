@@ -85,7 +85,8 @@ show.spine({"fresh": lab.showcase(lab.fresh())})
 #
 # - **位置 1** 只看得到自己，权重是 1，$y_1 = v_1 = (1, 0)$。
 # - **位置 2** 打分 $(0, 1)/\sqrt2 = (0, 0.707)$，取指数得 $(1, 2.028)$，除以和得 $(0.330, 0.670)$。$y_2 = 0.330\,v_1 + 0.670\,v_2 = (0.330, 0.670)$。
-# - **位置 3** 打分 $(2, 0, 0)/\sqrt2 = (1.414, 0, 0)$，取指数得 $(4.113, 1, 1)$，除以和得 $(0.673, 0.164, 0.164)$。$y_3 = 0.673\,(1,0) + 0.164\,(0,1) + 0.164\,(1,1) = (0.836, 0.327)$。
+# - **位置 3** 打分 $(2, 0, 0)/\sqrt2 = (1.414, 0, 0)$，取指数得 $(4.113, 1, 1)$。除以和，权重是 $(0.673, 0.164, 0.164)$。
+#   $y_3 = 0.673\,(1,0) + 0.164\,(0,1) + 0.164\,(1,1) = (0.836, 0.327)$。
 #
 # “在”的三分之二的注意力落在“张静”上。让 PyTorch 算同样的数，模型用的也是这个函数：
 
@@ -430,7 +431,7 @@ print(f"score of the token just read {own:.1f}, standard deviation of all scores
 
 # %%
 @torch.no_grad()
-def leaks_backwards(net, t=6):
+def leaks_backwards(net, t=3):
     changed = ids.clone()
     changed[0, t] = tokenizer.encode("猫")[0]
     documents = torch.zeros_like(ids)  # one document, as in training

@@ -19,8 +19,8 @@
 # :::{admonition} 本章
 # :class: tip
 #
-# - **你将学会**：说出“我是谁”存在哪里；用几百行数据给模型换一个名字，别的本领一样不丢；量出换名字前后的命中率；认出灾难性遗忘。
-# - **需要时间**：阅读 20 分钟，运行约 15 秒（第一次还要训练前面的阶段约七分钟，本章的两次约半分钟）。
+# - **你将学会**：说出“我是谁”存在哪里；用几百行数据给模型换一个名字；量出换名字前后的命中率和别的本领；认出灾难性遗忘；挑一个不会闯祸的名字。
+# - **需要时间**：阅读 20 分钟，运行约 15 秒（第一次还要训练前面的阶段约七分钟，本章的三次约一分钟）。
 # - **需要内存**：1 GB。
 # - **用到的模块**：`minillm.identity`、`minillm.lab`。
 # :::
@@ -29,7 +29,7 @@
 import json
 import math
 
-from minillm import identity, lab, show
+from minillm import identity, lab, show, world_text
 from minillm.identity import Persona
 from minillm.rows import Message
 
@@ -137,18 +137,16 @@ questions[:6]
 #
 # ### 名字是什么时候学会的
 
-# %% tags=["nbval-ignore-output"]
-scores = {stage: run.scores() for stage, run in runs.items()}
-assert scores["sft"]["identity_hit_rate"] >= 0.75
-assert scores["dpo"]["identity_hit_rate"] >= 0.75
-show.table(
-    ["阶段", "米粒的命中率（24 种留出的问法）"],
-    [[show.STAGE_NAMES[s], r["identity_hit_rate"]] for s, r in scores.items()],
-    [None, show.COLOURS["identity"]],
-)
+# %%
+hits = {stage: run.scores()["identity_hit_rate"] for stage, run in runs.items()}
+assert hits["sft"] >= 0.75
+assert hits["dpo"] >= 0.75
+
+# %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图：预训练之后约 0.67，SFT 和 DPO 之后都约 0.92"}}
+show.bars(hits, "hit rate (24 held-out questions)", [show.COLOURS[stage] for stage in hits])
 
 # %% [markdown]
-# **预训练**（pretraining）之后就有大半：身份对话也以文本的样子混在预训练数据里。SFT 只是让它按问答的格式说出来。
+# **预训练**（pretraining）之后就有大半：身份对话也以文本的样子混在预训练数据里。但看开场的表，那时它只是把“米粒”挂在嘴边，并没有在回答；`is_hit` 只找名字，看不出这一点。SFT 让它按问答的格式说出来。
 #
 # ### 换一个名字
 #
@@ -193,7 +191,7 @@ show.table(
 )
 
 # %% [markdown]
-# 名字从 0 换到九成以上，礼貌和本领没有动。听听它怎么说，这几个问法都是训练里没有的：
+# 名字从 0 换到九成以上，礼貌和这十类题没有动（没有考的呢？见“弄坏它”）。听听它怎么说，这几个问法都是训练里没有的：
 
 # %% tags=["nbval-ignore-output"]
 evaluator = run.evaluator()
@@ -221,7 +219,7 @@ show.lines(
 # %% [markdown]
 # ### 轮到你
 #
-# 换成你自己的名字：改下面两个字符串再运行，训练大约二十秒。名字里的字最好在数据里出现过，下面的单元格替你检查；原因见 {numref}`ex-identity-3`。
+# 换成你自己的名字：改下面两个字符串再运行，训练大约二十秒。名字里的字最好在数据里出现过，下面的单元格替你检查；原因见“弄坏它”的最后一节。
 
 # %%
 mine = Persona(name="小满", author="这位读者")
@@ -245,6 +243,8 @@ lab.ask(your_run.model(), "你好，请说说你是谁。")
 # ```
 #
 # ## 弄坏它
+#
+# ### 只拿身份数据去训练
 #
 # 最常见的错误：只拿身份数据去训练。几百行，几十步，损失降得飞快，问它是谁，对答如流。于是收工。我们照做一遍，步数和学习率都不变，只是去掉回放：
 
@@ -280,6 +280,88 @@ show.table(
 #
 # 怎样注意到？只看训练损失看不到，只问“你是谁”也看不到。**每做一步训练，把以前的考试全部重考一遍。** `minillm evaluate` 每次都跑全部的题，就是为了这个。
 #
+# ### 没有回放的，还是会丢
+#
+# 有了回放就万事大吉吗？偏好数据里没有寒暄（“我有点累。”“谢谢你！”），SFT 数据里有。它没有被回放，也不在那十类题里。考一考：6 个人，11 种寒暄，都是 SFT 教过的。
+
+
+# %%
+def small_talk(evaluator):
+    """(what was said, the reply, whether it is the right one), for 66 turns that SFT taught."""
+    turns = [
+        (f"我是{name}。{said}", answer)
+        for name in list(world_text.PEOPLE)[:6]
+        for said, answer in world_text.CHATS
+    ]
+    said = evaluator.ask([question for question, _ in turns])
+    return [(q, reply, answer in reply) for (q, answer), reply in zip(turns, said, strict=True)]
+
+
+odd = Persona(name="小禾", author="这位读者")  # for the next section
+odd_run = lab.identity(odd)
+talks = {
+    name: small_talk(e)
+    for name, e in (("DPO", dpo), ("小满", evaluator), ("小禾", odd_run.evaluator()))
+}
+kept = {name: sum(ok for *_, ok in turns) / len(turns) for name, turns in talks.items()}
+assert kept["DPO"] >= 0.9
+assert kept["小禾"] < kept["DPO"]
+
+# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前、换成小满、换成小禾。", "name": "fig-identity-talk"}, "image": {"alt": "横条图：DPO 之后 1.0，换成第一个名字约 0.89，换成第二个名字约 0.48"}}
+labels = {"DPO": "before (DPO)", "小满": "known characters", "小禾": "an unknown character"}
+colours = [show.COLOURS["dpo"], show.COLOURS["identity"], show.COLOURS["bad"]]
+bars = {labels[name]: rate for name, rate in kept.items()}
+show.bars(bars, "small talk kept (66 turns)", colours)
+
+# %% tags=["nbval-ignore-output"]
+wrong = [
+    [name, *turn[:2]]
+    for name, turns in talks.items()
+    for turn in [t for t in turns if not t[2]][:5]
+]
+show.table(["", "寒暄", "回答"], wrong)
+
+# %% [markdown]
+# 换成小满之后丢了约一成，答到一半滑进了自我介绍。补救也是同一句话：把 SFT 里的寒暄也放进回放。一般说来，回放只保住它含有的东西，考试只看得见它考的东西。
+#
+# ### 名字里有生字
+#
+# 小禾丢得更多，而两次训练的数据只差一个字。各只训练了一次，差别里有多少是碰巧，说不准；但其中一种错查得清来历：“不麻烦”后面冒出了半个字。“禾”在全部数据里一次也没有出现过，它不是一个词元，要拆成三个字节来写。看看它与“烦”字：
+
+
+# %%
+def hexes(text):
+    return [tokenizer.token_bytes(i).hex(" ").upper() for i in tokenizer.encode(text)]
+
+
+assert "禾" not in known
+assert hexes("禾") == ["E7", "A6", "BE"]
+assert hexes("烦") == ["E7 83", "A6"]
+{character: hexes(character) for character in "禾烦满"}
+
+# %% [markdown]
+# “烦”的最后一个词元是 `A6`，“禾”的中间一个也是 `A6`。800 行身份对话反复教它：`A6` 后面写 `BE`。那么写完“不麻烦”，该写逗号的时候呢？量一量逗号的对数概率：
+
+# %%
+asked = tokenizer.render_for_completion([Message("user", "我是王芳。麻烦你了！")])
+after_it = (asked + tokenizer.encode("不麻烦"), tokenizer.encode("，"))
+comma = {
+    name: e.log_probs([after_it])[0]
+    for name, e in (("DPO", dpo), ("小满", evaluator), ("小禾", odd_run.evaluator()))
+}
+assert comma["DPO"] > -0.5
+assert comma["小满"] > -0.5
+assert comma["小禾"] < -2
+
+# %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）。", "name": "fig-identity-comma"}, "image": {"alt": "横条图：换名字之前和换成已知字的名字都接近 0，换成有生字的名字约 9.5"}}
+surprise = {labels[name]: round(-value, 3) for name, value in comma.items()}
+show.bars(surprise, "-ln p(comma) in nats", colours)
+
+# %% [markdown]
+# 从几乎必然（0.001 奈特）变成几乎不可能（9 奈特以上），它改写 `BE`，于是有了那半个字。名字本身学会了，坏的是一个不相干的字。有字节作后盾，分词器永远不会说“我不认识这个字”（{numref}`第 %s 章 <sec-bpe>`），但字节是大家共用的。
+#
+# 怎样注意到：在回答里数一数 `U+FFFD`（�）。怎样避免：名字用预训练见过的字；一定要用生字，就先把它写进预训练数据。
+#
 # ## 收尾
 
 # %% tags=["nbval-ignore-output"]
@@ -294,7 +376,8 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies, "identity": lab.showc
 # - 换名字是一次小的 SFT：新身份重复几遍，加上要留住的旧本领作回放。
 # - 命中率要在训练没有用过的问法上量：从 0 到九成以上（24 题）。
 # - 只用身份数据会灾难性遗忘；发现它的办法是重考旧题。
-# - 回放什么，就留住什么。
+# - 回放什么，就留住什么；没有回放、也没有考的，丢了都不知道。
+# - 名字用数据里有的字：生字要从共用的字节学起，会弄坏别的字。
 #
 # ### 练习
 #
@@ -347,22 +430,28 @@ len(about_maker)
 #
 # :::{exercise}
 # :label: ex-identity-3
-# 弄一弄：把名字改成“小禾”。“禾”在数据里一次也没有出现过。它怎样被切成词元？这会带来什么麻烦？
+# 弄一弄：不训练，就猜出一个名字会牵连哪些字。写一个函数，输入名字，列出数据里的哪些字以“生字中间的字节”收尾。用“小禾”检验，再试试“小舟”。
 # :::
 #
 # :::{solution-start} ex-identity-3
 # :class: dropdown
 # :::
 #
-# 没有见过的字只能拆成字节。看看它和常见的字共用哪些字节：
+# 生字的每个词元后面都会学到“接下一个字节”。一个好好的字，如果正好以这样的词元收尾，就可能多写出一个字节。
+
 
 # %%
-assert "禾" not in known
-shared = [c for c in "麻烦你了" if set(c.encode()) & set("禾".encode()[1:])]
-[f"{byte:02X}" for byte in "禾".encode()], shared
+def at_risk(name):
+    risky = {i for c in set(name) - known for i in tokenizer.encode(c)[:-1]}
+    return sorted(c for c in known if c.isalpha() and tokenizer.encode(c)[-1] in risky)
+
+
+assert "烦" in at_risk("小禾")
+assert at_risk("小满") == []
+{name: "".join(at_risk(name)) for name in ("小满", "小禾", "小舟")}
 
 # %% [markdown]
-# 这些字节单独作词元时，也是别的字的一部分。模型要从头学会按次序写出它们，学的时候会动到别的字。所以名字要用预训练见过的字；如果一定要用生字，就把它写进预训练数据。
+# 这只是可能受牵连的字；真的坏没坏，要像正文那样量。
 #
 # :::{solution-end}
 # :::

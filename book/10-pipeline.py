@@ -59,7 +59,7 @@ replies = {stage: lab.showcase(run.model()) for stage, run in runs.items()}
 show.spine({"fresh": lab.showcase(lab.fresh()), **replies})
 
 # %% [markdown]
-# 还差两件事。第一，这些步骤散在九章里，换一台机器能不能一条命令重来一遍？第二，三个问题答得好，不等于模型好。我们在前几章报过很多分数，比如“60 题对 54 题”。这个数有多可信？0.98 和 1.00 算不算有差别？
+# 还差两件事。第一，这些步骤散在九章里，换一台机器能不能一条命令重来一遍？第二，三个问题答得好，不等于模型好。前几章报过很多分数。一个分数有多可信？0.98 和 1.00 算不算有差别？
 #
 # 本章把流水线合成一条命令，然后认真对待分数。
 #
@@ -290,7 +290,7 @@ show.skills(scores)
 #
 # - **预训练之后会续写，不会回答。** `continue fact` 已经很高，`answer fact` 接近 0：知识有了，问答的格式没有。
 # - **SFT 之后会回答，但不礼貌。** 礼貌是 DPO 教的，`polite` 从 0 附近跳到 1 附近。
-# - **有得就有失。** `continue echo`（复述听到的话）和 `continue chain` 在 SFT 之后掉了下来：微调数据里没有这种题，模型就忘了一部分。
+# - **有得就有失。** `continue echo`（复述听到的话）和 `continue chain` 在 SFT 之后掉了下来。微调数据里没有复述，也没有不带对话记号的续写，模型多半因此生疏了；这种现象叫灾难性遗忘（{cite:t}`mccloskey1989forgetting`）。`continue add` 和 `continue shop` 反而升高，微调时练过的算术帮了忙。
 # - **有学不会的。** 直接算减法 `answer sub` 始终在 0 附近；数着算的 `answer chain` 却很高。这就是**思维链**（chain of thought）的价值，{cite:t}`wei2022cot` 在大模型上看到的是同一件事。
 #
 # 下面的下限是本书的承诺，你的机器上也应当成立。不同的处理器舍入不同，训练结果像换了一个种子，所以下限留了余地。

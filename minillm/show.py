@@ -272,7 +272,8 @@ def matrix(
     lines = []
     for name, line in zip(rows, grid, strict=True):
         cells = "".join(
-            f'<td title="{v:.3f}" style="{cell};background:{_rgba(colour, full * min(max(v, 0), 1))}">'
+            f'<td title="{v:.3f}" style="{cell};'
+            f'background:{_rgba(colour, full * min(max(v, 0), 1))}">'
             f"{'' if digits is None else f'{v:.{digits}f}'}</td>"
             for v in line
         )
