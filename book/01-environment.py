@@ -357,7 +357,7 @@ assert after["北"] < 0.2  # Zhang Jing lives in Beijing
 #
 # ### 在训练数据上打分
 #
-# 只取 300 篇文档来数，让 $n$ 从 1 长到 7，同时在两处打分：数过的这 300 篇，和留出的 500 篇。
+# 只取 300 篇文档来数，让 $n$ 从 1 长到 7，同时在两处打分：数过的这 300 篇，和留出的 500 篇（{numref}`fig-environment-overfit`）。
 
 # %% mystnb={"figure": {"caption": "同一个模型，两种打分。在数过的文字上，$n$ 越大越好；在留出的文字上，过了 $n=3$ 就越来越差。", "name": "fig-environment-overfit"}, "image": {"alt": "横轴 n 从 1 到 7。训练文字上的曲线从 7.4 一路降到 0.7；留出文字上的先从 7.4 降到 3.5，再升到 6.2。"}}
 small, ns = training[:300], list(range(1, 8))

@@ -243,7 +243,7 @@ assert loss["accuracy"] == 0.0  # no margin is greater than 0 yet: all are exact
 #
 # ## 实验
 #
-# 1,500 对，训练两遍，105 步，学习率 0.0001（SFT 是 0.003：DPO 只做小改动）。
+# 1,500 对，训练两遍，105 步，学习率 0.0001（SFT 是 0.003：DPO 只做小改动）。训练曲线见 {numref}`fig-dpo-curves`。
 
 # %%
 dpo = lab.ladder("dpo")
