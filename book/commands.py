@@ -152,7 +152,7 @@ def reference(name):
 #
 # ```bash
 # python scripts/build_chinese_mix.py --preset tiny
-# minillm mix --general 2000 --persona_name 小禾 --persona_author 我
+# minillm mix --general 2000 --persona_name 小满 --persona_author 我
 # ```
 
 # %% tags=["remove-input"]

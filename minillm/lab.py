@@ -119,7 +119,7 @@ class Run:
     def steps(self) -> list[int]:
         """Steps whose weights were kept, the last one included."""
         found = (self.folder / "snapshots").glob(f"{self.stage}-*.safetensors")
-        return sorted([int(p.stem.rpartition("-")[2]) for p in found] + [len(self.log)])
+        return sorted({int(p.stem.rpartition("-")[2]) for p in found} | {len(self.log)})
 
     def model(self, step: int | None = None) -> Transformer:
         """The model at the end, or after one of ``steps``; ready for inference, on the CPU."""

@@ -65,6 +65,10 @@ def test_snapshots_hold_the_weights_of_their_step(small: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(run.model()(ids), outputs[2])
 
 
+def test_a_run_that_ends_on_a_snapshot_names_the_step_once(small: pytest.MonkeyPatch) -> None:
+    assert lab.variant("one", "pretrain", max_steps=1).steps == [1]
+
+
 def test_fresh_weights_are_those_that_pretraining_starts_from(small: pytest.MonkeyPatch) -> None:
     """With a learning rate of next to nothing, three steps change next to nothing."""
     run = lab.variant("still", "pretrain", learning_rate=1e-12, weight_decay=0.0)
