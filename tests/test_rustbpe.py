@@ -278,7 +278,10 @@ def test_other_threads_run_while_training() -> None:
 
 def test_ctrl_c_stops_training() -> None:
     code = (
+        "import signal\n"
         "import rustbpe\n"
+        # A shell starts its background jobs with Ctrl-C ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "rows = range(8000)\n"
         "texts = [''.join(chr(0x4E00 + i * j % 20011) for j in range(400)) for i in rows]\n"
         "print('go', flush=True)\n"
