@@ -211,6 +211,8 @@ def table(
                 if colour and not math.isnan(value):
                     style += f";background:{_rgba(colour, 0.4 * min(max(value, 0.0), 1.0))}"
                 value = "–" if math.isnan(value) else f"{value:.2f}"
+            elif i == 0 and len(str(value)) <= 12:
+                style += ";white-space:nowrap"
             cells.append(f'<td style="{style}">{escape(str(value))}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return _box(
@@ -277,7 +279,10 @@ def matrix(
             f"{'' if digits is None else f'{v:.{digits}f}'}</td>"
             for v in line
         )
-        lines.append(f'<tr><th style="{cell};font-weight:normal">{escape(name)}</th>{cells}</tr>')
+        lines.append(
+            f'<tr><th style="{cell};font-weight:normal;white-space:nowrap">{escape(name)}</th>'
+            f"{cells}</tr>"
+        )
     return _box(
         '<table style="border-collapse:collapse;font-size:.85em;color:inherit">'
         f"<tr><th></th>{head}</tr>{''.join(lines)}</table>"
