@@ -409,20 +409,16 @@ assert on_held_out[1024] >= 3.5
 {size: round(ratio, 2) for size, ratio in on_held_out.items()}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "词表越大，每个词元代表的字节越多（{eq}`eq-bpe-ratio`）。到 4,096 时，语料与留出集开始分开：词表在背语料。", "name": "fig-bpe-ratio"}, "image": {"alt": "两条几乎重合的上升曲线，横轴是对数刻度的词表大小，从 256 到 4,096，纵轴是每词元字节数，从 1 升到 7 以上；只在 4,096 处语料的曲线略高"}}
-picture = show.lines(
+show.lines(
     {
-        "corpus\n": (sizes, list(on_corpus.values())),  # the line breaks keep the names apart
-        "\nheld-out": (sizes, list(on_held_out.values())),
+        "corpus": (sizes, list(on_corpus.values())),
+        "held-out": (sizes, list(on_held_out.values())),
     },
     "vocabulary (tokens)",
     "bytes per token",
     log_x=True,
     marker="o",
 )
-axes = picture.figure.axes[0]
-axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-axes.minorticks_off()
-picture
 
 # %% [markdown]
 # 压缩率一直在涨（{numref}`fig-bpe-ratio`）。那么越大越好？再看三样东西：

@@ -26,19 +26,16 @@
 # :::
 
 # %%
-import inspect
 import io
 import math
 import re
 import tempfile
-import textwrap
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from IPython.display import Markdown
 
 from minillm import checkpoint, lab, objectives, show, trainer, world, world_text
 from minillm.config import TRAINING
@@ -201,30 +198,20 @@ show.source(trainer.MicroBatches, doc=False)
 # %% tags=["hide-output"]
 show.source(trainer._train)
 
-
 # %% tags=["hide-input"]
-def excerpt(first: str, end: str) -> Markdown:
-    """The lines of ``_train`` from the one with ``first`` up to the one with ``end``."""
-    code = inspect.getsource(trainer._train)
-    start = code.rindex("\n", 0, code.index(first)) + 1
-    stop = code.rindex("\n", 0, code.index(end, start))
-    shown = textwrap.dedent(code[start:stop]).rstrip()
-    return Markdown(f"`minillm/trainer.py`\n\n```python\n{shown}\n```")
-
-
-excerpt("for step, batches in enumerate(", "# Sums of losses")
+show.excerpt(trainer._train, "for step, batches in enumerate(", "# Sums of losses")
 
 # %% [markdown]
 # **一、定学习率，清梯度。** 每步取 `accumulation` 个小批次。学习率按步数算出，写进每个优化器；旧梯度清掉（忘了会怎样，见 {numref}`ex-pretrain-3`）。
 
 # %% tags=["hide-input"]
-excerpt("# Sums of losses", "if process.world_size > 1:\n            stacked")
+show.excerpt(trainer._train, "# Sums of losses", "if process.world_size > 1:\n            stacked")
 
 # %% [markdown]
 # **二、前向、反向，把和与个数加起来。** `loss.total` 是损失的和，`.backward()` 让梯度累加到 `parameter.grad`，它现在是**和的梯度**。`autocast` 只在 GPU 上起作用；`no_sync` 让多进程只在最后一个小批次时通信。
 
 # %% tags=["hide-input"]
-excerpt("values = {name: float(value)", "done = step + 1")
+show.excerpt(trainer._train, "values = {name: float(value)", "done = step + 1")
 
 # %% [markdown]
 # **三、除一次，裁剪，走一步。** 梯度除以总个数，变成平均损失的梯度。接着是**梯度裁剪**（gradient clipping）：全部梯度看成一个长向量，长度超过 1 就整体缩到 1。例如 $(3, 4)$ 的长度是 5，缩成 $(0.6, 0.8)$，方向不变。损失或梯度不再是有限的数，就立刻停下，不让坏权重盖掉好权重。
@@ -238,7 +225,7 @@ assert torch.allclose(p.grad, torch.tensor([0.6, 0.8]))
 float(norm), p.grad
 
 # %% tags=["hide-input"]
-excerpt("done = step + 1", "path = weights_path")
+show.excerpt(trainer._train, "done = step + 1", "path = weights_path")
 
 # %% [markdown]
 # **四、记录、验证、存盘。** 每步在 `pretrain_log.jsonl` 写一行，同样的数也进 TensorBoard（`tensorboard --logdir ../tf_dir`）；每 500 步在留出的文本上验证一次；每 1,000 步存一个检查点。
@@ -451,16 +438,13 @@ accuracy = {
 show.table(["", *map(str, run.steps)], [[k, *v] for k, v in accuracy.items()], None)
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出句子的续写正确率（每类 30 题）。横轴是训练步数，取对数。", "name": "fig-pretrain-skills"}, "image": {"alt": "四条线：reading 在 200 到 400 步之间从 0 升到 1；fact 从 200 步起稳步升到 0.87；chain 在 400 步升到 0.7，800 步掉到 0.2，最后升到 0.83；echo 到 800 步还是 0，最后升到 0.67"}}
-picture = show.lines(
+show.lines(
     {kind: (run.steps, values) for kind, values in accuracy.items()},
     "training step",
     "accuracy",
     log_x=True,
     marker="o",
 )
-for text in picture.figure.axes[0].texts:  # two names end at nearly the same height
-    text.xyann = (6, {"fact": 6, "chain": -4}.get(text.get_text(), 0))
-picture
 
 # %% [markdown]
 # 四种能力不是一起涨的（{numref}`fig-pretrain-skills`）：

@@ -306,17 +306,10 @@ show.curves({"sft": sft.log})
 
 # %%
 scores_before, scores_after = pretrained.scores(), sft.scores()
-floors = {
-    "fact": 0.85,
-    "phrasing": 0.80,
-    "reading": 0.55,
-    "multi_turn": 0.85,
-    "chain": 0.85,
-    "shop": 0.60,
-}
-for kind, floor in floors.items():
+for kind, floor in lab.FLOORS.items():
     assert scores_after["accuracy"][kind] >= floor, kind
     assert scores_before["accuracy"][kind] < 0.3, kind
+lab.FLOORS
 
 # %% tags=["nbval-ignore-output"]
 lines = []
@@ -431,8 +424,7 @@ assert learned["fact"][0] >= 0.4  # after 25 steps
 assert learned["chain"][2] >= 0.6  # after 100
 
 # %% mystnb={"figure": {"caption": "微调途中的答对率（每点 30 道题，置信区间约 ±0.15）。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是 25 到 650 步：fact 从一开始就高，chain 到 100 步时升到 0.9，add 慢慢上升到 0.5"}}
-names = {"fact": "fact\n", "chain": "\nchain", "add": "add"}  # line breaks keep labels apart
-curves = {names[kind]: (sft.steps, rates) for kind, rates in learned.items()}
+curves = {kind: (sft.steps, rates) for kind, rates in learned.items()}
 show.lines(curves, "step", "accuracy", marker="o")
 
 # %% [markdown]

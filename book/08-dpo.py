@@ -26,9 +26,7 @@
 # :::
 
 # %%
-import inspect
 import math
-import textwrap
 
 import numpy as np
 import torch
@@ -217,9 +215,7 @@ show.source(objectives.make_dpo_objective)
 # 参考模型从哪里来？训练器在开始时拷贝一份，并冻结：
 
 # %%
-code = inspect.getsource(trainer._train)
-first, last = code.index('    if stage == "dpo"'), code.index("    # --- Data ---")
-print(textwrap.dedent(code[first:last]).strip())
+show.excerpt(trainer._train, 'if stage == "dpo":', "# --- Data ---")
 
 # %% [markdown]
 # 用真实的批次检查起点。验证集的 15 对打成一个批次，策略与参考是同一个 SFT 模型：
@@ -312,7 +308,7 @@ for name, group in (("right, not polite", manners), ("polite, not right", ~manne
 show.table(["rejected is", "pairs", "gap, SFT", "gap, DPO", "margin", "accuracy"], rows)
 
 # %% [markdown]
-# 第二行值得停下来看。对“客气而不对”的回答，SFT 模型早就压得很低（差约 8 个纳特，$e^8 \approx 3000$ 倍），DPO 之后几乎没有变化，准确率也只比掷硬币好一些。
+# 第二行值得停下来看。对“客气而不对”的回答，SFT 模型早就压得很低（差约 8 个奈特，$e^8 \approx 3000$ 倍），DPO 之后几乎没有变化，准确率也只比掷硬币好一些。
 # 这 1,500 对教会模型的是**客气**，不是正确。正确是预训练和 SFT 教的。
 #
 # 第一行的变化又落在哪些词元上？把回答拆成两段：结束标记 `<|assistant_end|>`，和它前面的全部文字。
@@ -341,7 +337,7 @@ assert changes[1, 1] < -3  # "stop here" after an answer without a closing phras
 assert abs(changes[1, 1]) > 2 * np.abs(changes).flatten()[:3].max()
 
 # %% [markdown]
-# 变化几乎全在一个词元上：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到 −13 左右，文字本身几乎没动；选中的回答则是文字（客气话的开头）变得容易了约 2 个纳特。
+# 变化几乎全在一个词元上：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到 −13 左右，文字本身几乎没动；选中的回答则是文字（客气话的开头）变得容易了约 2 个奈特。
 # DPO 教的是“答案说完先别停”。一对回答在哪里分叉，力就用在哪里。
 #
 # 现在让模型真正开口。礼貌率是在 60 个留出的问题上，贪心解码的回答里含有客气话的比例：
@@ -480,7 +476,7 @@ show.spine({**replies, "dpo": lab.showcase(dpo.model())})
 #
 # :::{solution} ex-dpo-1
 # :class: dropdown
-# $m = 1 \times 3.0 = 3.0$，$L = \ln(1 + e^{-3}) = 0.049$。$\beta = 0.1$ 时要 $m = 3.0$，差就得是 30 个纳特：$\beta$ 越小，模型要离参考模型越远，才算“分清了”，所以说小的 $\beta$ 是松的缰绳。
+# $m = 1 \times 3.0 = 3.0$，$L = \ln(1 + e^{-3}) = 0.049$。$\beta = 0.1$ 时要 $m = 3.0$，差就得是 30 个奈特：$\beta$ 越小，模型要离参考模型越远，才算“分清了”，所以说小的 $\beta$ 是松的缰绳。
 # :::
 #
 # :::{exercise}

@@ -34,6 +34,7 @@ import tempfile
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -53,7 +54,7 @@ lab.start()
 # 流水线走完了一遍（{numref}`第 %s 章 <sec-pipeline>`）。小模型现在这样回答：
 
 # %% tags=["nbval-ignore-output"]
-show.spine({"dpo": lab.showcase(lab.ladder("dpo").model())})
+show.spine({"identity": lab.showcase(lab.identity().model())})
 
 # %% [markdown]
 # 三个问题都会了。但它只有 87 万个参数，只知道 48 个人的小世界。问它微世界以外的任何事，它都只能猜。
@@ -65,39 +66,17 @@ show.spine({"dpo": lab.showcase(lab.ladder("dpo").model())})
 #
 # ### 参数
 #
-# 默认配置：宽 $C = 512$，8 层，8 个查询头，2 个键值头，每头 64 维，前馈网络内宽 1,408，词表 6,400。输入和输出共用一张嵌入表。逐项相加：
-#
-# :::{table} 默认模型的参数
-# :name: tab-scale-params
-#
-# | 部分 | 形状 | 个数 |
-# |---|---|---|
-# | 嵌入表 | $6400 \times 512$ | 3,276,800 |
-# | 每层 Q、O | $2 \times 512 \times 512$ | 524,288 |
-# | 每层 K、V | $2 \times 512 \times 128$ | 131,072 |
-# | 每层前馈网络 | $3 \times 512 \times 1408$ | 2,162,688 |
-# | 每层两个归一化 | $2 \times 512$ | 1,024 |
-# | 8 层合计 | $8 \times 2819072$ | 22,552,576 |
-# | 最后的归一化 | $512$ | 512 |
-# | **总计** | | **25,829,888** |
-# :::
-#
-# 写成函数，再和真正的模型核对：
+# {numref}`第 %s 章 <sec-model>` 一项一项数过：小模型 869,504 个，默认模型 25,829,888 个。这个数记作 $N$，下面一切都从它算起。
 
 
 # %%
-def parameters(c: ModelConfig) -> int:
-    kv_width = c.num_key_value_heads * c.head_dim
-    attention = 2 * c.hidden_size * (c.hidden_size + kv_width)
-    layer = attention + 3 * c.hidden_size * c.intermediate_size + 2 * c.hidden_size
-    return c.vocab_size * c.hidden_size + c.num_hidden_layers * layer + c.hidden_size
+@cache
+def parameters(config: ModelConfig) -> int:
+    return Transformer(config).num_parameters()
 
 
 TINY, DEFAULT = MODELS["tiny"], ModelConfig()
-assert parameters(DEFAULT) == 25_829_888
-for config in (TINY, DEFAULT):
-    assert parameters(config) == Transformer(config).num_parameters()
-print(f"tiny {parameters(TINY):,}, default {parameters(DEFAULT):,}")
+assert (parameters(TINY), parameters(DEFAULT)) == (869_504, 25_829_888)
 
 # %% [markdown]
 # ### 计算量
@@ -179,16 +158,7 @@ show.source(trainer.MicroBatches)
 # 第二处，**梯度累积**（gradient accumulation）和进程间的求和。一步里先把损失的*和*与词元的*个数*分别累加，最后除一次：
 
 # %% tags=["hide-input"]
-import inspect
-import textwrap
-
-from IPython.display import Markdown
-
-code = inspect.getsource(trainer._train)
-start, end = code.index("# Sums of losses"), code.index("norm = float(")
-start = code.rindex("\n", 0, start) + 1
-end = code.rindex("\n", 0, end)
-Markdown(f"`minillm/trainer.py`\n\n```python\n{textwrap.dedent(code[start:end])}\n```")
+show.excerpt(trainer._train, "# Sums of losses", "norm = float(")
 
 # %% [markdown]
 # `no_sync` 让前几次反向传播不通信，只有最后一次才让各进程交换梯度。DDP {cite:p}`li2020ddp` 交换时求的是*平均*，而我们要的是*和*除以总数，所以乘以 `world_size / count`：
@@ -600,16 +570,16 @@ print(f"relative error {error:.2f}, cosine {cosine:.2f}, norms {sizes[0]:.2f} an
 #
 # ## 收尾
 #
-# 三个问题最后一次。从随机权重到三个阶段走完：
+# 三个问题最后一次。从随机权重到有了名字：
 
 # %% tags=["nbval-ignore-output"]
 stages = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
 replies = {"fresh": lab.showcase(lab.fresh())}
 replies |= {stage: lab.showcase(run.model()) for stage, run in stages.items()}
-show.spine(replies)
+show.spine(replies | {"identity": lab.showcase(lab.identity().model())})
 
 # %% [markdown]
-# 预训练读完了文字，还不会回答；SFT 学会了回答；DPO 学会了客气。换上自己的身份，见 {numref}`第 %s 章 <sec-identity>`。
+# 预训练读完了文字，还不会回答；SFT 学会了回答；DPO 学会了客气；最后，它有了你起的名字。
 # 每一步改变了什么，你都亲手量过。
 #
 # 往哪里去？把微世界换成你熟悉的一个小世界：一本菜谱，一门课的讲义，一个游戏的设定。写二十条留出题，从头训练一次。

@@ -100,7 +100,10 @@ def table(header, rows):
     cell = "padding:4px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:left"
     head = "".join(f'<th style="{cell}">{text}</th>' for text in header)
     td = f'<td style="{cell};vertical-align:top">'
-    lines = "".join("<tr>" + "".join(f"{td}{c}</td>" for c in row) + "</tr>" for row in rows)
+    last = f'<td style="{cell};vertical-align:top;min-width:18em">'  # the explanation
+    lines = "".join(
+        f"<tr>{''.join(f'{td}{c}</td>' for c in row[:-1])}{last}{row[-1]}</td></tr>" for row in rows
+    )
     return HTML(
         '<div class="minillm-show" style="max-width:100%;overflow-x:auto">'
         '<table style="border-collapse:collapse;color:inherit;font-size:.9em;min-width:40em">'

@@ -84,9 +84,8 @@ colours = [None, *(show.COLOURS[stage] for stage in scores)]
 show.table(["", *(show.STAGE_NAMES[stage] for stage in scores)], rows, colours)
 
 # %% tags=["remove-cell"]
-answers = scores["dpo"]["accuracy"]
-assert min(answers[kind] for kind in ("fact", "multi_turn", "chain")) >= 0.85
-assert min(answers[kind] for kind in ("phrasing", "reading", "shop")) >= 0.55
+for result in (scores["sft"], scores["dpo"], scores["identity"]):
+    assert all(result["accuracy"][kind] >= floor for kind, floor in lab.FLOORS.items())
 assert min(scores["dpo"]["polite"], scores["dpo"]["identity_hit_rate"]) >= 0.85
 
 # %% [markdown]

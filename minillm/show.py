@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -26,6 +27,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from minillm import evaluate, world
 from minillm.model import Attention, Transformer, rotate
@@ -120,9 +122,26 @@ def source(*objects: Any, doc: bool = True) -> Markdown:
             start = code.index('"""')
             end = code.index('"""', start + 3) + 3
             code = code[:start].rstrip() + code[end:]
-        file = Path(inspect.getsourcefile(thing) or "")
-        parts.append(f"`{file.parent.name}/{file.name}`\n\n```python\n{code.strip()}\n```")
+        parts.append(_code(thing, code).data)
     return Markdown("\n\n".join(parts))  # type: ignore[no-untyped-call]
+
+
+def excerpt(thing: Any, first: str, end: str) -> Markdown:
+    """The lines of an object's source from the one with ``first`` up to the one with ``end``.
+
+    Raises ValueError when the source has no such lines (any more).
+    """
+    code = inspect.getsource(thing)
+    start = code.rindex("\n", 0, code.index(first)) + 1
+    return _code(thing, code[start : code.rindex("\n", 0, code.index(end, start))])
+
+
+def _code(thing: Any, code: str) -> Markdown:
+    file = Path(inspect.getsourcefile(thing) or "")
+    shown = textwrap.dedent(code).strip()
+    return Markdown(  # type: ignore[no-untyped-call]
+        f"`{file.parent.name}/{file.name}`\n\n```python\n{shown}\n```"
+    )
 
 
 # --- Text in colours ------------------------------------------------------------------------------
@@ -368,24 +387,53 @@ def lines(
 ) -> Picture:
     """Lines ``name → (x, y)``, each named at its end."""
     figure, (axes,) = _figure(3.0)
-    for i, (name, (x, y)) in enumerate(series.items()):
-        colour = (colours or _CYCLE)[i % len(colours or _CYCLE)]
-        axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
-        axes.annotate(
-            name,
-            (x[-1], y[-1]),
-            xytext=(5, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-        )
+    palette = colours or _CYCLE
+    for i, (x, y) in enumerate(series.values()):
+        axes.plot(x, y, color=palette[i % len(palette)], marker=marker, markersize=4)
     if log_x:
         axes.set_xscale("log")
+        places = sorted({place for x, _ in series.values() for place in x})
+        if len(places) <= 10:
+            axes.set_xticks(places, [f"{place:,}" for place in places])
+            axes.minorticks_off()
     if log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
+
+    ends = [np.asarray(line.get_xydata())[-1].tolist() for line in axes.lines]
+    data_to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [_AXES_HEIGHT * data_to_axes.transform(end)[1] for end in ends]
+    for i, (name, shift) in enumerate(zip(series, _spread(heights), strict=True)):
+        axes.annotate(
+            name,
+            (ends[i][0], ends[i][1]),
+            xytext=(5, shift - heights[i]),
+            textcoords="offset points",
+            color=palette[i % len(palette)],
+            va="center",
+        )
     return Picture(figure)
+
+
+_AXES_HEIGHT = 165.0
+"""Of a figure of lines, in points; about."""
+
+
+def _spread(heights: Sequence[float], gap: float = 12.0) -> list[float]:
+    """Heights of labels, moved apart as little as is needed for ``gap`` between neighbours."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    placed = list(heights)
+    for _ in range(100):
+        for lower, upper in pairwise(order):
+            overlap = gap - (placed[upper] - placed[lower])
+            if overlap > 0:
+                placed[lower] -= overlap / 2
+                placed[upper] += overlap / 2
+    return placed
 
 
 def smooth(values: Sequence[float], window: int = 20) -> list[float]:

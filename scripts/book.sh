@@ -31,6 +31,10 @@ case ${1-} in
     action=execute
     shift
     pages=("$@")
+    # Before the models are trained, which may take minutes.
+    for page in ${pages[@]+"${pages[@]}"}; do
+      [ -e "book/$(basename "${page%.*}").py" ] || fail "no page $page: choose from $(cd book && echo *.py)"
+    done
     ;;
   --serve)
     action=serve

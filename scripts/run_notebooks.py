@@ -220,6 +220,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # What the kernels inherit: sets of strings come in the same order in every run.
     os.environ.setdefault("PYTHONHASHSEED", "0")
+    # Whether a model was trained just now or came from the cache must not show.
+    os.environ["MINILLM_QUIET"] = "1"
     try:
         for source in find_pages(options.pages):
             print(f"{source.stem:<20}", end=" ", flush=True)

@@ -5,6 +5,7 @@ What needs a built site is in test_site.py; scripts/test.sh runs the chapters.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -286,6 +287,14 @@ def test_cells_are_short_and_plain(path: Path) -> None:
         assert not {"nbval-skip", "nbval-raises-exception"} & set(tags), where
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_page_is_also_a_script(path: Path) -> None:
+    """`python book/PAGE.py` runs it: no magics, nothing of IPython's that a script lacks."""
+    ast.parse(path.read_text(encoding="utf-8"))
+    for cell in Page(path).code:
+        assert not re.search(r"^\s*[%!?]|get_ipython|^\s*display\(", cell.source, re.M), cell.source
+
+
 def test_most_outputs_are_compared() -> None:
     cells = [c for path in SOURCES for c in Page(path).code]
     ignored = [c for c in cells if "nbval-ignore-output" in c.metadata.get("tags", [])]
@@ -460,6 +469,37 @@ def test_running_a_page_again_changes_no_byte(tmp_path: Path) -> None:
 
     assert run_page(tmp_path, SAMPLE).returncode == 0
     assert notebook.read_bytes() == first
+
+
+def test_a_page_does_not_store_whether_a_model_was_trained(tmp_path: Path) -> None:
+    code = "# %%\nfrom minillm import lab\n\nassert lab._QUIET\n"
+    assert run_page(tmp_path, code).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--exectue"], "unknown argument --exectue: see bash scripts/book.sh --help"),
+        (["--serve", "http"], "--serve 'http': a port is a number up to 65535"),
+        (["--serve", "70000"], "--serve '70000': a port is a number up to 65535"),
+        (["--serve", "1", "2"], "--serve takes one port: see bash scripts/book.sh --help"),
+        (["--execute", "03-bpe"], "no page 03-bpe: choose from 01-environment.py "),
+    ],
+)
+def test_book_sh_says_what_is_wrong_with_an_argument(arguments: list[str], message: str) -> None:
+    command = ["bash", str(REPO / "scripts" / "book.sh"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stdout == ""
+
+
+def test_unknown_page_is_named(tmp_path: Path) -> None:
+    run_page(tmp_path, "# %%\n1\n")
+    script = tmp_path / SCRIPT.parent.name / SCRIPT.name
+    done = subprocess.run([sys.executable, script, "pag"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: no page pag in book/: choose from page"
 
 
 def test_failing_page_keeps_its_notebook(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from minillm import lab, mix, trainer, world
-from minillm.config import TRAINING
+from minillm.config import TRAINING, UserError
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,24 @@ def test_changed_code_makes_a_new_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
     before = lab._key(["trainer"])
     (package / "trainer.py").write_text("a = 2\n")
     assert lab._key(["trainer"]) != before
+
+
+def test_another_persona_in_the_dataset_makes_another_ladder(
+    small: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = lab._ladder_dir()
+    sample = tmp_path / "identity_cn_sample.jsonl"
+    sample.write_bytes(b"".join(lab.SAMPLE.read_bytes().splitlines(keepends=True)[:50]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab, "SAMPLE", sample)
+        lab._ladder_dir.cache_clear()
+        assert lab._ladder_dir() != before
+        patch.setattr(lab, "SAMPLE", tmp_path / "gone.jsonl")
+        lab._ladder_dir.cache_clear()
+        with pytest.raises(UserError, match=r"gone.jsonl is missing: run the chapters in"):
+            lab.data()
+    lab._ladder_dir.cache_clear()
+    assert lab._ladder_dir() == before
 
 
 def test_scores_are_computed_once_and_include_the_references(small: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,16 @@ def test_source_without_docstrings_is_still_python() -> None:
         compile(block, "shown", "exec")
 
 
+def test_excerpt_shows_whole_lines_and_says_when_they_are_gone() -> None:
+    shown = show.excerpt(objectives.next_token_loss, "count = int(", "return Loss").data
+    assert shown == (
+        "`minillm/objectives.py`\n\n```python\n"
+        "count = int((batch.labels != IGNORE_INDEX).sum())\n```"
+    )
+    with pytest.raises(ValueError, match="not found"):
+        show.excerpt(objectives.next_token_loss, "no such line", "return Loss")
+
+
 # ---- text ----
 
 
@@ -165,6 +175,18 @@ def test_a_figure_is_a_png_and_the_same_on_every_run(name: str) -> None:
     assert first.startswith(PNG)
     assert first == second
     assert dict(rcParams) == before, "the reader's own plots keep their style"
+
+
+def test_names_of_lines_that_end_together_do_not_overlap() -> None:
+    picture = show.lines(
+        {"a": (["x", "y"], [0, 1.0]), "b": (["x", "y"], [0, 0.99]), "c": (["x", "y"], [0, 0.0])},
+        "stage",
+        "score",
+    )
+    a, b, c = (text.xyann[1] for text in picture.figure.axes[0].texts)
+    assert a - b >= 10
+    assert c == 0
+    assert show._spread([0.0, 5.0, 100.0], gap=12.0) == [-3.5, 8.5, 100.0]
 
 
 def test_packing_draws_each_document_and_its_learned_part(
