@@ -48,7 +48,6 @@ from minillm.tokenizer import RustBPETokenizer
 lab.start()
 tokenizer = lab.tokenizer()
 runs = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
-named = lab.identity()  # the reader's persona, on top of DPO
 
 # %% [markdown]
 # ## 开场
@@ -57,7 +56,7 @@ named = lab.identity()  # the reader's persona, on top of DPO
 
 # %% tags=["nbval-ignore-output"]
 replies = {stage: lab.showcase(run.model()) for stage, run in runs.items()}
-replies["identity"] = lab.showcase(named.model())
+replies["identity"] = lab.showcase(lab.identity().model())
 show.spine({"fresh": lab.showcase(lab.fresh()), **replies})
 
 # %% [markdown]

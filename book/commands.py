@@ -33,7 +33,6 @@ from dataclasses import fields, is_dataclass
 from html import escape
 from io import StringIO
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from IPython.display import HTML
@@ -75,8 +74,9 @@ def explained(options):
 
 # %% tags=["remove-cell"]
 def code(*parts):
-    # Paths may be broken after a slash.
-    return " ".join(f"<code>{escape(str(p)).replace('/', '/<wbr>')}</code>" for p in parts)
+    # Paths may be broken after a slash and after an underscore.
+    broken = [re.sub("([/_])", r"\1<wbr>", escape(str(part))) for part in parts]
+    return " ".join(f"<code>{part}</code>" for part in broken)
 
 
 def usage(name, kind):
@@ -312,7 +312,7 @@ reference("chat")
 # 表里列的就是这两个文件夹里的全部文件，别名也确实指向所写的命令：
 
 # %%
-page = Path("commands.py").read_text(encoding="utf-8")
+page = (lab.ROOT / "book" / "commands.py").read_text(encoding="utf-8")
 files = sorted(p for folder in ("scripts", "trainer") for p in (lab.ROOT / folder).glob("*.*"))
 for path in files:
     name = f"{path.parent.name}/{path.name}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -111,9 +112,8 @@ def _drawn(draw: Callable[P, Picture]) -> Callable[P, Picture]:
 
 
 def source(*objects: Any, doc: bool = True) -> Markdown:
-    """The source of functions and classes, as it stands in the package.
-
-    With ``doc=False`` their docstrings are left out.
+    """The source of functions and classes, as it stands in the package, without what is said to
+    the type checker; with ``doc=False`` without docstrings.
     """
     parts = []
     for thing in objects:
@@ -138,7 +138,7 @@ def excerpt(thing: Any, first: str, end: str) -> Markdown:
 
 def _code(thing: Any, code: str) -> Markdown:
     file = Path(inspect.getsourcefile(thing) or "")
-    shown = textwrap.dedent(code).strip()
+    shown = re.sub(r"  # type: ignore\[[\w-]+\]", "", textwrap.dedent(code).strip())
     return Markdown(  # type: ignore[no-untyped-call]
         f"`{file.parent.name}/{file.name}`\n\n```python\n{shown}\n```"
     )

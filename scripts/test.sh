@@ -80,6 +80,9 @@ OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m pytest -q -n 2 --dist loadfile book
   --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900
 python scripts/run_notebooks.py --count
 
+step "Book: chapters as scripts"
+printf '%s\n' book/*.py | OMP_NUM_THREADS=1 xargs -n 1 -P 2 python >/dev/null
+
 step "Book: site"
 build_book
 MINILLM_SITE=_build/html python -m pytest -q -rs tests/test_site.py

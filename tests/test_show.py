@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import torch
 from matplotlib import rcParams
 
 from minillm import objectives, show, world
-from minillm.model import Transformer
+from minillm.model import MLP, Transformer
 from minillm.tensors import PackedRows, TokenDataset, load_dataset
 from minillm.tokenizer import RustBPETokenizer
 from tests import small
@@ -35,6 +36,11 @@ def test_source_is_the_code_itself() -> None:
     assert shown.startswith("`minillm/objectives.py`")
     assert "def next_token_loss(model: Model, batch: Batch) -> Loss:" in shown
     assert "Cross-entropy of the next token" in shown
+
+
+def test_source_keeps_no_words_to_the_type_checker() -> None:
+    assert "type: ignore" in inspect.getsource(MLP)
+    assert "type: ignore" not in show.source(MLP).data
 
 
 def test_source_without_docstrings_is_still_python() -> None:
