@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -452,7 +453,10 @@ def run_page(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     (folder / "book").mkdir(exist_ok=True)
     (folder / "book" / "page.py").write_text(HEADER + code, encoding="utf-8")
     script = folder / SCRIPT.parent.name / SCRIPT.name
-    return subprocess.run([sys.executable, script, "page"], capture_output=True, text=True)
+    # As from a shell: minillm.lab also keeps quiet under pytest.
+    shell = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    command = [sys.executable, script, "page"]
+    return subprocess.run(command, capture_output=True, text=True, env=shell)
 
 
 def test_running_a_page_again_changes_no_byte(tmp_path: Path) -> None:

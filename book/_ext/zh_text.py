@@ -7,16 +7,25 @@ from typing import Any
 
 from docutils import nodes
 
-WIDE = r"\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u201c\u201d\u2018\u2019\u2026\u2014"
-BREAK = re.compile(rf"(?<=[{WIDE}])\n(?=[{WIDE}])")
+WIDE = re.compile(
+    r"[\u2014\u2018-\u201d\u2026\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]"
+)
 
 
 def join_lines(app: Any, doctree: nodes.document) -> None:
-    for text in list(doctree.findall(nodes.Text)):
-        if "\n" in text and not isinstance(text.parent, nodes.FixedTextElement | nodes.literal):
-            joined = BREAK.sub("", str(text))
-            if joined != str(text):
-                text.parent.replace(text, nodes.Text(joined))
+    """MyST gives each line break a text node of its own."""
+    for element in doctree.findall(nodes.TextElement):
+        children = element.children
+        breaks = [
+            i
+            for i in range(1, len(children) - 1)
+            if isinstance(children[i], nodes.Text)
+            and children[i] == "\n"
+            and WIDE.match(children[i - 1].astext()[-1:])
+            and WIDE.match(children[i + 1].astext()[:1])
+        ]
+        for i in reversed(breaks):
+            del element[i]
 
 
 def setup(app: Any) -> dict[str, Any]:
