@@ -80,24 +80,26 @@ def run(source: Path) -> tuple[int, float]:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number:03d}"
 
+    started: list[Any] = []
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
         record_timing=False,
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(source.parent)}},
+        on_cell_start=lambda cell, cell_index: started.append(cell),
     )
     start = time.perf_counter()
     try:
         client.execute()
     except CellTimeoutError as error:
-        raise PageError(f"{last_started(source, notebook)}: over {CELL_TIMEOUT} s") from error
+        raise PageError(f"{at(source, started)}: over {CELL_TIMEOUT} s") from error
     except DeadKernelError as error:
         what = "the kernel died; is memory short?"
-        raise PageError(f"{last_started(source, notebook)}: {what}") from error
+        raise PageError(f"{at(source, started)}: {what}") from error
     except CellExecutionError as error:
         what = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
-        raise PageError(f"{last_started(source, notebook)}: {what}") from error
+        raise PageError(f"{at(source, started)}: {what}") from error
     seconds = time.perf_counter() - start
 
     notebook.metadata.get("language_info", {}).pop("version", None)
@@ -122,13 +124,10 @@ def run(source: Path) -> tuple[int, float]:
     return len(code), seconds
 
 
-def last_started(source: Path, notebook: Any) -> str:
+def at(source: Path, started: list[Any]) -> str:
     """`PAGE.py, code cell 3 (assert x == 1)`: the cell that was started last."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    started = [n for n, cell in enumerate(cells, 1) if cell.outputs or cell.execution_count]
-    number = max(started, default=1)
-    lines = [line for line in cells[number - 1].source.splitlines() if line.strip()]
-    return f"{source.name}, code cell {number} ({lines[0].strip()[:60]})"
+    lines = [line.strip() for cell in started[-1:] for line in cell.source.splitlines()]
+    return f"{source.name}, code cell {len(started)} ({next(filter(None, lines), '')[:60]})"
 
 
 def merge_streams(outputs: list[Any]) -> list[Any]:
