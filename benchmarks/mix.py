@@ -12,7 +12,6 @@ The last row is MiniLLM on several times the input: its memory must stay the sam
 from __future__ import annotations
 
 import os
-import platform
 import random
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from typing import Any
 import msgspec
 import psutil  # type: ignore[import-untyped]
 import tyro
+from setting import CACHE, machine
 
 from minillm.mix import MixOptions, run_mix
 
@@ -39,7 +39,7 @@ ROWS = {
     "preference": 60_000,
 }
 EXPECTED = {"pretrain": 570_000, "sft": 570_000, "dpo": 60_000}
-CACHE = Path(__file__).resolve().parents[1] / ".cache" / "bench"
+INPUTS = CACHE / "bench"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def rows(category: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 def make_input(times: int) -> Path:
     """A folder of *.jsonl, ``times`` files of each category."""
-    folder = CACHE / f"mix-{times}"
+    folder = INPUTS / f"mix-{times}"
     if not folder.exists():
         work = folder.with_name(folder.name + ".part")
         shutil.rmtree(work, ignore_errors=True)
@@ -162,7 +162,7 @@ CONTENDERS: dict[str, Callable[[Options], None]] = {
 
 def measure(name: str, data: Path, options: Options) -> tuple[float, float]:
     """Seconds, and the largest sum of memory (RSS) over all processes in MB, of one run."""
-    with tempfile.TemporaryDirectory(dir=CACHE) as out:
+    with tempfile.TemporaryDirectory(dir=INPUTS) as out:
         command = [sys.executable, __file__, "--run", name, "--data", str(data), "--out", out]
         command += ["--processes", str(options.processes)]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -192,18 +192,6 @@ def memory(process: psutil.Process) -> int:
     except psutil.Error:  # it has just ended
         pass
     return total
-
-
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    memory_gib = psutil.virtual_memory().total >> 30
-    return (
-        f"{os.cpu_count()} cores of {model}, {memory_gib} GiB, Python {platform.python_version()}"
-    )
 
 
 def main(options: Options) -> None:

@@ -251,6 +251,10 @@ impl Collector {
         self.long.len() > MAX_UNITS
     }
 
+    fn is_empty(&self) -> bool {
+        self.short.used == 0 && self.long.len() == 1
+    }
+
     /// Bytes of memory held.
     pub fn memory(&self) -> usize {
         self.short.entries.len() * size_of::<(ShortWord, u64)>()
@@ -400,11 +404,12 @@ fn hash(word: &[Unit]) -> u64 {
     hasher.finish()
 }
 
-/// The words of all collectors, in as many shares.
+/// The words of all collectors, in as many shares; none for a collector that met no text.
 ///
 /// Two threads have met much the same short words. So these are dealt out anew by their hash, and
 /// each share sums the counts of its own.
-pub fn gather(collectors: Vec<Collector>) -> Vec<Words> {
+pub fn gather(mut collectors: Vec<Collector>) -> Vec<Words> {
+    collectors.retain(|collector| !collector.is_empty());
     let shares = collectors.len();
     if shares == 1 {
         let only = collectors.into_iter().map(|mut collector| {

@@ -26,6 +26,14 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        let mut sum = Self::default();
+        tallies.for_each(|tally| sum += tally);
+        sum
+    }
+}
+
 /// The pairs that occur at least `threshold` times.
 pub(crate) struct Census {
     pub threshold: u64,
@@ -88,22 +96,24 @@ struct Bucketing {
     /// Tokens and the border.
     side: usize,
     exact: bool,
+    /// Of the hash.
+    bits: u32,
 }
 
 impl Bucketing {
-    const BITS: u32 = 21;
-
-    fn new(n_tokens: usize) -> Self {
+    /// A table that has room for as many pairs as there are slots, within limits.
+    fn new(n_tokens: usize, n_slots: usize) -> Self {
         let side = n_tokens + 1;
-        let exact = side * side <= 1 << Self::BITS;
-        Self { side, exact }
+        let bits = n_slots.max(1).ilog2().clamp(14, 21);
+        let exact = side * side <= 1 << bits;
+        Self { side, exact, bits }
     }
 
     fn len(self) -> usize {
         if self.exact {
             self.side * self.side
         } else {
-            1 << Self::BITS
+            1 << self.bits
         }
     }
 
@@ -113,7 +123,7 @@ impl Bucketing {
             left * self.side + right
         } else {
             let key = (left as u64) << 32 | right as u64;
-            (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - Self::BITS)) as usize
+            (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - self.bits)) as usize
         }
     }
 
@@ -167,36 +177,46 @@ impl Buckets {
 }
 
 /// Counts all pairs and finds the places of the frequent ones: roughly enough pairs for `n_merges`
-/// more merges, and at most `max_places` places. None: there are no pairs.
+/// more merges, and at most `max_places` places. All counts are less than `below`. None: there are
+/// no pairs.
 pub(crate) fn take<S: Slot>(
     shares: &[Slots<S>],
     n_tokens: usize,
     n_merges: usize,
     max_places: usize,
+    below: u64,
 ) -> Option<Census> {
-    let bucketing = Bucketing::new(n_tokens);
+    let n_slots = shares.iter().map(|share| share.slots.len()).sum();
+    let bucketing = Bucketing::new(n_tokens, n_slots);
     let counted: Vec<Buckets> = shares.par_iter().map(|s| bucketing.count(s)).collect();
-    let total = |bucket| -> u64 { counted.iter().map(|c| c.tally(bucket).weight).sum() };
-    let totals: Vec<u64> = (0..bucketing.len()).map(total).collect();
-    let threshold = threshold(&totals, n_merges, max_places)?;
-    let census = if bucketing.exact {
-        by_table(shares, bucketing, &counted, &totals, threshold)
-    } else {
-        drop(counted);
-        by_hash(shares, bucketing, &totals, threshold)
-    };
-    Some(census)
+    let total = |bucket| counted.iter().map(|counted| counted.tally(bucket)).sum();
+    let totals: Vec<Tally> = (0..bucketing.len()).map(total).collect();
+    let mut threshold = threshold(&totals, n_merges, max_places)?;
+    if bucketing.exact {
+        return Some(by_table(shares, bucketing, &counted, &totals, threshold));
+    }
+    drop(counted);
+    threshold = threshold.min((below - 1).max(1));
+    loop {
+        let census = by_hash(shares, bucketing, &totals, threshold);
+        // The counts of buckets promised more pairs than there are.
+        if threshold > 1 && census.pairs.len() < n_merges.min(FEW_PAIRS) {
+            threshold /= 2;
+        } else {
+            return Some(census);
+        }
+    }
 }
 
 fn by_table<S: Slot>(
     shares: &[Slots<S>],
     bucketing: Bucketing,
     counted: &[Buckets],
-    totals: &[u64],
+    totals: &[Tally],
     threshold: u64,
 ) -> Census {
     let frequent: Vec<usize> = (0..totals.len())
-        .filter(|&bucket| totals[bucket] >= threshold)
+        .filter(|&bucket| totals[bucket].weight >= threshold)
         .collect();
     let mut pair_of = vec![frequent.len() as u32; totals.len()];
     for (pair, &bucket) in frequent.iter().enumerate() {
@@ -204,11 +224,7 @@ fn by_table<S: Slot>(
     }
     let pairs = frequent.iter().map(|&bucket| {
         let pair = (bucket / bucketing.side, bucket % bucketing.side);
-        let mut sum = Tally::default();
-        for counted in counted {
-            sum += counted.tally(bucket);
-        }
-        ((pair.0 as Token, pair.1 as Token), sum)
+        ((pair.0 as Token, pair.1 as Token), totals[bucket])
     });
     let lists = shares.par_iter().zip(counted).map(|(share, counted)| {
         let lengths: Vec<u32> = frequent.iter().map(|&b| counted.places[b]).collect();
@@ -226,14 +242,14 @@ fn by_table<S: Slot>(
 fn by_hash<S: Slot>(
     shares: &[Slots<S>],
     bucketing: Bucketing,
-    totals: &[u64],
+    totals: &[Tally],
     threshold: u64,
 ) -> Census {
     let n_tokens = bucketing.side - 1;
     // One bit for each bucket: small enough for the second-level cache.
     let mut candidates = vec![0u64; totals.len() / 64];
-    for (bucket, &total) in totals.iter().enumerate() {
-        candidates[bucket / 64] |= u64::from(total >= threshold) << (bucket % 64);
+    for (bucket, total) in totals.iter().enumerate() {
+        candidates[bucket / 64] |= u64::from(total.weight >= threshold) << (bucket % 64);
     }
     let is_candidate = |left, right| {
         let bucket = bucketing.of(left, right);
@@ -282,23 +298,29 @@ fn by_hash<S: Slot>(
 
 /// Pairs to track for each merge to make. Fewer, and another census is needed soon; more, and
 /// there are lists that nobody reads.
-const PAIRS_PER_MERGE: usize = 2;
+pub(crate) const PAIRS_PER_MERGE: usize = 3;
+
+/// So many pairs are always welcome.
+pub(crate) const MIN_PAIRS: usize = 4096;
+/// Not worth a phase, unless there are no more.
+const FEW_PAIRS: usize = 256;
 
 /// The count from which on pairs are tracked. None if there is no pair at all.
-fn threshold(counts: &[u64], n_merges: usize, max_places: usize) -> Option<u64> {
-    let mut counts: Vec<u64> = counts.iter().copied().filter(|&count| count > 0).collect();
-    let highest = *counts.iter().max()?;
-    let wanted = n_merges * PAIRS_PER_MERGE;
-    if wanted < counts.len() {
-        counts.select_nth_unstable_by_key(wanted, |&count| Reverse(count));
-        counts.truncate(wanted + 1);
+fn threshold(totals: &[Tally], n_merges: usize, max_places: usize) -> Option<u64> {
+    let mut totals: Vec<Tally> = totals.iter().copied().filter(|t| t.places > 0).collect();
+    let highest = totals.iter().map(|total| total.weight).max()?;
+    // With all pairs there are, those that merges make would all be tracked as well.
+    let wanted = (n_merges * PAIRS_PER_MERGE).min((totals.len() / 2).max(MIN_PAIRS));
+    if wanted < totals.len() {
+        totals.select_nth_unstable_by_key(wanted, |total| Reverse(total.weight));
+        totals.truncate(wanted + 1);
     }
-    counts.sort_unstable_by_key(|&count| Reverse(count));
+    totals.sort_unstable_by_key(|total| Reverse(total.weight));
     let mut places = 0;
-    let within = counts.iter().take_while(|&&count| {
-        places += count as usize;
+    let within = totals.iter().take_while(|total| {
+        places += total.places as usize;
         places <= max_places
     });
-    let lowest = within.last().copied().unwrap_or(highest);
+    let lowest = within.last().map_or(highest, |total| total.weight);
     Some(lowest.min(highest / 2).max(1))
 }

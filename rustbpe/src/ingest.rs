@@ -51,9 +51,9 @@ impl From<Stopped> for IngestError {
     }
 }
 
-/// Texts that a thread takes at a time.
-const TEXTS_AT_A_TIME: usize = 32;
-/// Bytes that a thread reads at a time.
+/// Bytes of texts that a thread takes at a time.
+const TEXTS_AT_A_TIME: usize = 1 << 16;
+/// Bytes of a file that a thread takes at a time.
 const BLOCK: usize = 1 << 19;
 
 /// Counts chunks. Which thread meets which text makes no difference to the words.
@@ -79,7 +79,7 @@ impl<'a> Ingest<'a> {
 
     pub fn add_texts<T: AsRef<str> + Sync>(&mut self, texts: &[T]) -> Result<(), IngestError> {
         let taken = AtomicUsize::new(0);
-        let blocks: Vec<&[T]> = texts.chunks(TEXTS_AT_A_TIME).collect();
+        let blocks = blocks(texts);
         let (splitter, progress) = (self.splitter, self.progress);
         self.collectors.par_iter_mut().try_for_each(|collector| {
             while let Some(block) = blocks.get(taken.fetch_add(1, Relaxed)) {
@@ -156,6 +156,18 @@ impl<'a> Ingest<'a> {
 #[inline(always)]
 fn add(collector: &mut Collector, splitter: &Splitter, text: &str) -> Result<(), SplitError> {
     splitter.split(text, |start, end| collector.add(text, start, end))
+}
+
+/// Neighbouring texts together, `TEXTS_AT_A_TIME` bytes or a little more.
+fn blocks<T: AsRef<str>>(texts: &[T]) -> Vec<&[T]> {
+    let mut bytes = 0;
+    let mut is_same_block = |text: &T, _: &T| {
+        bytes += text.as_ref().len();
+        let goes_on = bytes < TEXTS_AT_A_TIME;
+        bytes *= usize::from(goes_on);
+        goes_on
+    };
+    texts.chunk_by(&mut is_same_block).collect()
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {

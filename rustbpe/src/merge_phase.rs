@@ -41,7 +41,7 @@ use std::collections::BinaryHeap;
 use std::fmt::Debug;
 
 use crate::arena::Region;
-use crate::census::{self, Census, Lists, Tally};
+use crate::census::{self, Census, Lists, Tally, MIN_PAIRS, PAIRS_PER_MERGE};
 use crate::progress::{Progress, Stopped};
 use crate::slots::{Slot, Slots};
 use crate::trainer::{Pair, Token, BYTES};
@@ -85,7 +85,7 @@ impl Tallies {
 }
 
 /// Places that are looked up together.
-const LOOK_AHEAD: usize = 64;
+const LOOK_AHEAD: usize = 256;
 
 type PairId = u32;
 const NO_PAIR: usize = usize::MAX;
@@ -282,6 +282,8 @@ struct Phase {
     /// By token: the pairs that start with it, and that end with it.
     starting: Vec<Vec<PairId>>,
     ending: Vec<Vec<PairId>>,
+    /// How many pairs the last rise of the threshold could not part.
+    equals: usize,
     /// Count, pair, id. The count was right when pushed, and may have fallen since.
     heap: BinaryHeap<(u64, Reverse<Pair>, PairId)>,
     /// By token, in slots.
@@ -296,6 +298,8 @@ struct Phase {
 
 /// Less work than this (in places) is done by one thread.
 const WORTH_SHARING: usize = 4096;
+/// So many places are no matter.
+const MIN_PLACES: usize = 1 << 21;
 /// So many merges may be in a batch.
 const MAX_BATCH: usize = 256;
 
@@ -309,12 +313,15 @@ pub fn run<S: Slot>(
     assert!(vocab_size <= S::MAX);
     let count_slots = |shares: &[Slots<S>]| shares.iter().map(|share| share.slots.len()).sum();
     let slots_at_first: usize = count_slots(shares);
+    let mut below = u64::MAX;
     while BYTES + merges.len() < vocab_size {
         // Slots and lists together take no more memory than in the first phase.
         let squeezed_out = slots_at_first - count_slots(shares);
         let max_places = slots_at_first / 2 + squeezed_out * size_of::<S>() / size_of::<u32>();
+        let max_places = max_places.max(MIN_PLACES);
         let n_tokens = BYTES + merges.len();
-        let census = census::take(shares, n_tokens, vocab_size - n_tokens, max_places);
+        let n_merges = vocab_size - n_tokens;
+        let census = census::take(shares, n_tokens, n_merges, max_places, below);
         let Some(census) = census else { break };
         let mut phase = Phase::new(&census, vocab_size);
         let mut working: Vec<Share<S>> = shares
@@ -323,6 +330,7 @@ pub fn run<S: Slot>(
             .map(|(words, lists)| Share::new(words, lists, vocab_size))
             .collect();
         phase.run(&mut working, vocab_size - BYTES, merges, progress)?;
+        below = phase.threshold;
         drop(working);
         shares.par_iter_mut().for_each(Slots::compact);
     }
@@ -337,6 +345,7 @@ impl Phase {
             pairs: Vec::new(),
             starting: vec![Vec::new(); vocab_size],
             ending: vec![Vec::new(); vocab_size],
+            equals: 0,
             heap: BinaryHeap::new(),
             widths: vec![1; vocab_size + 1],
             left: Tallies::new(vocab_size + 1),
@@ -392,8 +401,33 @@ impl Phase {
                 self.update(merge, at, shares);
             }
             last = next;
+            let wanted = MIN_PAIRS + (n_merges - merges.len()) * PAIRS_PER_MERGE;
+            if self.heap.len() > 3 * wanted.max(self.equals) {
+                self.raise_threshold(wanted, shares);
+            }
         }
         Ok(())
+    }
+
+    /// Gives up the rarest pairs, now that there are so many more frequent ones: about `wanted` stay.
+    fn raise_threshold<S: Slot>(&mut self, wanted: usize, shares: &mut [Share<S>]) {
+        let pairs = &mut self.pairs;
+        let mut counts: Vec<u64> = self.heap.iter().map(|entry| entry.0).collect();
+        let (above, &mut lowest, _) =
+            counts.select_nth_unstable_by_key(wanted, |&count| Reverse(count));
+        // Pairs of equal count stay or go together.
+        let higher = above.iter().filter(|&&count| count > lowest).count();
+        let raise = u64::from(higher >= wanted / 2);
+        self.threshold = self.threshold.max(lowest + raise);
+        self.heap.retain(|&(_, _, id)| {
+            let tracked = &mut pairs[id as usize];
+            tracked.alive = tracked.count >= self.threshold;
+            if !tracked.alive {
+                shares.iter_mut().for_each(|share| share.forget(id));
+            }
+            tracked.alive
+        });
+        self.equals = self.heap.len();
     }
 
     /// The best pairs, in order, that can be merged before looking again.

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 
 use crate::arena::{Region, Unit, Words};
-use crate::type_phase::Spellings;
+use crate::trainer::Token;
+use crate::type_phase::{Spelling, Spellings};
 
 /// A place for one token. Half the width is half the memory, so small vocabularies use `u16`.
 pub trait Slot: Copy + Eq + Debug + Send + Sync + 'static {
@@ -56,32 +57,48 @@ pub struct Slots<S> {
 impl<S: Slot> Slots<S> {
     /// The border of a word is token `vocab_size`, one more than the last.
     pub fn new(words: Words, spellings: &Spellings, vocab_size: usize) -> Self {
-        let mut spelled = vec![([S::first(vocab_size); 4], 1u8); Unit::MAX as usize + 1];
-        for (unit, entry) in (0..=Unit::MAX).zip(&mut spelled) {
-            if let Some(spelling) = spellings.of(&words, unit) {
-                let tokens = spelling.tokens();
-                for (slot, &token) in entry.0.iter_mut().zip(tokens) {
+        let mut spelled = vec![[S::first(0); 4]; Unit::MAX as usize + 1];
+        let mut lengths = vec![0u8; Unit::MAX as usize + 1];
+        let mut n_slots = 0;
+        for &unit in &words.units {
+            let length = &mut lengths[unit as usize];
+            if *length == 0 {
+                let border = [vocab_size as Token];
+                let spelling = spellings.of(&words, unit);
+                let tokens = spelling.as_ref().map_or(&border[..], Spelling::tokens);
+                for (slot, &token) in spelled[unit as usize].iter_mut().zip(tokens) {
                     *slot = S::first(token as usize);
                 }
-                entry.1 = tokens.len() as u8;
+                *length = tokens.len() as u8;
             }
+            n_slots += *length as usize;
         }
-        let lengths = words.units.iter().map(|&u| spelled[u as usize].1 as usize);
-        let mut slots = vec![S::first(0); lengths.sum::<usize>() + 4];
+        let mut slots = vec![S::first(0); n_slots + 4];
         let mut regions = words.regions;
         let (mut start, mut end) = (0, 0);
         for region in &mut regions {
             for &unit in &words.units[start..region.end as usize] {
-                let (tokens, length) = &spelled[unit as usize];
                 // All four, so that the copy has a fixed length; the next ones overwrite the excess.
-                slots[end..end + 4].copy_from_slice(tokens);
-                end += *length as usize;
+                slots[end..end + 4].copy_from_slice(&spelled[unit as usize]);
+                end += lengths[unit as usize] as usize;
             }
             start = region.end as usize;
             region.end = u32::try_from(end).expect("at most four slots for each unit");
         }
         slots.truncate(end);
         Self { slots, regions }
+    }
+
+    /// The same in wider slots, and with another number for the border. All tokens are one slot wide.
+    pub fn widen(self, border: usize, new_border: usize) -> Slots<u32> {
+        let widen = |slot: S| match slot.token() {
+            token if token == border => u32::first(new_border),
+            token => u32::first(token),
+        };
+        Slots {
+            slots: self.slots.into_iter().map(widen).collect(),
+            regions: self.regions,
+        }
     }
 
     /// Squeezes out the slots in which no token starts.

@@ -10,6 +10,7 @@
 //! the two ways cannot disagree about Unicode; the tests compare them over all of it.
 
 use fancy_regex::Regex;
+use rustc_hash::FxHashMap;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -188,17 +189,14 @@ impl Classes {
             index: Vec::new(),
             blocks: Vec::new(),
         };
+        let mut numbers: FxHashMap<&[Class], u8> = FxHashMap::default();
         for block in flat.chunks_exact(BLOCK) {
-            let known = classes.blocks.iter().position(|seen| seen == block);
-            let at = known.unwrap_or_else(|| {
-                classes
-                    .blocks
-                    .push(block.try_into().expect("BLOCK characters"));
-                classes.blocks.len() - 1
+            let number = *numbers.entry(block).or_insert_with(|| {
+                let block = block.try_into().expect("BLOCK characters");
+                classes.blocks.push(block);
+                u8::try_from(classes.blocks.len() - 1).expect("at most 256 different blocks")
             });
-            classes
-                .index
-                .push(u8::try_from(at).expect("at most 256 different blocks"));
+            classes.index.push(number);
         }
         classes
     }

@@ -28,7 +28,7 @@ use crate::arena::Words;
 use crate::merge_phase;
 use crate::progress::{Progress, Stopped};
 use crate::slots::{Slot, Slots};
-use crate::type_phase::{self, Spellings};
+use crate::type_phase;
 
 pub type Token = u32;
 /// Two neighbouring tokens, left and right.
@@ -44,38 +44,33 @@ pub fn train(
     vocab_size: usize,
     progress: &Progress,
 ) -> Result<Vec<Pair>, Stopped> {
-    let narrow = vocab_size <= <u16 as Slot>::MAX;
-    train_with_slots(words, vocab_size, progress, narrow)
+    train_widening_at(<u16 as Slot>::MAX, words, vocab_size, progress)
 }
 
+/// The slots hold 16 bits until there are `narrow` tokens, and 32 from then on: a large vocabulary
+/// needs wide slots only when most of them are merged away.
 #[doc(hidden)]
-pub fn train_with_slots(
+pub fn train_widening_at(
+    narrow: usize,
     words: Vec<Words>,
     vocab_size: usize,
     progress: &Progress,
-    narrow: bool,
 ) -> Result<Vec<Pair>, Stopped> {
     let mut merges = Vec::new();
-    let spellings = type_phase::run(&words, vocab_size - BYTES, &mut merges);
+    let narrow = narrow.min(vocab_size);
+    let spellings = type_phase::run(&words, narrow - BYTES, &mut merges);
     progress.check(merges.len())?;
-    if narrow {
-        on_slots::<u16>(words, &spellings, vocab_size, &mut merges, progress)?;
-    } else {
-        on_slots::<u32>(words, &spellings, vocab_size, &mut merges, progress)?;
+    let mut shares: Vec<Slots<u16>> = words
+        .into_par_iter()
+        .map(|words| Slots::new(words, &spellings, narrow))
+        .collect();
+    merge_phase::run(&mut shares, narrow, &mut merges, progress)?;
+    if BYTES + merges.len() == narrow && narrow < vocab_size {
+        let mut shares: Vec<Slots<u32>> = shares
+            .into_par_iter()
+            .map(|share| share.widen(narrow, vocab_size))
+            .collect();
+        merge_phase::run(&mut shares, vocab_size, &mut merges, progress)?;
     }
     Ok(merges)
-}
-
-fn on_slots<S: Slot>(
-    words: Vec<Words>,
-    spellings: &Spellings,
-    vocab_size: usize,
-    merges: &mut Vec<Pair>,
-    progress: &Progress,
-) -> Result<(), Stopped> {
-    let mut shares: Vec<Slots<S>> = words
-        .into_par_iter()
-        .map(|words| Slots::new(words, spellings, vocab_size))
-        .collect();
-    merge_phase::run(&mut shares, vocab_size, merges, progress)
 }

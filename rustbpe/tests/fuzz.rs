@@ -109,13 +109,15 @@ fn merges_equal_the_definition() {
         let texts = random_texts(&mut random);
         let splitter = &splitters[random.below(splitters.len())];
         let n_merges = random.below(80);
-        let merges = pools[random.below(pools.len())].install(|| {
+        let threads = random.below(pools.len());
+        let merges = pools[threads].install(|| {
             let progress = Progress::default();
             let mut ingest = Ingest::new(splitter, &progress);
             ingest.add_texts(&texts).unwrap();
-            // Every other case with 32-bit slots.
             let words = ingest.finish();
-            trainer::train_with_slots(words, BYTES + n_merges, &progress, case % 2 == 0).unwrap()
+            // 32-bit slots from the start, from somewhere on, or never.
+            let narrow = BYTES + random.below(120);
+            trainer::train_widening_at(narrow, words, BYTES + n_merges, &progress).unwrap()
         });
         assert_eq!(
             merges,

@@ -1,0 +1,46 @@
+"""What the benchmarks share: where they keep things, the machine's name, environments for peers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+
+
+def machine() -> str:
+    """Cores, processor, memory and Python of this machine, in one line."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    memory_gib = psutil.virtual_memory().total >> 30
+    return (
+        f"{os.cpu_count()} cores of {model}, {memory_gib} GiB, Python {platform.python_version()}"
+    )
+
+
+def peer(requirement: str) -> Path:
+    """The Python of an environment that holds only ``requirement``; made when first asked for.
+
+    Raises:
+        subprocess.CalledProcessError: the package cannot be installed.
+    """
+    home = CACHE / "peers" / requirement.replace("==", "-")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may ask at once: one makes the environment, the others wait for it.
+    with home.with_name(home.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        python, done = home / "bin" / "python", home / ".installed"
+        if not done.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True)
+            done.touch()
+    return python
