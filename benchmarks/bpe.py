@@ -281,7 +281,8 @@ def compare(title: str, path: Path, vocab_size: int, names: list[str], options: 
         if tokens != reference:
             if name in OURS or name == "rustbpe 0.1.0":
                 sys.exit(f"{name} learned other tokens than {OURS[0]} from {path}")
-            same = f"{len(set(tokens) & set(reference)) / len(reference):.2%}"
+            common = len(set(tokens) & set(reference))
+            same = "all" if common == len(reference) else f"{common / len(reference):.1%}"
         seconds, megabytes = seconds_and_megabytes(done)
         print(
             f"| {name} | {seconds:.3g} | {seconds / ours[0]:.1f} | {megabytes:,.0f} | "

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias, get_args
 
 import regex
 import tiktoken
+from tqdm import tqdm
 
 from minillm import bpe
 from minillm.config import UserError
@@ -124,7 +125,13 @@ class RustBPETokenizer:
         if not use_rust:
             return cls(bpe.train(texts, mergeable, pattern), pattern)
         trainer = import_rustbpe().Tokenizer()
-        trainer.train_from_iterator(iter(texts), mergeable, pattern=pattern)
+        with tqdm(total=mergeable - 256, desc="merge", leave=False, delay=0.1) as bar:
+            trainer.train_from_iterator(
+                iter(texts),
+                mergeable,
+                pattern=pattern,
+                progress=lambda _, merges: merges and bar.update(merges - bar.n),
+            )
         return cls({bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}, pattern)
 
     @classmethod

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import setting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +26,6 @@ if not hasattr(rustbpe, "__version__"):  # also a bare `rustbpe/` folder, or 0.1
     )
 tiktoken = pytest.importorskip("tiktoken")
 
-REPO = Path(__file__).parents[1]
 NANOCHAT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -80,25 +79,16 @@ class Peer:
 
 @pytest.fixture(scope="module")
 def peer() -> Iterator[Peer]:
-    home = REPO / ".cache" / "peers" / "rustbpe-0.1.0"
-    python = home / "bin" / "python"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    # Tests run in several processes: one makes the environment, the others wait for it.
-    with (home.parent / "rustbpe-0.1.0.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = home / ".installed"
-        if not done.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-            install = [str(python), "-m", "pip", "install", "--quiet", "rustbpe==0.1.0"]
-            if subprocess.run(install).returncode:
-                pytest.skip("rustbpe 0.1.0 cannot be installed from PyPI")
-            done.touch()
+    try:
+        python = setting.peer("rustbpe==0.1.0")
+    except subprocess.CalledProcessError:
+        pytest.skip("rustbpe 0.1.0 cannot be installed from PyPI")
     peer = Peer(python)
     yield peer
     peer.process.communicate(timeout=10)
 
 
-def train(texts: list[str], vocab_size: int, **options: Any) -> Any:
+def train(texts: Iterable[str], vocab_size: int, **options: Any) -> Any:
     tokenizer = rustbpe.Tokenizer()
     tokenizer.train_from_iterator(iter(texts), vocab_size, **options)
     return tokenizer
@@ -158,6 +148,97 @@ def test_merges_equal_the_python_reference(texts: list[str]) -> None:
 def test_merges_do_not_depend_on_buffers(buffer_size: int) -> None:
     texts = CORPORA["chinese"] + CORPORA["english"]
     assert tokens(train(texts, 400, buffer_size=buffer_size)) == tokens(train(texts, 400))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_merges_do_not_depend_on_threads(num_threads: int) -> None:
+    # Long enough for several threads to have something to do.
+    texts = [f"{text}{i}" for i in range(3000) for text in CORPORA["chinese"]]
+    assert tokens(train(texts, 600, num_threads=num_threads)) == tokens(train(texts, 600))
+
+
+@pytest.mark.parametrize("ending", ["\n", ""])
+def test_files_are_their_lines(tmp_path: Path, ending: str) -> None:
+    first, second = tmp_path / "一.txt", tmp_path / "two.txt"
+    first.write_text("\n".join(CORPORA["chinese"]) + ending, encoding="utf-8", newline="")
+    second.write_text("a\r\nb\rc" + "好" * 700_000 + ending, encoding="utf-8", newline="")
+    lines = [
+        line
+        for path in (first, second)
+        for line in path.open(encoding="utf-8", newline="\n").readlines()
+    ]
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_files([first, str(second)], 500, num_threads=2)
+    assert tokens(tokenizer) == tokens(train(lines, 500))
+    tokenizer.train_from_file(first, 400, NANOCHAT_PATTERN)
+    assert tokens(tokenizer) == tokens(
+        train(first.open(encoding="utf-8", newline="\n"), 400, pattern=NANOCHAT_PATTERN)
+    )
+
+
+def test_errors_of_files_name_file_and_line(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.txt", tmp_path / "坏.txt"
+    good.write_text("abab\n" * 5, encoding="utf-8")
+    bad.write_bytes("一行\n".encode() * 200_000 + b"abc\xff\n")
+    tokenizer = train(["cdcd"], 300)
+    before = tokens(tokenizer)
+    with pytest.raises(ValueError, match=r"坏\.txt:200001: not valid UTF-8"):
+        tokenizer.train_from_files([good, bad], 300)
+    with pytest.raises(FileNotFoundError) as missing:
+        tokenizer.train_from_file(tmp_path / "none.txt", 300)
+    assert str(missing.value) == (f"[Errno 2] No such file or directory: '{tmp_path / 'none.txt'}'")
+    with pytest.raises(IsADirectoryError):
+        tokenizer.train_from_file(tmp_path, 300)
+    assert tokens(tokenizer) == before
+
+
+def test_a_sample_is_the_same_share_of_the_texts_every_way(tmp_path: Path) -> None:
+    # Each text has a letter of its own, so the letters of the tokens tell which texts were taken.
+    letters = [chr(0x4E00 + i) for i in range(20_000)]
+    path = tmp_path / "letters.txt"
+    path.write_text("".join(f"{letter}\n" for letter in letters), encoding="utf-8")
+    lines = [f"{letter}\n" for letter in letters]
+    vocab_size = 2 * len(letters)
+
+    def taken(tokenizer: Any) -> set[bytes]:
+        return set(tokens(tokenizer)) & {letter.encode() for letter in letters}
+
+    some = train(lines, vocab_size, sample=0.2)
+    assert len(taken(some)) == pytest.approx(4000, rel=0.1)
+    assert tokens(train(lines[::-1], vocab_size, sample=0.2, num_threads=3)) == tokens(some)
+    from_file = rustbpe.Tokenizer()
+    from_file.train_from_file(path, vocab_size, sample=0.2)
+    assert tokens(from_file) == tokens(some)
+    assert taken(some) < taken(train(lines, vocab_size, sample=0.5))
+    assert tokens(train(lines, vocab_size, sample=1.0)) == tokens(train(lines, vocab_size))
+
+
+def test_progress_counts_up_to_all_bytes_and_merges(tmp_path: Path) -> None:
+    lines = ["".join(chr(0x4E00 + i * j % 5003) for j in range(300)) + "\n" for i in range(4000)]
+    path = tmp_path / "text.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    for from_file in (True, False):
+        seen: list[tuple[int, int]] = []
+        tokenizer = rustbpe.Tokenizer()
+        report = {"progress": lambda *args, seen=seen: seen.append(args)}
+        if from_file:
+            tokenizer.train_from_file(path, 3000, **report)
+        else:
+            tokenizer.train_from_iterator(iter(lines), 3000, buffer_size=100, **report)
+        assert seen[-1] == (path.stat().st_size, tokenizer.vocab_size - 256)
+        assert seen == sorted(seen)
+        assert len(seen) > 2
+
+
+def test_an_error_in_progress_stops_training() -> None:
+    def report(read: int, merges: int) -> None:
+        raise KeyError("from progress")
+
+    tokenizer = train(["cdcd"], 300)
+    before = tokens(tokenizer)
+    with pytest.raises(KeyError, match="from progress"):
+        tokenizer.train_from_iterator(["abab"] * 100, 300, progress=report)
+    assert tokens(tokenizer) == before
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +316,9 @@ def failing() -> Iterator[str]:
     [
         (ValueError, "at least 256", ["cd"], {"vocab_size": 255}),
         (ValueError, "buffer_size", ["cd"], {"buffer_size": 0}),
+        (ValueError, "num_threads", ["cd"], {"num_threads": 0}),
+        (ValueError, r"sample must be .* got 0", ["cd"], {"sample": 0}),
+        (ValueError, "got NaN", ["cd"], {"sample": float("nan")}),
         (ValueError, "invalid split pattern", ["cd"], {"pattern": "("}),
         (ValueError, "split pattern failed", ["a" * 60 + "b"], {"pattern": "(?:a|aa)+(?=c)|b"}),
         (TypeError, "bytes", [b"cd"], {}),

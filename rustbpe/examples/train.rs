@@ -14,7 +14,7 @@ fn main() {
     let merges = pool.build().expect("threads").install(|| {
         let splitter = splitter::Splitter::new(splitter::GPT4_PATTERN).expect("a valid pattern");
         let progress = Progress::default();
-        let mut ingest = Ingest::new(&splitter, &progress);
+        let mut ingest = Ingest::new(&splitter, 1.0, &progress);
         ingest.add_file(args[1].as_ref()).expect("a text file");
         eprintln!("read {:?}", started.elapsed());
         let words = ingest.finish();

@@ -4,8 +4,10 @@
 //! each thread counts its chunks into a [`Collector`] of its own.
 
 use rayon::prelude::*;
+use rustc_hash::FxBuildHasher;
 use std::fmt;
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -59,6 +61,7 @@ const BLOCK: usize = 1 << 19;
 /// Counts chunks. Which thread meets which text makes no difference to the words.
 pub struct Ingest<'a> {
     splitter: &'a Splitter,
+    sample: f64,
     progress: &'a Progress,
     /// One for each thread.
     collectors: Vec<Collector>,
@@ -66,11 +69,13 @@ pub struct Ingest<'a> {
 }
 
 impl<'a> Ingest<'a> {
-    /// For the threads of the current rayon pool.
-    pub fn new(splitter: &'a Splitter, progress: &'a Progress) -> Self {
+    /// For the threads of the current rayon pool. Of the texts only the share `sample` is taken:
+    /// those with a small hash, so that it does not matter when, where and by whom they are met.
+    pub fn new(splitter: &'a Splitter, sample: f64, progress: &'a Progress) -> Self {
         let threads = rayon::current_num_threads();
         Self {
             splitter,
+            sample,
             progress,
             collectors: (0..threads).map(|_| Collector::default()).collect(),
             full: Vec::new(),
@@ -80,11 +85,11 @@ impl<'a> Ingest<'a> {
     pub fn add_texts<T: AsRef<str> + Sync>(&mut self, texts: &[T]) -> Result<(), IngestError> {
         let taken = AtomicUsize::new(0);
         let blocks = blocks(texts);
-        let (splitter, progress) = (self.splitter, self.progress);
+        let (splitter, sample, progress) = (self.splitter, self.sample, self.progress);
         self.collectors.par_iter_mut().try_for_each(|collector| {
             while let Some(block) = blocks.get(taken.fetch_add(1, Relaxed)) {
                 for text in *block {
-                    add(collector, splitter, text.as_ref())?;
+                    add(collector, splitter, sample, text.as_ref())?;
                     progress.add_bytes(text.as_ref().len())?;
                 }
                 collector.tidy();
@@ -99,7 +104,7 @@ impl<'a> Ingest<'a> {
     pub fn add_file(&mut self, path: &Path) -> Result<(), IngestError> {
         let io_error = |error| IngestError::Io(path.to_owned(), error);
         let blocks = Mutex::new(Blocks::new(File::open(path).map_err(io_error)?));
-        let (splitter, progress) = (self.splitter, self.progress);
+        let (splitter, sample, progress) = (self.splitter, self.sample, self.progress);
         loop {
             let reached_the_end = AtomicUsize::new(0);
             self.collectors.par_iter_mut().try_for_each(|collector| {
@@ -121,7 +126,7 @@ impl<'a> Ingest<'a> {
                         }
                     })?;
                     for line in text.split_inclusive('\n') {
-                        add(collector, splitter, line)?;
+                        add(collector, splitter, sample, line)?;
                     }
                     collector.tidy();
                     progress.add_bytes(block.len())?;
@@ -154,8 +159,22 @@ impl<'a> Ingest<'a> {
 }
 
 #[inline(always)]
-fn add(collector: &mut Collector, splitter: &Splitter, text: &str) -> Result<(), SplitError> {
+fn add(
+    collector: &mut Collector,
+    splitter: &Splitter,
+    sample: f64,
+    text: &str,
+) -> Result<(), SplitError> {
+    if sample < 1.0 && hash(text) >= sample {
+        return Ok(());
+    }
     splitter.split(text, |start, end| collector.add(text, start, end))
+}
+
+/// From 0 to 1.
+fn hash(text: &str) -> f64 {
+    let hash = FxBuildHasher.hash_one(text);
+    (hash >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Neighbouring texts together, `TEXTS_AT_A_TIME` bytes or a little more.

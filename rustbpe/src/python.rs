@@ -49,7 +49,11 @@ impl From<IngestError> for PyErr {
         match error {
             // With these arguments Python makes it a FileNotFoundError and so on.
             IngestError::Io(path, error) => {
-                PyOSError::new_err((error.raw_os_error(), error.to_string(), path))
+                let message = error.to_string();
+                // The number follows in the exception itself.
+                let message = message.split(" (os error").next().unwrap_or_default();
+                let path = path.to_string_lossy().into_owned();
+                PyOSError::new_err((error.raw_os_error(), message.to_owned(), path))
             }
             IngestError::Stopped => Stopped.into(),
             error => PyValueError::new_err(error.to_string()),
@@ -68,6 +72,7 @@ impl From<Stopped> for PyErr {
 struct Run {
     vocab_size: usize,
     splitter: Splitter,
+    sample: f64,
     pool: ThreadPool,
     progress: Progress,
     callback: Option<Py<PyAny>>,
@@ -77,6 +82,7 @@ impl Run {
     fn new(
         vocab_size: usize,
         pattern: Option<&str>,
+        sample: f64,
         num_threads: Option<usize>,
         callback: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
@@ -88,11 +94,17 @@ impl Run {
         if num_threads == Some(0) {
             return Err(PyValueError::new_err("num_threads must be at least 1"));
         }
+        if !(sample > 0.0 && sample <= 1.0) {
+            return Err(PyValueError::new_err(format!(
+                "sample must be more than 0 and at most 1, got {sample}"
+            )));
+        }
         let pool = ThreadPoolBuilder::new().num_threads(num_threads.unwrap_or(0));
         let pool = pool.build();
         Ok(Self {
             vocab_size,
             splitter: Splitter::new(pattern.unwrap_or(GPT4_PATTERN))?,
+            sample,
             pool: pool.map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
             progress: Progress::default(),
             callback,
@@ -182,12 +194,13 @@ impl Tokenizer {
 
     /// Learn a vocabulary of `vocab_size` tokens (256 bytes and `vocab_size - 256` merges; fewer
     /// if the text is used up). Texts are taken `buffer_size` at a time, split and counted in
-    /// parallel. `pattern` is the split pattern, GPT-4's if None. `progress` is called now and
-    /// then with the bytes read and the merges made.
+    /// parallel. `pattern` is the split pattern, GPT-4's if None. Memory grows with the different
+    /// chunks: if they are too many, `sample` takes only this share of the texts, chosen by their
+    /// hash. `progress` is called now and then with the bytes read and the merges made.
     ///
     /// On any error the tokenizer stays as it was.
     #[pyo3(signature = (
-        iterator, vocab_size, buffer_size=8192, pattern=None, *, num_threads=None, progress=None
+        iterator, vocab_size, buffer_size=8192, pattern=None, *, sample=1.0, num_threads=None, progress=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments, in Python")]
     fn train_from_iterator(
@@ -197,17 +210,18 @@ impl Tokenizer {
         vocab_size: usize,
         buffer_size: usize,
         pattern: Option<&str>,
+        sample: f64,
         num_threads: Option<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         if buffer_size == 0 {
             return Err(PyValueError::new_err("buffer_size must be at least 1"));
         }
-        let run = Run::new(vocab_size, pattern, num_threads, progress)?;
+        let run = Run::new(vocab_size, pattern, sample, num_threads, progress)?;
         let collectors = {
             let mut ingest = run
                 .pool
-                .install(|| Ingest::new(&run.splitter, &run.progress));
+                .install(|| Ingest::new(&run.splitter, run.sample, &run.progress));
             let mut texts = PyIterator::from_object(iterator)?;
             loop {
                 let buffer: Vec<PyBackedStr> = texts
@@ -230,19 +244,20 @@ impl Tokenizer {
     /// Learn from text files in UTF-8; each line, with its line end, is a text. The same as
     /// `train_from_iterator` with `open(path, encoding="utf-8", newline="\n")`, but no line
     /// becomes a Python object.
-    #[pyo3(signature = (paths, vocab_size, pattern=None, *, num_threads=None, progress=None))]
+    #[pyo3(signature = (paths, vocab_size, pattern=None, *, sample=1.0, num_threads=None, progress=None))]
     fn train_from_files(
         &self,
         py: Python<'_>,
         paths: Vec<PathBuf>,
         vocab_size: usize,
         pattern: Option<&str>,
+        sample: f64,
         num_threads: Option<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let run = Run::new(vocab_size, pattern, num_threads, progress)?;
+        let run = Run::new(vocab_size, pattern, sample, num_threads, progress)?;
         let collectors = run.watch(py, || {
-            let mut ingest = Ingest::new(&run.splitter, &run.progress);
+            let mut ingest = Ingest::new(&run.splitter, run.sample, &run.progress);
             for path in &paths {
                 ingest.add_file(path)?;
             }
@@ -253,17 +268,26 @@ impl Tokenizer {
     }
 
     /// `train_from_files` with one file.
-    #[pyo3(signature = (path, vocab_size, pattern=None, *, num_threads=None, progress=None))]
+    #[pyo3(signature = (path, vocab_size, pattern=None, *, sample=1.0, num_threads=None, progress=None))]
     fn train_from_file(
         &self,
         py: Python<'_>,
         path: PathBuf,
         vocab_size: usize,
         pattern: Option<&str>,
+        sample: f64,
         num_threads: Option<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        self.train_from_files(py, vec![path], vocab_size, pattern, num_threads, progress)
+        self.train_from_files(
+            py,
+            vec![path],
+            vocab_size,
+            pattern,
+            sample,
+            num_threads,
+            progress,
+        )
     }
 
     /// The split pattern.

@@ -112,7 +112,7 @@ fn merges_equal_the_definition() {
         let threads = random.below(pools.len());
         let merges = pools[threads].install(|| {
             let progress = Progress::default();
-            let mut ingest = Ingest::new(splitter, &progress);
+            let mut ingest = Ingest::new(splitter, 1.0, &progress);
             ingest.add_texts(&texts).unwrap();
             let words = ingest.finish();
             // 32-bit slots from the start, from somewhere on, or never.
