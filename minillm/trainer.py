@@ -41,6 +41,7 @@ from minillm.checkpoint import (
 )
 from minillm.config import ModelConfig, Stage, TrainConfig, UserError
 from minillm.model import Transformer
+from minillm.muon import Muon
 from minillm.objectives import (
     Objective,
     make_dpo_objective,
@@ -103,10 +104,8 @@ def learning_rate_factor(
 
 
 def make_optimizers(model: Transformer, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), or Muon (Jordan et al. 2024) for the
-    matrices of the blocks with AdamW for the embedding and the norms. Muon's update is scaled to
-    the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that both take the same learning
-    rate. Norms do not decay."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), or Muon for the matrices of the blocks
+    with AdamW for the embedding and the norms. Norms do not decay."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     embedding = [model.model.embed_tokens.weight]
     vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -123,15 +122,7 @@ def make_optimizers(model: Transformer, config: TrainConfig) -> list[torch.optim
     )
     if not muon:
         return [adamw]
-    return [
-        torch.optim.Muon(
-            matrices,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        adamw,
-    ]
+    return [Muon(matrices, config.learning_rate, config.weight_decay), adamw]
 
 
 class MicroBatches(Dataset[Batch]):
