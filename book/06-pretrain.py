@@ -318,7 +318,7 @@ assert all(torch.equal(one[name], two[name]) for name in one)
 print(re.findall(r"going on from .*/(.*)", silent.getvalue()))
 
 # %% [markdown]
-# 续训从第 4 步的检查点出发，重走第 5、6 步，权重逐位相同。
+# 续训从第 4 步的检查点出发，重走第 5、6 步，权重逐位相同。断电可能发生在任何时刻，也可能正好在写检查点时：`python benchmarks/crash.py` 让每个阶段在随机的时刻被强行结束 20 次，60 次的结果都与没有中断过的逐位相同。自己按 Ctrl-C 不会丢东西：走完这一步，存好，再停。
 #
 # ### 换到 GPU 上
 #
@@ -389,7 +389,7 @@ bytes_per_token = np.mean([len(tokenizer.token_bytes(i)) for i in y])
 baselines = {"unigram": -np.log(unigram[y]).mean(), "bigram": -np.log(bigram[x, y]).mean()}
 print(f"{len(b):,} training and {len(y):,} held-out tokens, {bytes_per_token:.2f} bytes each")
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出文本上的每字节比特数，越低越好。灰色是不训练就能得到的，蓝色是预训练中的模型。", "name": "fig-pretrain-bpb"}, "image": {"alt": "六根横条：均匀猜 2.48，一元 2.06，二元 0.83；模型 500 步 0.32，1000 步 0.28，1500 步 0.24"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出文本上的每字节比特数，越低越好。灰色是不训练就能得到的，蓝色是预训练中的模型。", "name": "fig-pretrain-bpb"}, "image": {"alt": "六根横条：均匀猜 2.48，一元 2.06，二元 0.83；模型 500 步 0.33，1000 步 0.28，1500 步 0.24"}}
 nats = {"uniform": math.log(V), **baselines}
 nats |= {f"model, {step} steps": value for step, value in validation.items()}
 bpb = {name: value / math.log(2) / bytes_per_token for name, value in nats.items()}
@@ -444,7 +444,7 @@ accuracy = {
 }
 show.table(["", *map(str, run.steps)], [[k, *v] for k, v in accuracy.items()], None)
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出句子的续写正确率（每类 30 题）。横轴是训练步数，取对数。", "name": "fig-pretrain-skills"}, "image": {"alt": "四条线：reading 在 200 到 400 步之间从 0 升到 1；fact 从 200 步起稳步升到 0.87；chain 在 400 步升到 0.7，800 步掉到 0.2，最后升到 0.83；echo 到 800 步还是 0，最后升到 0.67"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出句子的续写正确率（每类 30 题）。横轴是训练步数，取对数。", "name": "fig-pretrain-skills"}, "image": {"alt": "四条线：reading 在 200 到 400 步之间从 0 升到 1；fact 从 200 步起稳步升到 0.9；chain 在 400 步升到 0.5，800 步掉到 0，最后升到 0.87；echo 到 800 步还是 0，最后升到 0.67"}}
 show.lines(
     {kind: (run.steps, values) for kind, values in accuracy.items()},
     "training step",
@@ -479,7 +479,7 @@ show.table(
 )
 
 # %% [markdown]
-# `add`（不数、直接写出和）只有一成半，`calendar` 三成，`shop` 一半。直接算加法要求模型在一次前向里得出结果，这么小的模型学得很慢；数着算把它拆成十个容易的小步。这是**思维链**（chain of thought）最小的例子。
+# `add`（不数、直接写出和）不到一成，`calendar` 一成，`shop` 八成；后两类还没学稳，同一个种子换一种舍入，分数也会差得很多。直接算加法要求模型在一次前向里得出结果，这么小的模型学得很慢；数着算把它拆成十个容易的小步。这是**思维链**（chain of thought）最小的例子。
 #
 # ### 让它讲故事
 #
@@ -494,7 +494,7 @@ for seed in (0, 2):
     print("有一天" + go_on(model, "有一天", 80, temperature=0.8, seed=seed))
 
 # %% [markdown]
-# 关于张静的话，可以对着第一行逐条核对。故事的骨架是对的：有人来到某处，找到东西，藏起来，别人来找。细看会有破绽，比如同一件东西前后颜色不同，或一个角色自己和自己说话：模型还没有学会在整篇里保持一致。
+# 关于张静的话，可以对着第一行逐条核对。故事的骨架是对的：有人来到某处，找到东西，藏起来，别人来找。细看会有破绽，比如同一件东西前后颜色不同，或想要东西的和最后找到东西的不是同一个：模型还没有学会在整篇里保持一致。
 #
 # ### 嵌入表里长出了类别
 #
@@ -536,7 +536,7 @@ show.table(["最近的词元同属一类", *tables], [[name, *map(float, v)] for
 #
 # ### 它知道，但还不会答
 #
-# 预训练之后，按对话的格式问三个问题，模型写出的是中文，却不是回答（下面那张表的第二列）。可它明明会写“张静住在北京”。问题出在哪里？
+# 预训练之后，按对话的格式问三个问题，模型写出的是中文，却不像回答：它接着往下编问题，有时编完了才带出一句答案（下面那张表的第二列）。可它明明会写“张静住在北京”。问题出在哪里？
 #
 # 对话格式用 `<|user_start|>`、`<|assistant_start|>` 等**特殊词元**（special token）包住每一轮，而预训练的文本里一个都没有。预训练见过的问答是练习册的样子：`问：……`，换行，`答：……`。换成这个格式再问同样的题，题目都是训练里没有问过的：
 
@@ -561,7 +561,7 @@ rows = list(zip(world.SHOWCASE, lab.showcase(model), in_book, strict=True))
 show.table(["", "对话格式", "练习册格式"], [*rows, ["60 道留出的事实题", chat, float(plain)]])
 
 # %% [markdown]
-# 同样的 60 题（最后一行），练习册格式对了九成以上，对话格式不到一成。对话格式下的“MiniLLLM”多了一个 L，是模型自己写错的。知识已经在权重里，缺的是**格式**：认出谁在问、轮到谁答、答完就停。这就是监督微调要教的（{numref}`第 %s 章 <sec-sft>`）。{cite:t}`zhou2023lima` 对大模型提出过同样的看法：知识几乎都来自预训练，微调教的主要是答话的样子。
+# 同样的 60 题（最后一行），练习册格式对了九成以上，对话格式只有一成左右。练习册格式也会出错：第二题把“8加4”抄成了“8加8”，再数对了后者。可见知识大多已经在权重里，缺的是**格式**：认出谁在问、轮到谁答、答完就停。这就是监督微调要教的（{numref}`第 %s 章 <sec-sft>`）。{cite:t}`zhou2023lima` 对大模型提出过同样的看法：知识几乎都来自预训练，微调教的主要是答话的样子。
 #
 # 要说明的是，这个结论有一个前提：我们的预训练文本里本来就掺了写成纯文本的问答（{numref}`第 %s 章 <sec-data>`）。
 #

@@ -244,7 +244,7 @@ assert loss["accuracy"] == 0.0  # no margin is greater than 0 yet: all are exact
 # %%
 dpo = lab.ladder("dpo")
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然；间隔从 0 开始上升。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。损失从约 0.75 降到约 0.4，间隔从 0 升到约 1.3。"}}
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然；间隔从 0 开始上升。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。损失从约 0.75 降到约 0.4，间隔从 0 升到约 0.9。"}}
 steps = [entry["step"] for entry in dpo.log]
 show.lines(
     {name: (steps, show.smooth([e[name] for e in dpo.log], 10)) for name in ("loss", "margin")},
@@ -287,7 +287,7 @@ assert np.mean(margin > 0) > 0.8  # accuracy, against the reference
 # %% [markdown]
 # 先只看“对而不客气”的那些对子，见 {numref}`fig-dpo-gap`。
 
-# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。虚线右边是模型更愿意说客气的回答。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图。SFT 的几乎全在 0 的左边，集中在负 3 附近；DPO 的全在右边，集中在 13 附近。"}}
+# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。虚线右边是模型更愿意说客气的回答。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图。SFT 的几乎全在 0 的左边，集中在负 3 附近；DPO 的全在右边，大多在 5 到 12 之间。"}}
 manners = np.array([not world.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
 show.histogram(
     {"after SFT": gap["sft"][manners], "after DPO": gap["dpo"][manners]},
@@ -337,7 +337,7 @@ assert changes[1, 1] < -3  # "stop here" after an answer without a closing phras
 assert abs(changes[1, 1]) > 2 * np.abs(changes).flatten()[:3].max()
 
 # %% [markdown]
-# 变化几乎全在一个词元上：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到 −13 左右，文字本身几乎没动；选中的回答则是文字（客气话的开头）变得容易了约 2 个奈特。
+# 变化主要在一个词元上：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到 −9 左右，文字本身几乎没动；选中的回答则是文字（客气话的开头）变得容易了约 2 个奈特。
 # DPO 教的是“答案说完先别停”。一对回答在哪里分叉，力就用在哪里。
 #
 # 现在让模型真正开口。礼貌率是在 60 个留出的问题上，贪心解码的回答里含有客气话的比例：
@@ -370,7 +370,7 @@ wanted = [pairs[i]["rejected"][-1]["content"] for i in (8, 24, 52)]
 show.table(["asked", "SFT", "DPO"], zip(asked, said["sft"], said["dpo"], strict=True))
 
 # %% [markdown]
-# 第三个是减法，正确的答案是 2。
+# 第二个答错了，小鸭去的是操场；第三个是减法，正确的答案是 2。DPO 之后客气了，错的仍然错。
 #
 # ## 弄坏它
 #
@@ -398,9 +398,9 @@ ends = {"DPO, 105 steps": dpo, "lr x10, with NLL": kept, "lr x10, no NLL": broke
 show.table(["", *names], [[k, *(run.log[-1][n] for n in names)] for k, run in ends.items()])
 
 # %% [markdown]
-# 最后一行损失最小（它少一项，本来就不能比），间隔比正式的 DPO 还大，准确率也不差。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
+# 最后一行损失最小（它少一项，本来就不能比），间隔比正式的 DPO 还大，准确率也在 0.8 以上。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
 
-# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数。正式的 DPO 和保留负对数似然的一份从负 4.4 升到约负 2.5；去掉它的一份掉到负 7 以下。"}}
+# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数。正式的 DPO 和保留负对数似然的一份从负 4.8 升到约负 2.6；去掉它的一份掉到负 7 附近。"}}
 series = {}
 for name, run in (("DPO", dpo), ("lr ×10", kept), ("lr ×10, no NLL", broken)):
     means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
@@ -441,7 +441,7 @@ parts |= {
 show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts.items()])
 
 # %% [markdown]
-# 两份的结束标记被压到约 −30 和 −40：说完答案就停，已经绝无可能。保留那一项时，客气话的文字同时变得容易，空出来的概率有地方去；去掉之后，这一列反而更低，概率流到了别处：句号、别人的名字、半个汉字。流到哪里，{eq}`eq-dpo-loss` 不管。
+# 两份的结束标记被压到约 −30 和 −40：说完答案就停，已经绝无可能。保留那一项时，客气话的文字同时变得容易，空出来的概率有地方去；去掉之后，这一列反而更低，概率流到了别处：逗号、没有问的事、半个汉字。流到哪里，{eq}`eq-dpo-loss` 不管。
 #
 # 怎样发现：
 #
@@ -457,7 +457,7 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 show.spine({**replies, "dpo": lab.showcase(dpo.model())})
 
 # %% [markdown]
-# 前两句多了客气话。风格变了，内容没变：SFT 之后答对的仍然对，答错的（比如减法）仍然错。第三句没有变：偏好对里没有一个问题问“你是谁”，客气就没有传到那里。这个名字从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。
+# 三句都多了客气话。风格变了，内容没变：SFT 之后答对的仍然对，答错的（比如减法）仍然错。第三句的客气话是捎带来的：偏好对里没有一个问题问“你是谁”，换一次运行，客气也可能传不到那里。名字没有变；这个名字从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。
 #
 # ### 小结
 #

@@ -107,7 +107,9 @@ def save_training_checkpoint(
     """Saves ``checkpoints/<stage>-<step>.safetensors`` and deletes all but the newest ones."""
     path = out_dir / "checkpoints" / f"{metadata.stage}-{metadata.step:07d}.safetensors"
     save_checkpoint(path, model, metadata, optimizers)
-    for old in checkpoint_paths(out_dir, metadata.stage)[:-KEEP]:
+    # Also what a run left that was killed while it wrote.
+    unfinished = path.parent.glob(f"{metadata.stage}-*.safetensors.tmp")
+    for old in [*checkpoint_paths(out_dir, metadata.stage)[:-KEEP], *unfinished]:
         old.unlink()
     return path
 

@@ -57,7 +57,8 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one command. Exits with 2 and one line for an error that the user can mend."""
+    """Runs one command. Exits with 2 and one line for an error that the user can mend, with 130
+    when stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -66,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _run(arguments[0], arguments[1:])
     except UserError as error:
         sys.exit(_fail(str(error)))
-    except KeyboardInterrupt:
-        sys.exit(_fail("stopped"))
+    except KeyboardInterrupt as stopped:
+        print(f"minillm: {stopped or 'stopped'}", file=sys.stderr)
+        sys.exit(130)
 
 
 def _fail(message: str) -> int:

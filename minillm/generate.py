@@ -14,9 +14,10 @@ from torch import Tensor
 from minillm.checkpoint import Metadata, find_weights, load_checkpoint, weights_path
 from minillm.config import STAGES, Preset, Stage, UserError
 from minillm.model import KVCache, Transformer
+from minillm.process import set_up_process
 from minillm.rows import Message
 from minillm.tokenizer import RustBPETokenizer, find_tokenizer
-from minillm.trainer import check_matches, set_up_process
+from minillm.trainer import check_matches
 
 
 @dataclass(frozen=True)

@@ -116,16 +116,21 @@ def load_dataset(
     key = f"{CACHE_VERSION} {sha256} {tokenizer.fingerprint} {max_seq_len}"
     folder = cache_dir / f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=folder.name, dir=cache_dir))
+        temporary = folder
         try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=folder.name, dir=cache_dir))
             _tokenize_file(path, stage, tokenizer, max_seq_len, temporary)
             temporary.rename(folder)
-        except OSError:
+        except OSError as error:
             if not folder.is_dir():  # else another process was first, with the same content
-                raise
+                raise UserError(
+                    f"{cache_dir}: cannot write the tokens of {path.name}: {error.strerror}; free "
+                    "some space or choose another --out_dir"
+                ) from None
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary != folder:
+                shutil.rmtree(temporary, ignore_errors=True)
     meta = msgspec.json.decode((folder / "meta.json").read_bytes())
     return TokenDataset(
         ids=np.memmap(folder / "ids.bin", np.int32, "r"),

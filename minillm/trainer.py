@@ -11,22 +11,18 @@ gone on with, without changing what it computes.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from minillm.checkpoint import (
@@ -48,48 +44,10 @@ from minillm.objectives import (
     next_token_loss,
     validation_loss,
 )
+from minillm.process import Process, StopRequest, set_up_process
+from minillm.runlog import RunLog
 from minillm.tensors import Batch, PackedRows, load_dataset
 from minillm.tokenizer import RustBPETokenizer, find_tokenizer
-
-
-@dataclass(frozen=True)
-class Process:
-    """This process among those that ``torchrun`` started; by itself it is number 0 of 1."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-    dtype: torch.dtype
-
-    @property
-    def is_main(self) -> bool:
-        """The one that prints and saves."""
-        return self.rank == 0
-
-
-def set_up_process(device: str, dtype: str) -> Process:
-    """Resolves ``auto`` and joins the other processes, by NCCL on GPUs and gloo on CPUs.
-
-    Raises:
-        UserError: a device or dtype that this machine does not have.
-    """
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device cpu")
-    use_gpu = has_gpu and device != "cpu"
-    if dtype == "bfloat16" and not (use_gpu and torch.cuda.is_bf16_supported()):
-        where = "this GPU" if use_gpu else "a CPU"
-        raise UserError(f"--dtype bfloat16 is not for {where}; use --dtype float32")
-    if dtype == "auto":
-        dtype = "bfloat16" if use_gpu and torch.cuda.is_bf16_supported() else "float32"
-    world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    here = torch.device("cpu")
-    if use_gpu:
-        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(here)
-    if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if use_gpu else "gloo")
-    return Process(rank, world_size, here, getattr(torch, dtype))
 
 
 def learning_rate_factor(
@@ -138,24 +96,9 @@ class MicroBatches(Dataset[Batch]):
         return self.rows.batch(range(start, start + self.batch_size))
 
 
-class RunLog:
-    """Training curves, to TensorBoard for looking and to a JSON Lines file for plotting."""
-
-    def __init__(self, config: TrainConfig, stage: Stage, start_step: int) -> None:
-        self.path = config.out_dir / f"{stage}_log.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if start_step and self.path.exists():
-            lines = self.path.read_bytes().splitlines(keepends=True)
-            kept = [x for x in lines if msgspec.json.decode(x)["step"] <= start_step]
-        self.path.write_bytes(b"".join(kept))
-        self.writer = SummaryWriter(config.tf_dir / stage, purge_step=start_step + 1)
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        with self.path.open("ab") as file:
-            file.write(msgspec.json.encode({"step": step, **values}) + b"\n")
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+def data_workers(process: Process) -> int:
+    """Processes that prepare batches. A CPU has better things to do; a GPU must not wait."""
+    return 2 if process.device.type == "cuda" else 0
 
 
 AfterStep = Callable[[int, Transformer], None]
@@ -166,26 +109,51 @@ def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None
     """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``.
 
     Raises:
-        UserError: data, weights, device or settings cannot be used, the loss is not finite, or
-        memory or
-            disk ran out. Files that were complete before stay as they were.
+        UserError: data, weights, device or settings cannot be used, the loss is not finite,
+            memory or disk ran out, or another process of the run ended. Files that were complete
+            before stay as they were.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the step was finished and saved for ``--resume``.
     """
     process = set_up_process(config.device, config.dtype)
     try:
-        return _train(config, stage, process, after_step)
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"out of GPU memory: lower --batch_size {config.batch_size} and raise "
-            f"--accumulation_steps {config.accumulation_steps} by the same factor: the "
-            "result is the same, the memory less"
-        ) from None
+        with StopRequest() as stop:
+            return _train(config, stage, process, stop, after_step)
+    except (RuntimeError, MemoryError) as error:
+        raise explained(error, config) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
+def explained(error: Exception, config: TrainConfig) -> Exception:
+    """What a user can do about an error that PyTorch raised; other errors as they are."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return UserError(
+            f"out of memory: lower --batch_size {config.batch_size} and raise "
+            f"--accumulation_steps {config.accumulation_steps} by the same factor: the result is "
+            "the same, the memory less"
+        )
+    if "DataLoader worker" in text:
+        return UserError(
+            f"a process that prepares batches was killed, often for lack of memory ({text:.100}); "
+            "go on with --resume"
+        )
+    if isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text:
+        reason = " ".join(text.split())
+        return UserError(
+            f"the processes of this run lost each other, since one has ended ({reason:.100}); see "
+            "its message, and go on with --resume"
+        )
+    return error
+
+
 def _train(
-    config: TrainConfig, stage: Stage, process: Process, after_step: AfterStep | None
+    config: TrainConfig,
+    stage: Stage,
+    process: Process,
+    stop: StopRequest,
+    after_step: AfterStep | None,
 ) -> Path:
     say = print if process.is_main else _silent
     torch.manual_seed(config.seed)
@@ -258,7 +226,7 @@ def _train(
         MicroBatches(rows, config.batch_size, process),
         batch_size=None,
         sampler=range(start_step * accumulation, total_steps * accumulation),
-        num_workers=2 if process.device.type == "cuda" else 0,
+        num_workers=data_workers(process),
     )
     log = RunLog(config, stage, start_step) if process.is_main else None
     bar = tqdm(
@@ -288,6 +256,7 @@ def _train(
             counted = {
                 "count": torch.tensor(float(loss.count)),
                 "tokens": (batch.document_ids >= 0).sum(),
+                "stop": torch.tensor(float(stop.received)),
                 "loss": loss.total.detach(),
                 **loss.metrics,
             }
@@ -301,7 +270,10 @@ def _train(
             sums = dict(zip(sums, stacked, strict=True))
         values = {name: float(value) for name, value in sums.items()}
         count = values.pop("count")
-        tokens += int(values.pop("tokens"))
+        step_tokens = int(values.pop("tokens"))
+        tokens += step_tokens
+        # All processes must leave the loop after the same step, so any one's signal counts for all.
+        stopping = values.pop("stop") > 0
         if count:
             values = {name: value / count for name, value in values.items()}
             for parameter in model.parameters():
@@ -325,13 +297,19 @@ def _train(
         if log:
             if val_rows and (done % config.eval_every == 0 or done == total_steps):
                 values |= validate()
-            log.add(done, {**values, "tokens": tokens})
+            log.add(done, values, step_tokens)
             shown = {k: f"{values[k]:.3f}" for k in ("loss", "accuracy", "val_loss") if k in values}
             bar.set_postfix(shown | {"tokens/s": f"{speed:,.0f}"})
-            if done % config.save_every == 0 and done < total_steps:
+            if (done % config.save_every == 0 or stopping) and done < total_steps:
                 save_training_checkpoint(config.out_dir, model, metadata(done), optimizers)
             if after_step:
                 after_step(done, model)
+        if stopping and done < total_steps:
+            bar.close()
+            raise KeyboardInterrupt(
+                f"{stage}: stopped after step {done} of {total_steps}, which is saved; go on with "
+                "--resume"
+            )
     bar.close()
 
     path = weights_path(config.out_dir, stage)

@@ -70,10 +70,13 @@ fi
 
 # Each of two processes would start as many threads as there are cores.
 step "Tests"
-OMP_NUM_THREADS=1 python -m pytest -n 2 --ignore=tests/test_site.py "$@"
+OMP_NUM_THREADS=1 python -m pytest -n 2 --ignore=tests/test_site.py --ignore=tests/test_golden.py "$@"
 
 step "Book: the models that its chapters share"
 python -m minillm.lab
+
+step "Golden losses"
+python -m pytest -q tests/test_golden.py
 
 step "Book: chapters"
 OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m pytest -q -n 2 --dist loadfile book/*.ipynb \

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+import small
 import torch
 from matplotlib import rcParams
 
@@ -14,7 +15,6 @@ from minillm import objectives, show, world
 from minillm.model import MLP, Transformer
 from minillm.tensors import PackedRows, TokenDataset, load_dataset
 from minillm.tokenizer import RustBPETokenizer
-from tests import small
 
 PNG = b"\x89PNG\r\n"
 

@@ -1,0 +1,166 @@
+"""The speed of a training step and of generation, beside Hugging Face's Llama of the same weights.
+
+    python benchmarks/speed.py                     # on a GPU if there is one
+    python benchmarks/speed.py --preset tiny --device cpu
+
+Prints, for the raw training step (forward, backward, clipping, optimizer) on random tokens: tokens
+per second, the arithmetic that this means (6 FLOP for each parameter and token, attention beside
+that not counted), and its share of what a large matrix multiplication reaches on this machine; then
+for generation (batch 1, greedy, with the KV cache) tokens per second. Both models have the same
+weights and give the same tokens, which is checked.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+import tyro
+from setting import machine
+
+from minillm.config import MODELS, TRAINING, Preset
+from minillm.generate import generate
+from minillm.model import Transformer
+from minillm.process import set_up_process
+from minillm.trainer import make_optimizers
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure the training step and generation."""
+
+    preset: Preset = "default"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: int = 8
+    """Rows in a step; 128 for a large GPU."""
+    length: int = 512
+    """Tokens in a row."""
+    compile: bool = False
+    """Compile both models."""
+    steps: int = 5
+    """Of which the median counts, after two that do not."""
+    new_tokens: int = 256
+    """Tokens to generate."""
+
+
+def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return median(times[2:])
+
+
+def hugging_face(model: Transformer) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = asdict(model.config)
+    theta = shape.pop("rope_theta")
+    config = LlamaConfig(
+        **shape,
+        rope_parameters={"rope_type": "default", "rope_theta": theta},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    llama: Any = LlamaForCausalLM(config)
+    llama.load_state_dict(model.state_dict(), strict=False)
+    return llama.to(next(model.parameters()).device)
+
+
+def main(options: Options) -> None:
+    process = set_up_process(options.device, "auto")
+    device, dtype = process.device, process.dtype
+    torch.manual_seed(0)
+    model = Transformer(MODELS[options.preset]).to(device)
+    llama = hugging_face(model)
+    config = model.config
+    size = (options.batch_size, options.length)
+    tokens = torch.randint(config.vocab_size, size, device=device)
+    large = torch.randn(4096, 4096, device=device, dtype=dtype)
+    peak = 2 * 4096**3 / seconds(lambda: large @ large, device, 5)
+    print(f"{machine()}; {device}, {dtype}, PyTorch {torch.__version__}")
+    print(f"large matmul: {peak / 1e9:,.0f} GFLOP/s\n")
+    print("| | tokens/s | GFLOP/s | of the matmul | memory |\n| --- | --- | --- | --- | --- |")
+
+    for name, net, logits_of in (
+        ("MiniLLM", model, lambda m: m(tokens)),
+        ("transformers", llama, lambda m: m(tokens, use_cache=False).logits),
+    ):
+        forward: Any = torch.compile(net) if options.compile else net
+        optimizers = (
+            make_optimizers(model, TRAINING[options.preset]["pretrain"])
+            if net is model
+            else [torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)]
+        )
+
+        def step(
+            net: Any = net,
+            forward: Any = forward,
+            logits_of: Any = logits_of,
+            optimizers: Any = optimizers,
+        ) -> None:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                logits = logits_of(forward)
+                loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        rate = tokens.numel() / seconds(step, device, options.steps)
+        flops = 6 * model.num_parameters() * rate
+        memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else 0
+        print(
+            f"| {name} | {rate:,.0f} | {flops / 1e9:,.0f} | {flops / peak:.0%} | "
+            f"{f'{memory:,.0f} MB' if memory else ''} |",
+            flush=True,
+        )
+        del optimizers
+
+    # The two have learned differently since; start generation from the same weights again.
+    llama.load_state_dict(model.state_dict(), strict=False)
+    prompt = tokens[:1, :16]
+    count = min(options.new_tokens, config.max_position_embeddings - prompt.shape[1])
+    by_llama: list[int] = []
+
+    def generate_by_llama() -> None:
+        with torch.no_grad():
+            ids = llama.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=count,
+                do_sample=False,
+            )
+        by_llama[:] = ids[0, prompt.shape[1] :].tolist()
+
+    by_us: list[int | None] = []
+
+    def generate_by_us() -> None:
+        by_us[:] = [token for (token,) in generate(model, prompt.tolist(), count)]
+
+    theirs = count / seconds(generate_by_llama, device, 3)
+    ours = count / seconds(generate_by_us, device, 3)
+    if by_us != by_llama:
+        sys.exit("the two models generate different tokens")
+    print(
+        f"\n{count} tokens, batch 1, greedy: MiniLLM {ours:,.0f} tokens/s, transformers "
+        f"{theirs:,.0f}: {ours / theirs:.1f} times as fast"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,86 @@
+"""This process: its device, its place among others, the signals that ask it to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from minillm.config import UserError
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that ``torchrun`` started; by itself it is number 0 of 1."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def is_main(self) -> bool:
+        """The one that prints and saves."""
+        return self.rank == 0
+
+
+def set_up_process(device: str, dtype: str) -> Process:
+    """Resolves ``auto`` and joins the other processes, by NCCL on GPUs and gloo on CPUs.
+
+    Raises:
+        UserError: a device or dtype that this machine does not have.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device cpu")
+    use_gpu = has_gpu and device != "cpu"
+    if dtype == "bfloat16" and not (use_gpu and torch.cuda.is_bf16_supported()):
+        where = "this GPU" if use_gpu else "a CPU"
+        raise UserError(f"--dtype bfloat16 is not for {where}; use --dtype float32")
+    if dtype == "auto":
+        dtype = "bfloat16" if use_gpu and torch.cuda.is_bf16_supported() else "float32"
+    world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    here = torch.device("cpu")
+    if use_gpu:
+        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(here)
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if use_gpu else "gloo")
+    return Process(rank, world_size, here, getattr(torch, dtype))
+
+
+class StopRequest:
+    """Notes Ctrl-C and SIGTERM within a ``with`` block instead of ending the process at once, so
+    that a step is finished and saved. A second Ctrl-C does not wait."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        # Python allows signal handlers in the main thread only; elsewhere nothing changes.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, background jobs
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
