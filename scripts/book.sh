@@ -41,6 +41,9 @@ case ${1-} in
     [ $# -le 2 ] || fail "--serve takes one port: see bash scripts/book.sh --help"
     port=${2-8000}
     [[ $port =~ ^[0-9]{1,5}$ ]] && [ "$port" -le 65535 ] || fail "--serve '$port': a port is a number up to 65535"
+    # Before the long way to the server, not after it.
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null ||
+      fail "--serve $port: another program uses this port; name another one: bash scripts/book.sh --serve PORT"
     ;;
   *) fail "unknown argument $1: see bash scripts/book.sh --help" ;;
 esac

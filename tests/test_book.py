@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -495,6 +496,16 @@ def test_book_sh_says_what_is_wrong_with_an_argument(arguments: list[str], messa
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}")
+    assert done.stdout == ""
+
+
+def test_book_sh_says_at_once_that_a_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = ["bash", str(REPO / "scripts" / "book.sh"), "--serve", port]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --serve {port}: another program uses this port")
     assert done.stdout == ""
 
 
