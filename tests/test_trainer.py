@@ -392,8 +392,10 @@ def test_a_killed_process_under_torchrun_ends_the_run(tmp_path: Path) -> None:
     agent = torchrun(arguments, free_port(), None)
     wait_for_steps(config, "pretrain", 12)
     assert agent.stdout is not None
-    seen = dict(reversed(agent.stdout.readline().split()[1:]) for _ in range(2))
-    os.kill(int(seen["1"]), signal.SIGKILL)
+    for line in agent.stdout:
+        if line.startswith("process ") and line.split()[2] == "1":
+            os.kill(int(line.split()[1]), signal.SIGKILL)
+            break
     agent.communicate(timeout=90)
     assert agent.returncode != 0
     settings |= {"max_steps": 30, "resume": True}
