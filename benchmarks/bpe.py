@@ -1,7 +1,7 @@
 """RustBPE against the other BPE trainers there are: time, memory, and whether the tokens are equal.
 
     python benchmarks/bpe.py                       # Chinese and English, 6,391 tokens: minutes
-    python benchmarks/bpe.py --vocab_sizes 6391 32000 65536 --peers rustbpe-0.1.0
+    python benchmarks/bpe.py --vocab_sizes 32000 65536 --peers rustbpe gigabpe
     python benchmarks/bpe.py --hard                # inputs made to be hard
     python benchmarks/bpe.py --chinese FILE        # a text of your own, or JSON Lines of the mix
 
@@ -30,11 +30,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import tyro
-from setting import CACHE, machine, peer
+from setting import CACHE, machine, peer, start
 
+from minillm.config import UserError
 from minillm.sources import plain_text, read
-from minillm.tokenizer import SPLIT_PATTERN
+from minillm.tokenizer import SPLIT_PATTERN, import_rustbpe
 
 CHINESE_BYTES, ENGLISH_BYTES = 56_000_000, 23_000_000
 SLOW = 20.0
@@ -151,20 +151,40 @@ def lexicon(
     return np.array(["".join(letters[next(picks)] for _ in range(n)) for n in sizes], object)
 
 
+def lines(
+    rng: np.random.Generator,
+    size: int,
+    words: np.ndarray[Any, Any],
+    marks: list[str],
+    between: str,
+    *,
+    exponent: float,
+    marked: float,
+    last: float,
+    capital: float = 0.0,
+) -> Iterator[str]:
+    """Lines of words, ``size`` bytes or more; the last three are shares of the words: followed by
+    a mark, the last one of a line, with a capital letter."""
+    while size > 0:
+        text = words[zipf(rng, len(words), 400_000, exponent)]
+        if capital:
+            upper = rng.random(len(text)) < capital
+            text[upper] = [word.capitalize() for word in text[upper]]
+        ends = rng.random(len(text)) < marked
+        text[ends] = text[ends] + np.array(marks)[zipf(rng, len(marks), int(ends.sum()), 1.2)]
+        for line in np.split(text, np.flatnonzero(rng.random(len(text)) < last) + 1):
+            row = between.join(line) + "\n"
+            size -= len(row.encode())
+            yield row
+
+
 def chinese(size: int) -> Iterator[str]:
-    """Clauses of a few words without spaces, lines of a few clauses; ``size`` bytes or more."""
+    """Clauses of a few words without spaces, lines of many clauses."""
     rng = np.random.default_rng(0)
     letters = [chr(0x4E00 + i) for i in rng.permutation(20_000)[:6000]]
     words = lexicon(rng, letters, 200_000, [0.12, 0.68, 0.14, 0.06], 0.8)
-    marks = np.array([",", "。", ",", "、", "?", "!", ":", "“", "”", " ", "12", "2024", "GPT"])
-    while size > 0:
-        text = words[zipf(rng, len(words), 400_000, 1.0)]
-        ends = rng.random(len(text)) < 0.32
-        text[ends] = text[ends] + marks[zipf(rng, len(marks), int(ends.sum()), 1.2)]
-        for line in np.split(text, np.flatnonzero(rng.random(len(text)) < 0.004) + 1):
-            row = "".join(line) + "\n"
-            size -= len(row.encode())
-            yield row
+    marks = [",", "。", ",", "、", "?", "!", ":", "“", "”", " ", "12", "2024", "GPT"]
+    return lines(rng, size, words, marks, "", exponent=1.0, marked=0.32, last=0.004)
 
 
 def english(size: int) -> Iterator[str]:
@@ -173,26 +193,18 @@ def english(size: int) -> Iterator[str]:
     onsets = [*"bcdfghjklmnprstvw", "st", "th", "ch", "br", "tr", "pl"]
     syllables = [a + b + c for a in onsets for b in "aeiou" for c in ("", "n", "r", "t", "l")]
     words = lexicon(rng, syllables, 120_000, [0.15, 0.45, 0.28, 0.12], 0.6)
-    marks = np.array([",", ".", "'s", ";", "?", " 12", " (1998)", '"', "-"])
-    while size > 0:
-        text = words[zipf(rng, len(words), 400_000, 1.05)]
-        upper = rng.random(len(text)) < 0.1
-        text[upper] = [word.capitalize() for word in text[upper]]
-        ends = rng.random(len(text)) < 0.12
-        text[ends] = text[ends] + marks[zipf(rng, len(marks), int(ends.sum()), 1.2)]
-        for line in np.split(text, np.flatnonzero(rng.random(len(text)) < 0.01) + 1):
-            row = " ".join(line) + "\n"
-            size -= len(row.encode())
-            yield row
+    marks = [",", ".", "'s", ";", "?", " 12", " (1998)", '"', "-"]
+    return lines(rng, size, words, marks, " ", exponent=1.05, marked=0.12, last=0.01, capital=0.1)
 
 
 def hard() -> dict[str, Callable[[], Iterator[str]]]:
     """Name → lines of an input that could bring a trainer to its knees."""
-    rng = np.random.default_rng(2)
 
-    def random_characters(low: int, high: int, count: int) -> str:
-        points = rng.integers(low, high, count)
-        return "".join(map(chr, points[(points < 0xD800) | (points > 0xDFFF)]))
+    def random_lines(low: int, high: int, length: int, count: int) -> Iterator[str]:
+        rng = np.random.default_rng(2)
+        for _ in range(count):
+            points = rng.integers(low, high, length)
+            yield "".join(map(chr, points[(points < 0xD800) | (points > 0xDFFF)])) + "\n"
 
     return {
         "nothing but `ab`": lambda: iter(["ab\n"]),
@@ -203,13 +215,9 @@ def hard() -> dict[str, Callable[[], Iterator[str]]]:
         "one line of 77 MB": lambda: iter(["word 你好, " * 5_900_000]),
         "one word of 20 MB, `aaaa...`": lambda: iter(["a" * 20_000_000]),
         "one word of 20 MB, `abab...`": lambda: iter(["ab" * 10_000_000]),
-        "random bytes as Latin-1, 8 MB": lambda: (
-            random_characters(0, 256, 1000) + "\n" for _ in range(5_400)
-        ),
-        "200,000 different characters, 8 MB": lambda: (
-            random_characters(0x4E00, 0x34000, 50) + "\n" for _ in range(40_000)
-        ),
-        "random Han, one line, 3 MB": lambda: iter([random_characters(0x4E00, 0x9FFF, 1_000_000)]),
+        "random bytes as Latin-1, 8 MB": lambda: random_lines(0, 256, 1000, 5_400),
+        "200,000 different characters, 8 MB": lambda: random_lines(0x4E00, 0x34000, 50, 40_000),
+        "random Han, one line, 3 MB": lambda: random_lines(0x4E00, 0x9FFF, 1_000_000, 1),
         "4,000,000 different numbers": lambda: (f"{i * 7919}\n" for i in range(4_000_000)),
         "4,000,000 different words": lambda: (
             " " + np.base_repr(i * 7919 + 10**7, 36).translate(NO_DIGITS) + "\n"
@@ -235,6 +243,8 @@ def written(name: str, lines: Iterator[str]) -> Path:
 
 def as_text(name: str, path: Path) -> Path:
     """The text of a file of one's own: of its rows, if it has rows."""
+    if not path.is_file():
+        raise UserError(f"--{name}: {path}: no such file")
     if path.suffix not in (".jsonl", ".json"):
         return path
     stat = path.stat()
@@ -296,15 +306,7 @@ def seconds_and_megabytes(runs: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def main(options: Options) -> None:
-    try:
-        import rustbpe
-
-        rustbpe.__version__  # noqa: B018
-    except (ImportError, AttributeError):
-        sys.exit(
-            "this project's rustbpe is not installed; build it with "
-            "`maturin develop --release --manifest-path rustbpe/Cargo.toml`"
-        )
+    import_rustbpe()  # or say what to do
     print(f"{machine()}; {options.threads} threads; median of {options.repeats} runs")
     if options.hard:
         for title, lines in hard().items():
@@ -312,6 +314,9 @@ def main(options: Options) -> None:
             compare(title, path, 6391, [*OURS, "rustbpe 0.1.0"], options)
         return
     names = [n for n in CONTENDERS if n in OURS or n.startswith(options.peers)]
+    for unknown in options.peers:
+        if not any(name.startswith(unknown) for name in names[len(OURS) :]):
+            raise UserError(f"--peers {unknown}: choose from {', '.join(CONTENDERS)}")
     texts = {
         "Chinese": as_text("chinese", options.chinese)
         if options.chinese
@@ -326,4 +331,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

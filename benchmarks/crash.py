@@ -24,9 +24,8 @@ from typing import Any
 
 import msgspec
 import torch
-import tyro
 from safetensors.torch import load_file
-from setting import machine
+from setting import machine, start
 
 from minillm.checkpoint import checkpoint_paths, weights_path
 from minillm.config import STAGES, TRAINING, ModelConfig, Stage, TrainConfig
@@ -79,7 +78,7 @@ def settings(stage: Stage, folder: Path, steps: int) -> TrainConfig:
     )
 
 
-def start(config: TrainConfig, stage: Stage) -> int:
+def begin(config: TrainConfig, stage: Stage) -> int:
     """Trains in a process of its own and returns its number. A fork, so that nothing is imported
     again; this process never computes anything, so it has no threads that a fork would lose."""
     child = os.fork()
@@ -100,7 +99,7 @@ def start(config: TrainConfig, stage: Stage) -> int:
 def finish(config: TrainConfig, stage: Stage) -> float:
     """Trains to the end; returns the seconds it took."""
     started = time.monotonic()
-    _, status = os.waitpid(start(config, stage), 0)
+    _, status = os.waitpid(begin(config, stage), 0)
     if status:
         sys.exit(f"{stage} failed:\n{(config.out_dir.parent / 'messages.txt').read_text()}")
     return time.monotonic() - started
@@ -144,7 +143,7 @@ def drill(stage: Stage, options: Options, say: Callable[[str], object]) -> bool:
             weights_path(config.out_dir, stage).unlink()
             shutil.rmtree(config.out_dir / "checkpoints")
             for kill in range(rng.choice((1, 2))):
-                child = start(replace(config, resume=kill > 0), stage)
+                child = begin(replace(config, resume=kill > 0), stage)
                 time.sleep(rng.uniform(0.1, 0.9) * seconds)
                 # Every other time at the next moment at which a checkpoint is being written.
                 wait = time.monotonic() + rng.choice((0.0, 1.0))
@@ -170,4 +169,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

@@ -26,8 +26,7 @@ from typing import Any
 
 import msgspec
 import psutil  # type: ignore[import-untyped]
-import tyro
-from setting import CACHE, machine
+from setting import CACHE, machine, start
 
 from minillm.mix import MixOptions, run_mix
 
@@ -216,4 +215,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

@@ -7,10 +7,16 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil  # type: ignore[import-untyped]
+import tyro
 
+from minillm.config import UserError
+
+Options = TypeVar("Options")
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 
 
@@ -44,3 +50,14 @@ def peer(requirement: str) -> Path:
             subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True)
             done.touch()
     return python
+
+
+def start(main: Callable[[Options], object], options: type[Options]) -> None:
+    """Runs a benchmark with the flags of the command line; an error that its user can mend ends it
+    with one line."""
+    try:
+        main(tyro.cli(options))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: {' '.join(map(str, error.cmd))} failed; is the package index in reach?")

@@ -21,8 +21,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-import tyro
-from setting import machine
+from setting import machine, start
 
 from minillm.config import MODELS, TRAINING, Preset
 from minillm.generate import generate
@@ -163,4 +162,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

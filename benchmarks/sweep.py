@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import tyro
-from setting import machine
+from setting import machine, start
 
 from minillm import lab
 from minillm.config import PREVIOUS_STAGE, TRAINING, Stage, UserError
@@ -71,4 +70,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

@@ -23,12 +23,11 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import tyro
-from setting import machine
+from setting import machine, start
 
 from minillm import lab, trainer
 from minillm.checkpoint import load_checkpoint
-from minillm.config import TRAINING, TrainConfig
+from minillm.config import TRAINING, TrainConfig, UserError
 from minillm.model import Transformer
 from minillm.objectives import next_token_loss, validation_loss
 from minillm.tensors import PackedRows, TokenDataset, load_dataset
@@ -166,7 +165,7 @@ class Clock:
         self.steps = step
         if self.training >= self.next_look or self.training >= self.seconds_left:
             self.loss = self.measure(model)
-            # Five looks in the time so far: a goal is seen a few percent late at most.
+            # A goal is seen half a second and a few percent late at most.
             self.next_look = self.training * 1.03 + 0.5
             if self.loss <= self.goal or self.training >= self.seconds_left:
                 raise Reached
@@ -199,6 +198,8 @@ def run(
 
 
 def main(options: Options) -> None:
+    if options.data and not options.data.is_file():
+        raise UserError(f"--data {options.data}: no such file")
     config = replace(
         TRAINING["tiny"]["pretrain"],
         data_path=options.data or lab.data() / "pretrain_chinese.jsonl",
@@ -247,4 +248,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    start(main, Options)

@@ -56,11 +56,12 @@ def set_up_process(device: str, dtype: str) -> Process:
 
 
 class StopRequest:
-    """Notes Ctrl-C and SIGTERM within a ``with`` block instead of ending the process at once, so
-    that a step is finished and saved. A second Ctrl-C does not wait."""
+    """Within a ``with`` block, turns SIGTERM into a KeyboardInterrupt, as Ctrl-C is one. Once
+    ``deferred`` is set, the first signal is only noted in ``received``, so that a step can be
+    finished and saved; a second one does not wait."""
 
     def __init__(self) -> None:
-        self.received = False
+        self.deferred = self.received = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -81,6 +82,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if self.received or not self.deferred:
             raise KeyboardInterrupt
         self.received = True

@@ -23,12 +23,11 @@ class RunLog:
     def __init__(self, config: TrainConfig, stage: Stage, start_step: int) -> None:
         self.path = config.out_dir / f"{stage}_log.jsonl"
         self.tokens = 0
-        kept = []
+        kept: list[bytes] = []
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if start_step and self.path.exists():
-                # Steps after the checkpoint come again, and the last line may be half a line.
-                kept = self.path.read_bytes().splitlines(keepends=True)[:start_step]
+                kept = _lines_up_to(start_step, self.path.read_bytes())
             self.path.write_bytes(b"".join(kept))
             self.writer = SummaryWriter(config.tf_dir / stage, purge_step=start_step + 1)
         except OSError as error:
@@ -47,6 +46,14 @@ class RunLog:
             raise _cannot_write(self.path, error) from None
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
+
+
+def _lines_up_to(step: int, content: bytes) -> list[bytes]:
+    """Steps after the checkpoint come again. The last line may be half a line, if the run was
+    killed while it wrote."""
+    lines = content.splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    return [line for line in whole if msgspec.json.decode(line)["step"] <= step]
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

@@ -112,40 +112,42 @@ def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None
         UserError: data, weights, device or settings cannot be used, the loss is not finite,
             memory or disk ran out, or another process of the run ended. Files that were complete
             before stay as they were.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the step was finished and saved for ``--resume``.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a step that had begun was finished and saved for
+            ``--resume``.
     """
     process = set_up_process(config.device, config.dtype)
     try:
         with StopRequest() as stop:
             return _train(config, stage, process, stop, after_step)
     except (RuntimeError, MemoryError) as error:
-        raise explained(error, config) from error
+        if advice := advice_on(error, config):
+            raise UserError(advice) from error
+        raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def explained(error: Exception, config: TrainConfig) -> Exception:
-    """What a user can do about an error that PyTorch raised; other errors as they are."""
-    text = str(error)
+def advice_on(error: Exception, config: TrainConfig) -> str | None:
+    """What a user can do about an error that PyTorch raised; None: it is not one of these."""
+    text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
-        return UserError(
+        return (
             f"out of memory: lower --batch_size {config.batch_size} and raise "
             f"--accumulation_steps {config.accumulation_steps} by the same factor: the result is "
             "the same, the memory less"
         )
     if "DataLoader worker" in text:
-        return UserError(
+        return (
             f"a process that prepares batches was killed, often for lack of memory ({text:.100}); "
             "go on with --resume"
         )
     if isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text:
-        reason = " ".join(text.split())
-        return UserError(
-            f"the processes of this run lost each other, since one has ended ({reason:.100}); see "
+        return (
+            f"the processes of this run lost each other, since one has ended ({text:.100}); see "
             "its message, and go on with --resume"
         )
-    return error
+    return None
 
 
 def _train(
@@ -232,6 +234,7 @@ def _train(
     bar = tqdm(
         total=total_steps, initial=start_step, desc=stage, unit="step", disable=not process.is_main
     )
+    stop.deferred = True
     started, tokens = time.monotonic(), 0
     values: dict[str, float] = {}
     for step, batches in enumerate(chunks(iter(loader), accumulation), start_step):

@@ -142,6 +142,17 @@ train(small.train_config(Path(sys.argv[1]), sys.argv[2], **settings), sys.argv[2
 """
 
 
+def two_processes(tmp_path: Path, stage: Stage, **settings: Any) -> list[subprocess.Popen[str]]:
+    """One training in two processes, as torchrun would start them."""
+    run = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        run_in_process(
+            tmp_path, stage, run | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **settings
+        )
+        for rank in range(2)
+    ]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one(tmp_path: Path, stage: Stage) -> None:
     train_previous_stages(tmp_path, stage)
@@ -149,29 +160,7 @@ def test_two_processes_equal_one(tmp_path: Path, stage: Stage) -> None:
     one = small.train_config(tmp_path, stage, **settings, batch_size=8)
     train(one, stage)
     alone, curve = weights(one, stage), log(one, stage)
-    port = free_port()
-    arguments = [str(tmp_path), stage, msgspec.json.encode({**settings, "batch_size": 4}).decode()]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", DDP, *arguments],
-            env=os.environ
-            | {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "OMP_NUM_THREADS": "1",
-            }
-            | {
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "PYTHONPATH": str(Path(__file__).parent),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    processes = two_processes(tmp_path, stage, **settings, batch_size=4)
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     assert "trainable parameters" in outputs[0]
@@ -182,12 +171,16 @@ def test_two_processes_equal_one(tmp_path: Path, stage: Stage) -> None:
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
 
 
-def run_in_process(tmp_path: Path, stage: Stage, **settings: Any) -> subprocess.Popen[str]:
+def run_in_process(
+    tmp_path: Path, stage: Stage, environment: dict[str, str] | None = None, **settings: Any
+) -> subprocess.Popen[str]:
     """Trains in a process of its own, by the code that several processes run."""
     arguments = [str(tmp_path), stage, msgspec.json.encode(settings).decode()]
     return subprocess.Popen(
         [sys.executable, "-c", DDP, *arguments],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+        | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -231,10 +224,28 @@ def test_the_handlers_of_signals_come_back(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_does_not_wait() -> None:
     with StopRequest() as stop:
+        stop.deferred = True
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.received
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_does_not_wait(number: signal.Signals) -> None:
+    # Reading and tokenizing may take minutes, and there is nothing to save yet.
+    with StopRequest(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(trainer, "next_token_loss", explode)
+    with pytest.raises(RuntimeError, match=r"^a bug$") as error:
+        train(small.train_config(tmp_path, "pretrain"), "pretrain")
+    assert error.value.__cause__ is None
 
 
 def test_half_a_line_in_the_log_is_no_obstacle(tmp_path: Path) -> None:
@@ -379,6 +390,18 @@ def test_two_machines_equal_one_process(tmp_path: Path) -> None:
     outputs = [agent.communicate(timeout=180)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], "\n".join(outputs)
     assert_close(alone, weights(one, "pretrain"), atol=1e-5)
+
+
+def test_a_process_that_lost_the_other_says_so(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain")
+    first, second = two_processes(tmp_path, "pretrain", epochs=999, max_steps=3000)
+    wait_for_steps(config, "pretrain", 3)
+    second.kill()
+    output, _ = first.communicate(timeout=90)
+    second.communicate()
+    assert first.returncode != 0
+    assert "UserError: the processes of this run lost each other, since one has ended" in output
+    assert "see its message, and go on with --resume" in output
 
 
 def test_a_killed_process_under_torchrun_ends_the_run(tmp_path: Path) -> None:

@@ -524,3 +524,69 @@ impl Phase {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use std::collections::HashMap;
+
+    /// Many tokens from the start, so that a short text has tens of thousands of rare pairs: the
+    /// hashed census then promises pairs that are not there, and a phase meets more pairs than it
+    /// wants to track.
+    #[test]
+    fn many_rare_pairs() {
+        const TOKENS: usize = 3000;
+        const MERGES: usize = 60;
+        let mut random = Random::new(5);
+        for (length, frequent) in [(40_000, TOKENS), (60_000, 400), (60_000, 60)] {
+            let mut words: Vec<Vec<usize>> = (0..20)
+                .map(|_| {
+                    let token = |_| {
+                        let range = [TOKENS, TOKENS, frequent][random.below(3)];
+                        random.below(range)
+                    };
+                    (0..length / 20).map(token).collect()
+                })
+                .collect();
+
+            let mut slots = vec![u16::first(TOKENS + MERGES)];
+            for word in &words {
+                slots.extend(word.iter().map(|&token| u16::first(token)));
+                slots.push(u16::first(TOKENS + MERGES));
+            }
+            let end = slots.len() as u32;
+            let regions = vec![Region { end, weight: 1 }];
+            let mut shares = [Slots { slots, regions }];
+            let mut merges = vec![(0, 0); TOKENS - BYTES];
+            run(
+                &mut shares,
+                TOKENS + MERGES,
+                &mut merges,
+                &Progress::default(),
+            )
+            .unwrap();
+
+            for (token, &merge) in (TOKENS..).zip(&merges[TOKENS - BYTES..]) {
+                let mut counts: HashMap<Pair, u32> = HashMap::new();
+                for pair in words.iter().flat_map(|word| word.windows(2)) {
+                    *counts
+                        .entry((pair[0] as Token, pair[1] as Token))
+                        .or_default() += 1;
+                }
+                let best = counts.iter().max_by_key(|&(&pair, &n)| (n, Reverse(pair)));
+                assert_eq!(Some(&merge), best.map(|(pair, _)| pair), "token {token}");
+                for word in &mut words {
+                    let mut at = 0;
+                    while at + 1 < word.len() {
+                        if (word[at] as Token, word[at + 1] as Token) == merge {
+                            word.splice(at..at + 2, [token]);
+                        }
+                        at += 1;
+                    }
+                }
+            }
+            assert_eq!(merges.len(), TOKENS + MERGES - BYTES);
+        }
+    }
+}
