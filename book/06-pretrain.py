@@ -263,7 +263,7 @@ print("of Muon's step, unscaled:       ", [round(float(s), 1) for s in after])
 show.source(orthogonalize)
 
 # %% [markdown]
-# 同样形状的矩阵叠在一起算，CPU 上用单精度。PyTorch 自带的 `torch.optim.Muon` 逐个矩阵、一律用 bfloat16 计算，在没有 bfloat16 指令的 CPU 上要慢得多。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，仍用 AdamW。
+# 同样形状的矩阵叠在一起算，CPU 上用单精度；PyTorch 自带的 `torch.optim.Muon` 是同一条规则，逐个矩阵用 bfloat16 算。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，仍用 AdamW。
 #
 # 值不值得？{cite:t}`liu2025muon` 报告达到同样损失约需 AdamW 一半的计算量。我们只做一次小对照：从同样的随机权重出发，各训练 50 步。AdamW 的学习率取 0.001，是我们试过的 0.001、0.003、0.006 里验证损失最低的。
 
