@@ -4,17 +4,19 @@
     python benchmarks/speed.py --preset tiny --device cpu
 
 Prints, for the raw training step (forward, backward, clipping, optimizer) on random tokens: tokens
-per second, the arithmetic that this means (6 FLOP for each parameter and token, attention beside
-that not counted), and its share of what a large matrix multiplication reaches on this machine; then
-for generation (batch 1, greedy, with the KV cache) tokens per second. Both models have the same
-weights and give the same tokens, which is checked.
+per second, the arithmetic that this means (6 FLOP for each parameter and token, and 6 for each
+layer, hidden unit and position for causal attention: Chowdhery et al. 2022, arXiv:2204.02311,
+appendix B, halved since half of the positions are masked), and its share of what a large matrix
+multiplication reaches, timed in turn with the steps; then tokens per second of generation (batch 1,
+greedy, with the KV cache). Both models have the same weights and give the same tokens, which is
+checked.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
@@ -48,15 +50,19 @@ class Options:
     """Tokens to generate."""
 
 
-def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    times = []
+def seconds(
+    works: Sequence[Callable[[], object]], device: torch.device, repeats: int
+) -> list[float]:
+    """The median time of each, all of them in turn."""
+    times: list[list[float]] = [[] for _ in works]
     for _ in range(repeats + 2):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return median(times[2:])
+        for work, taken in zip(works, times, strict=True):
+            started = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - started)
+    return [median(taken[2:]) for taken in times]
 
 
 def hugging_face(model: Transformer) -> Any:
@@ -87,10 +93,12 @@ def main(options: Options) -> None:
     size = (options.batch_size, options.length)
     tokens = torch.randint(config.vocab_size, size, device=device)
     large = torch.randn(4096, 4096, device=device, dtype=dtype)
-    peak = 2 * 4096**3 / seconds(lambda: large @ large, device, 5)
-    print(f"{machine()}; {device}, {dtype}, PyTorch {torch.__version__}")
-    print(f"large matmul: {peak / 1e9:,.0f} GFLOP/s\n")
-    print("| | tokens/s | GFLOP/s | of the matmul | memory |\n| --- | --- | --- | --- | --- |")
+    flops_per_token = 6 * (
+        model.num_parameters() + config.num_hidden_layers * config.hidden_size * options.length
+    )
+    print(f"{machine()}; {device}, {dtype}, PyTorch {torch.__version__}\n")
+    print("| | tokens/s | GFLOP/s | large matmul | share | memory |")
+    print("| --- | --- | --- | --- | --- | --- |")
 
     for name, net, logits_of in (
         ("MiniLLM", model, lambda m: m(tokens)),
@@ -120,12 +128,13 @@ def main(options: Options) -> None:
 
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        rate = tokens.numel() / seconds(step, device, options.steps)
-        flops = 6 * model.num_parameters() * rate
+        step_seconds, matmul_seconds = seconds([step, lambda: large @ large], device, options.steps)
+        flops = flops_per_token * tokens.numel() / step_seconds
+        peak = 2 * 4096**3 / matmul_seconds
         memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else 0
         print(
-            f"| {name} | {rate:,.0f} | {flops / 1e9:,.0f} | {flops / peak:.0%} | "
-            f"{f'{memory:,.0f} MB' if memory else ''} |",
+            f"| {name} | {tokens.numel() / step_seconds:,.0f} | {flops / 1e9:,.0f} | "
+            f"{peak / 1e9:,.0f} | {flops / peak:.0%} | {f'{memory:,.0f} MB' if memory else ''} |",
             flush=True,
         )
         del optimizers
@@ -151,8 +160,8 @@ def main(options: Options) -> None:
     def generate_by_us() -> None:
         by_us[:] = [token for (token,) in generate(model, prompt.tolist(), count)]
 
-    theirs = count / seconds(generate_by_llama, device, 3)
-    ours = count / seconds(generate_by_us, device, 3)
+    by_turns = seconds([generate_by_llama, generate_by_us], device, 3)
+    theirs, ours = (count / taken for taken in by_turns)
     if by_us != by_llama:
         sys.exit("the two models generate different tokens")
     print(

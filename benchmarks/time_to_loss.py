@@ -5,9 +5,10 @@
 
 Same model, weights, data, tokenizer, machine and training loop; what differs is how rows are made
 of documents, how many there are to a step, and optimizer and schedule. The first recipe runs for
-``--minutes``; its loss at the end is the goal, and every other one stops when it is there. Then
-this project's recipe again, with one thing changed at a time. Time is that of training: the
-validation that tells the loss is not counted.
+``--steps``, the others to the end of the preset's schedule; the last ones are this project's recipe
+with one thing changed at a time. The table says when each was at the loss that the first recipe
+ended at, and at some lower ones. Time is that of training: the validation that tells the loss is
+not counted.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ import tempfile
 import time
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 from setting import machine, start
 
 from minillm import lab, trainer
-from minillm.checkpoint import load_checkpoint
 from minillm.config import TRAINING, TrainConfig, UserError
 from minillm.model import Transformer
 from minillm.objectives import next_token_loss, validation_loss
@@ -39,8 +42,8 @@ class Options:
 
     data: Path | None = None
     """Rows to pretrain on; none: the micro-world's."""
-    minutes: float = 6.0
-    """For which the first recipe runs."""
+    steps: int = 60
+    """For which the first recipe runs, 256 documents each."""
     validation_rows: int = 64
     """Packed rows that the loss is measured on."""
     seed: int = 42
@@ -54,7 +57,10 @@ class PaddedRows(PackedRows):
     ) -> None:
         self.data, self.row_length = data, max_seq_len
         rng = np.random.default_rng(seed)
-        self.rows = [[int(unit)] for _ in range(epochs) for unit in rng.permutation(len(data))]
+        orders = [rng.permutation(len(data)) for _ in range(epochs)]
+        self.units = np.concatenate(orders).astype(np.int32)
+        self.starts = np.arange(len(self.units))
+        self.ends = self.starts + 1
 
 
 class CroppedRows(PackedRows):
@@ -68,14 +74,13 @@ class CroppedRows(PackedRows):
     ) -> None:
         offsets: list[int] = []
         ends: list[int] = []
-        rows: list[list[int]] = []
+        row_ends: list[int] = []
         for epoch in range(epochs):
             rng = np.random.default_rng((seed, epoch))
             queue = rng.permutation(len(data)).tolist()
             lengths = data.positions()
             waiting: list[tuple[int, int]] = []  # (length, document), sorted
             while queue or waiting:
-                row: list[int] = []
                 room = max_seq_len
                 while room and (queue or waiting):
                     while queue and len(waiting) < self.LOOK_AT:
@@ -85,11 +90,10 @@ class CroppedRows(PackedRows):
                     _, unit = waiting.pop(fitting - 1 if fitting else 0)
                     taken = min(int(lengths[unit]), room)
                     start = int(data.offsets[unit])
-                    row.append(len(offsets))
                     offsets.append(start)
                     ends.append(start + taken + 1)
                     room -= taken
-                rows.append(row)
+                row_ends.append(len(offsets))
         # A dataset whose documents are the pieces: each begins and ends anywhere in the tokens.
         pieces = [data.ids[a:b] for a, b in zip(offsets, ends, strict=True)]
         masks = [data.mask[a:b] for a, b in zip(offsets, ends, strict=True)]
@@ -99,7 +103,10 @@ class CroppedRows(PackedRows):
             mask=np.concatenate(masks),
             offsets=np.cumsum([0, *(len(piece) for piece in pieces)]),
         )
-        self.rows, self.row_length = rows, max_seq_len
+        self.row_length = max_seq_len
+        self.units = np.arange(len(offsets), dtype=np.int32)
+        self.ends = np.array(row_ends)
+        self.starts = np.array([0, *row_ends[:-1]])
 
 
 def cosine(step: int, total: int, warmup_fraction: float, decay_fraction: float) -> float:
@@ -115,7 +122,9 @@ class Recipe:
     changes: tuple[tuple[str, Any], ...] = ()
 
 
-ADAMW = (("optimizer", "adamw"), ("learning_rate", 3e-3))
+LOWER = (1.0, 0.5, 0.3)
+"""Bits per byte."""
+ADAMW = (("optimizer", "adamw"), ("learning_rate", 2e-3))
 RECIPES = (
     Recipe(
         "MiniMind's: padded to 340, 256 documents a step, AdamW 5e-4, cosine",
@@ -127,20 +136,18 @@ RECIPES = (
             ("accumulation_steps", 8),
             ("optimizer", "adamw"),
             ("learning_rate", 5e-4),
-            ("max_steps", 100_000),
         ),
     ),
     Recipe("nanochat's rows: best fit, cropped; otherwise ours", CroppedRows),
     Recipe("ours: packed whole, 1,024 tokens a step, Muon, warmup-stable-decay"),
     Recipe("ours, but one document a row, padded", PaddedRows),
     Recipe("ours, but a cosine to 10%, no warm-up", schedule=cosine),
-    Recipe("ours, but AdamW at 3e-3", changes=ADAMW),
-    Recipe("ours, but 8 times the rows in a step", changes=(("accumulation_steps", 8),)),
+    Recipe("ours, but AdamW at 2e-3", changes=ADAMW),
+    Recipe(
+        "ours, but 8 times the rows in a step, an eighth of the steps",
+        changes=(("accumulation_steps", 8), ("max_steps", 187)),
+    ),
 )
-
-
-class Reached(Exception):
-    """The loss is as low as wanted, or the time is over."""
 
 
 @dataclass
@@ -148,53 +155,48 @@ class Clock:
     """Looks at the validation loss now and then, and keeps the time between."""
 
     measure: Callable[[Transformer], float]
-    goal: float
-    seconds_left: float
-    every: float = 2.0
+    last_step: int
     training: float = 0.0
-    steps: int = 0
     loss: float = math.inf
+    seen: list[tuple[float, int, float]] = field(default_factory=list)
+    """Loss, step and seconds of every look."""
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
-        self.next_look = self.every
+        self.next_look = 0.0
 
     def look(self, step: int, model: Transformer) -> None:
-        now = time.monotonic()
-        self.training += now - self.started
-        self.steps = step
-        if self.training >= self.next_look or self.training >= self.seconds_left:
+        self.training += time.monotonic() - self.started
+        if self.training >= self.next_look or step == self.last_step:
             self.loss = self.measure(model)
-            # A goal is seen half a second and a few percent late at most.
+            self.seen.append((self.loss, step, self.training))
+            # A loss is seen half a second and a few percent late at most.
             self.next_look = self.training * 1.03 + 0.5
-            if self.loss <= self.goal or self.training >= self.seconds_left:
-                raise Reached
         self.started = time.monotonic()
 
+    def first(self, goal: float) -> tuple[int, float] | None:
+        """Step and seconds at which the loss was first seen at the goal."""
+        return next(((step, taken) for loss, step, taken in self.seen if loss <= goal), None)
 
-def run(
-    recipe: Recipe, config: TrainConfig, measure: Callable[[Transformer], float], clock: Clock
-) -> None:
+
+def run(recipe: Recipe, config: TrainConfig, clock: Clock) -> list[int]:
+    """Trains; returns the number of tokens learned from by the end of each step."""
     with (
         tempfile.TemporaryDirectory() as name,
         patch.object(trainer, "PackedRows", recipe.rows),
         patch.object(trainer, "learning_rate_factor", recipe.schedule),
+        redirect_stdout(StringIO()),
     ):
-        folder = Path(name)
         config = replace(
             config,
-            out_dir=folder / "out",
-            tf_dir=folder / "tf_dir",
+            out_dir=Path(name),
+            tf_dir=Path(name) / "tf_dir",
             save_every=10**9,
             eval_every=10**9,
-            **dict(recipe.changes),
         )
-        try:
-            trainer.train(config, "pretrain", clock.look)
-        except Reached:
-            return
-        # The run came to its end.
-        clock.loss = measure(load_checkpoint(folder / "out" / "pretrain.safetensors")[0])
+        trainer.train(config, "pretrain", clock.look)
+        lines = (Path(name) / "pretrain_log.jsonl").read_bytes().splitlines()
+    return [msgspec.json.decode(line)["tokens"] for line in lines]
 
 
 def main(options: Options) -> None:
@@ -227,24 +229,25 @@ def main(options: Options) -> None:
         return nats * tokens / math.log(2) / text
 
     print(f"{machine()}; tiny model; bits per byte on {tokens:,} held-out tokens\n")
-    print(
-        "| recipe | steps | seconds | bits per byte | times ours |\n| --- | --- | --- | --- | --- |"
-    )
-    goal = -math.inf
-    results = []
+    results: list[tuple[Recipe, Clock, list[int]]] = []
     for recipe in RECIPES:
-        clock = Clock(measure, goal, options.minutes * 60)
-        run(recipe, config, measure, clock)
-        if goal == -math.inf:
-            goal = clock.loss
-        results.append((recipe, clock))
-    ours = next(clock.training for recipe, clock in results if recipe.name.startswith("ours: "))
-    for recipe, clock in results:
-        reached = "" if clock.loss <= goal else "more than "
-        print(
-            f"| {recipe.name} | {clock.steps:,} | {clock.training:.0f} | {clock.loss:.3f} | "
-            f"{reached}{clock.training / ours:.1f} |"
-        )
+        changed = replace(config, **dict(recipe.changes))
+        if not results:
+            changed = replace(changed, max_steps=options.steps, epochs=10)
+        assert changed.max_steps is not None
+        clock = Clock(measure, changed.max_steps)
+        results.append((recipe, clock, run(recipe, changed, clock)))
+    goals = (results[0][1].loss, *LOWER)
+    cells = [f"to {goal:.3f}: s, tokens" for goal in goals]
+    print(f"| recipe | {' | '.join(cells)} | whole run: s, loss |")
+    print("| --- |" + " --- |" * (len(goals) + 1))
+    for recipe, clock, learned in results:
+        cells = []
+        for goal in goals:
+            found = clock.first(goal)
+            cells.append(f"{found[1]:.0f}, {learned[found[0] - 1]:,}" if found else "")
+        cells.append(f"{clock.training:.0f}, {clock.loss:.3f}")
+        print(f"| {recipe.name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -288,7 +288,7 @@ rows
 show.source(tensors.pack, doc=False)
 
 # %% [markdown]
-# `insort` 和 `bisect_left` 让“还有空位的行”一直有序，找一行只要对数时间。每 8,192 个单位为一窗，窗内排序；窗与窗之间仍是随机次序，所以一行里装的是数据的随机样本。
+# `insort` 和 `bisect_left` 让“还有空位的行”一直有序，找一行只要对数时间。
 #
 # ### 一批
 #
@@ -328,12 +328,14 @@ names = [f"{d}:{i}" for d, i in zip(numbers[0].tolist(), [0, 1, 2, 0, 1, 2, 3, 0
 show.matrix(allowed[0, 0], names, names, digits=None)
 
 # %% [markdown]
-# 最后，`PackedRows` 把所有轮次的行排好队。它只取决于数据、行长、轮数和种子，所以“训练到哪里了”只是一个数：下一行的序号。**断点续训**（resume）因此能从停下的地方接着读，一行不多，一行不少。
+# 最后，`PackedRows` 把所有轮次的行排好队。每一轮先打乱单位，每 8,192 个为一窗，一窗一窗地交给 `pack`：窗是数据的随机样本，一行也就是。装好的行再打乱次序，`packed[i]` 是第 $i$ 行装的单位。
+#
+# 队列只取决于数据、行长、轮数和种子，所以“训练到哪里了”只是一个数：下一行的序号。**断点续训**（resume）因此能从停下的地方接着读，一行不多，一行不少。
 
 # %%
 packed = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
 again = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
-assert packed.rows == again.rows
+assert [*packed] == [*again]
 assert torch.equal(packed.batch(range(8)).labels[5:], again.batch(range(5, 8)).labels)
 batch = packed.batch(range(8))
 {name: (tuple(t.shape), t.dtype) for name, t in vars(batch).items() if torch.is_tensor(t)}
@@ -421,7 +423,7 @@ len(few), few.row_length, few.fill()
 
 # %%
 model = lab.fresh()
-document_units = [unit for row in texts.rows[:8] for unit in row]
+document_units = [unit for i in range(8) for unit in texts[i]]
 together = texts.batch(range(8))
 alone = tensors.collate(held_out["pretrain"], [[u] for u in document_units], 128)
 

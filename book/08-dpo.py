@@ -239,12 +239,12 @@ assert loss["accuracy"] == 0.0  # no margin is greater than 0 yet: all are exact
 #
 # ## 实验
 #
-# 1,500 对，训练两遍，105 步，学习率 0.0001（SFT 是 0.003：DPO 只做小改动）。训练曲线见 {numref}`fig-dpo-curves`。
+# 1,500 对，训练两遍，105 步，学习率 0.00015（SFT 是 0.006：DPO 只做小改动）。训练曲线见 {numref}`fig-dpo-curves`。
 
 # %%
 dpo = lab.ladder("dpo")
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然；间隔从 0 开始上升。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。损失从约 0.75 降到约 0.4，间隔从 0 升到约 0.9。"}}
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然；间隔从 0 开始上升。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。损失从约 0.75 降到约 0.4，间隔从 0 升到约 1.1。"}}
 steps = [entry["step"] for entry in dpo.log]
 show.lines(
     {name: (steps, show.smooth([e[name] for e in dpo.log], 10)) for name in ("loss", "margin")},
@@ -261,7 +261,7 @@ rows = [
 show.table(["step", *names], rows)
 
 # %% [markdown]
-# 看第 25 步：`accuracy` 已经接近 1，`prefers_chosen` 还不到一半，要到第 50 步才跟上。相对参考模型进步了一点点，准确率就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只报告 `accuracy` 的训练日志，会早早地显得已经学成。
+# 看第 25 步：`accuracy` 已经接近 1，`prefers_chosen` 还不到三成，到第 50 步也才约八成。相对参考模型进步了一点点，准确率就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只报告 `accuracy` 的训练日志，会早早地显得已经学成。
 #
 # 下面在 200 个留出的对子上量同样的事，直接看 $\log \pi(y_w) - \log \pi(y_l)$。训练前后各算一次：
 
@@ -287,7 +287,7 @@ assert np.mean(margin > 0) > 0.8  # accuracy, against the reference
 # %% [markdown]
 # 先只看“对而不客气”的那些对子，见 {numref}`fig-dpo-gap`。
 
-# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。虚线右边是模型更愿意说客气的回答。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图。SFT 的几乎全在 0 的左边，集中在负 3 附近；DPO 的全在右边，大多在 5 到 12 之间。"}}
+# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。虚线右边是模型更愿意说客气的回答。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图。SFT 的绝大多数在 0 的左边，集中在负 3 附近；DPO 的全在右边，约三分之二在 0 到 10 之间，其余大多在 13 到 25 之间。"}}
 manners = np.array([not world.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
 show.histogram(
     {"after SFT": gap["sft"][manners], "after DPO": gap["dpo"][manners]},
@@ -296,7 +296,7 @@ show.histogram(
 )
 
 # %% [markdown]
-# SFT 之后，几乎每一对都偏向不客气的回答：SFT 的数据里客气的只占一成，客气话又要多花约十个词元，每个词元都要付出概率。DPO 之后几乎全部翻了过来。
+# SFT 之后，绝大多数对子都偏向不客气的回答：SFT 的数据里客气的只占一成，客气话又要多花约十个词元，每个词元都要付出概率。DPO 之后几乎全部翻了过来。
 #
 # 再把两种对子分开列：
 
@@ -308,7 +308,7 @@ for name, group in (("right, not polite", manners), ("polite, not right", ~manne
 show.table(["rejected is", "pairs", "gap, SFT", "gap, DPO", "margin", "accuracy"], rows)
 
 # %% [markdown]
-# 第二行值得停下来看。对“客气而不对”的回答，SFT 模型早就压得很低（差约 8 个奈特，$e^8 \approx 3000$ 倍），DPO 之后几乎没有变化，准确率也只比掷硬币好一些。
+# 第二行值得停下来看。对“客气而不对”的回答，SFT 模型早就压得很低（差约 8 个奈特，$e^8 \approx 3000$ 倍），DPO 之后只多了不到 1 个奈特，准确率也只有约 0.7，没有比掷硬币好多少。
 # 这 1,500 对教会模型的是**客气**，不是正确。正确是预训练和 SFT 教的。
 #
 # 第一行的变化又落在哪些词元上？把回答拆成两段：结束标记 `<|assistant_end|>`，和它前面的全部文字。
@@ -337,7 +337,7 @@ assert changes[1, 1] < -3  # "stop here" after an answer without a closing phras
 assert abs(changes[1, 1]) > 2 * np.abs(changes).flatten()[:3].max()
 
 # %% [markdown]
-# 变化主要在一个词元上：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到 −9 左右，文字本身几乎没动；选中的回答则是文字（客气话的开头）变得容易了约 2 个奈特。
+# 变化主要在一个词元上：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到 −10 左右，文字本身掉了不到 1 个奈特；选中的回答则是文字（客气话的开头）变得容易了约 2 个奈特。
 # DPO 教的是“答案说完先别停”。一对回答在哪里分叉，力就用在哪里。
 #
 # 现在让模型真正开口。礼貌率是在 60 个留出的问题上，贪心解码的回答里含有客气话的比例：
@@ -358,7 +358,7 @@ show.skills(scores)
 # %% [markdown]
 # 礼貌率从几乎为 0 升到 0.85 以上，十种问题的平均正确率没有明显变化（60 题一种，单独一行有 ±0.13 的误差，所以不要拿一行的升降做文章）。两处要老实说明：
 #
-# - 直接算减法（`answer sub`）训练前后都接近 0。DPO 没有教算术，也就没有变好；它只会把错的答案说得客气。
+# - 直接算减法（`answer sub`）训练前后都很差，60 题只对 4 题和 12 题。DPO 没有教会它减法；多数时候，只是把错的答案说得客气。
 # - 每字节比特数（`bits_per_byte`）反而变差了。它量的是模型有多像 SFT 的验证集，而那里大多数回答是生硬的。我们故意让模型不再像它，这个数变差正是目的。**换了目标，就要换尺子。**
 #
 # 三个留出的问题，前后对照：
@@ -370,7 +370,7 @@ wanted = [pairs[i]["rejected"][-1]["content"] for i in (8, 24, 52)]
 show.table(["asked", "SFT", "DPO"], zip(asked, said["sft"], said["dpo"], strict=True))
 
 # %% [markdown]
-# 第二个答错了，小鸭去的是操场；第三个是减法，正确的答案是 2。DPO 之后客气了，错的仍然错。
+# 前两个答对了；第三个是减法，正确的答案是 2。DPO 之后都客气了，对的仍然对，错的仍然错。
 #
 # ## 弄坏它
 #
@@ -383,31 +383,31 @@ assert torch.allclose(normal[0], sunk[0])
 print(f"loss {normal[0].item():.4f} and {sunk[0].item():.4f}")
 
 # %% [markdown]
-# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时看不出来，因为学习率很小，还有负对数似然那一项拉着。现在把学习率放大十倍（0.001），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。
+# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时看不出来，因为学习率很小，还有负对数似然那一项拉着。现在把学习率放大二十倍（0.003），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。
 
 # %%
-kept = lab.variant("dpo-lr", "dpo", learning_rate=1e-3, max_steps=40)
-broken = lab.variant("dpo-no-nll", "dpo", learning_rate=1e-3, max_steps=40, nll_weight=0.0)
+kept = lab.variant("dpo-lr", "dpo", learning_rate=3e-3, max_steps=40)
+broken = lab.variant("dpo-no-nll", "dpo", learning_rate=3e-3, max_steps=40, nll_weight=0.0)
 
 # %% [markdown]
 # 先看训练日志。只看这张表，你会选哪一个？
 
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "val_loss", "val_margin")
-ends = {"DPO, 105 steps": dpo, "lr x10, with NLL": kept, "lr x10, no NLL": broken}
+ends = {"DPO, 105 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broken}
 show.table(["", *names], [[k, *(run.log[-1][n] for n in names)] for k, run in ends.items()])
 
 # %% [markdown]
-# 最后一行损失最小（它少一项，本来就不能比），间隔比正式的 DPO 还大，准确率也在 0.8 以上。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
+# 最后一行损失最小（它少一项，本来就不能比），间隔也最大，是正式的 DPO 的两倍多，准确率接近 0.8。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
 
-# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数。正式的 DPO 和保留负对数似然的一份从负 4.8 升到约负 2.6；去掉它的一份掉到负 7 附近。"}}
+# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数。正式的 DPO 和保留负对数似然的一份从负 4.3 升到约负 2.5；去掉它的一份掉到负 10 附近。"}}
 series = {}
-for name, run in (("DPO", dpo), ("lr ×10", kept), ("lr ×10, no NLL", broken)):
+for name, run in (("DPO", dpo), ("lr ×20", kept), ("lr ×20, no NLL", broken)):
     means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
     series[name] = ([0, *run.steps], [float(chosen["sft"].mean()), *means])
 fallen = {name: y[-1] - y[0] for name, (_, y) in series.items()}
-assert min(fallen["DPO"], fallen["lr ×10"]) > 0
-assert fallen["lr ×10, no NLL"] < -1
+assert min(fallen["DPO"], fallen["lr ×20"]) > 0
+assert fallen["lr ×20, no NLL"] < -1
 show.lines(
     series,
     "step",
@@ -417,7 +417,7 @@ show.lines(
 )
 
 # %% [markdown]
-# 去掉那一项之后，我们想要的回答反而更不可能了，而间隔还在增大。它开口是什么样子？
+# 去掉那一项之后，我们想要的回答反而更不可能了，间隔却照样很大。它开口是什么样子？
 
 # %% tags=["nbval-ignore-output"]
 evaluators = {name: run.evaluator() for name, run in ends.items()}
@@ -432,7 +432,7 @@ assert good > 0.85
 assert same_rate > bad + 0.3  # the only difference between the two: the NLL term
 
 # %% [markdown]
-# 第三行的模型说完答案停不下来。同样的两段再量一次：
+# 最后一列看不出毛病，三份答得一模一样；前几列才露馅。第三行的模型，商店题（`shop`）几乎全错，事实题（`fact`）只对四成，客气的也只剩七成。只看一个回答，会漏掉这些。同样的两段再量一次：
 
 # %% tags=["nbval-ignore-output"]
 parts |= {
@@ -441,7 +441,7 @@ parts |= {
 show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts.items()])
 
 # %% [markdown]
-# 两份的结束标记被压到约 −30 和 −40：说完答案就停，已经绝无可能。保留那一项时，客气话的文字同时变得容易，空出来的概率有地方去；去掉之后，这一列反而更低，概率流到了别处：逗号、没有问的事、半个汉字。流到哪里，{eq}`eq-dpo-loss` 不管。
+# 两份的生硬回答，结束标记都被压到 −30 以下：说完答案就停，已经绝无可能。保留那一项时，选中的文字同时变得容易，空出来的概率有地方去；去掉之后，两种回答的文字都掉到约 −10，而被拒绝的文字在这里都是正确的答案：答案本身也被压下去了，概率流到了别处。流到哪里，{eq}`eq-dpo-loss` 不管。
 #
 # 怎样发现：
 #
@@ -449,7 +449,7 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 # - 每个阶段之后都要在留出的问题上让模型**开口**，看正确率，也亲眼看几个回答；
 # - 间隔大得离谱，不是好消息。
 #
-# 只放大学习率、保留那一项的第二份也不是没有代价：它在这几类问题上还行，但你可以试试问它“你是谁？”（{numref}`ex-dpo-3`）。
+# 只放大学习率、保留那一项的第二份，好得多，但事实题和商店题也比正式的 DPO 低一些（一种只有 30 题，误差不小）。步子大了，变化还会传到偏好对没有教过的问题上：试试问它“你是谁？”（{numref}`ex-dpo-3`）。
 #
 # ## 收尾
 
@@ -457,14 +457,14 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 show.spine({**replies, "dpo": lab.showcase(dpo.model())})
 
 # %% [markdown]
-# 三句都多了客气话。风格变了，内容没变：SFT 之后答对的仍然对，答错的（比如减法）仍然错。第三句的客气话是捎带来的：偏好对里没有一个问题问“你是谁”，换一次运行，客气也可能传不到那里。名字没有变；这个名字从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。
+# 前两句多了客气话。风格变了，内容没变：SFT 之后答对的仍然对，答错的（比如减法）仍然错。第三句一字未改：偏好对里没有一个问题问“你是谁”，客气没有传到那里；换一次运行，也可能捎带过去。名字没有变；这个名字从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。
 #
 # ### 小结
 #
 # - 偏好对只说“这个比那个好”。由 Bradley–Terry 模型和“别离参考模型太远”这两条假设，推出一个不需要奖励模型的损失。
 # - 间隔 $m$ 是选中与被拒绝的回答的隐式奖励之差；起点一定是 $m = 0$、损失 $\ln 2$。
 # - 回答的对数概率是各词元之和，不是平均；包含结束标记。
-# - 留出的问题上礼貌率从约 0 升到 0.85 以上，十种问题的平均正确率下降不超过 0.1；减法仍然不会。
+# - 留出的问题上礼貌率从约 0 升到 0.85 以上，十种问题的平均正确率下降不超过 0.1；减法仍然大多答错。
 # - 损失只看差，所以要加一项负对数似然、用小学习率，并且监视 $\log \pi(y_w)$ 与真实的回答。
 #
 # ### 练习
@@ -508,14 +508,14 @@ assert ratios.mean() > 2
 print(f"mean {ratios.mean():.2f}, largest {ratios.max():.2f}")
 
 # %% [markdown]
-# 用平均，短回答的每个词元平均被压得约三倍狠，最极端的对子六倍多。短回答里占比最大的又是结束标记，正是“弄坏它”里最先坏掉的地方。
+# 用平均，短回答的每个词元平均被压得约三倍狠，最极端的对子六倍多。短回答里占比最大的又是结束标记，正是“弄坏它”里被压得最低的地方。
 #
 # :::{solution-end}
 # :::
 #
 # :::{exercise}
 # :label: ex-dpo-3
-# 弄坏它：问“弄坏它”一节的三个模型“你是谁？”。为什么学习率放大十倍、保留负对数似然的那一份，在偏好对的问题上还好，这里却容易出错？
+# 弄坏它：问“弄坏它”一节的三个模型“你是谁？”。偏好对里没有一个身份问题，为什么学习率放大二十倍的两份，在这里也客气起来？这是好事吗？
 # :::
 #
 # :::{solution-start} ex-dpo-3
@@ -526,7 +526,7 @@ print(f"mean {ratios.mean():.2f}, largest {ratios.max():.2f}")
 show.table(["", "你是谁？"], [[n, e.ask(["你是谁？"])[0]] for n, e in evaluators.items()])
 
 # %% [markdown]
-# 负对数似然只保护数据里出现过的那一类回答。偏好对里没有身份问题，于是“不要停”这个副作用在那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。
+# 三份都还认得自己的名字。不同的是结尾：正式的 DPO 步子小，“说完先别停”没有传到身份问题上；步子大了二十倍，就传了过去。这一次传过去的是一句客气话，无害，但没有什么保证它总是无害：负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。
 #
 # :::{solution-end}
 # :::

@@ -214,7 +214,7 @@ print(f"{torch.get_num_threads()} threads; a large matmul reaches {peak / 1e9:,.
 show.table(["model", "rows × tokens", "tokens/s", "GFLOP/s", "MFU"], table)
 
 # %% [markdown]
-# 小模型的 MFU 更低：矩阵太小，时间花在逐个调用上。所以“每秒多少词元”不能从大模型按比例推给小模型，反过来也不行。
+# 小模型的 MFU 通常更低：矩阵太小，时间花在逐个调用上。所以“每秒多少词元”不能从大模型按比例推给小模型，反过来也不行。
 #
 # ### 要多少词元，要多少小时
 #
@@ -565,7 +565,7 @@ sizes = [float(g.norm()) for g in (right, wrong)]
 print(f"relative error {error:.2f}, cosine {cosine:.2f}, norms {sizes[0]:.2f} and {sizes[1]:.2f}")
 
 # %% [markdown]
-# 梯度的方向偏了，长度也变了好几倍。训练不会报错，损失照样下降，只是模型学的是另一个目标：偏爱短回答。怎样发现？两个办法：
+# 梯度的长度变了好几倍，方向也偏了一点。训练不会报错，损失照样下降，只是模型学的是另一个目标：偏爱短回答。怎样发现？两个办法：
 # 像上面那样断言“分批与不分批的梯度相同”，用*长短不一*的真实数据，不要用等长的随机数；改变 `accumulation_steps` 而保持总批大小，看损失曲线是否重合。
 #
 # ## 收尾

@@ -91,32 +91,33 @@ def generate(
     pad = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
 
+    def new_cache() -> KVCache:
+        cache = KVCache(model.config, len(prompts), limit, model.lm_head.weight)
+        if pad.any():
+            cache.valid = torch.arange(limit, device=device) >= pad[:, None]
+        return cache
+
     def run(cache: KVCache, tokens: Tensor) -> Tensor:
-        places = torch.arange(cache.length, cache.length + tokens.shape[1], device=device)
-        positions = (places[None] - pad[:, None]).clamp(min=0)
+        positions = None
+        if cache.valid is not None:
+            places = torch.arange(cache.length, cache.length + tokens.shape[1], device=device)
+            positions = (places[None] - pad[:, None]).clamp(min=0)
         logits: Tensor = model(tokens, position_ids=positions, cache=cache)
         return logits[:, -1]
 
-    def new_cache() -> KVCache:
-        cache = KVCache(model.config, len(prompts), limit, model.lm_head.weight)
-        cache.valid[:] = torch.arange(limit, device=device) >= pad[:, None]
-        return cache
-
     cache = new_cache()
-    stops = torch.tensor(list(stop_ids), dtype=torch.int64, device=device)
-    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    finished = [False] * len(prompts)
     tokens = ids
     for _ in range(limit - longest):
         logits = run(cache, tokens) if use_cache else run(new_cache(), ids)
         tokens = choose(logits, sampling, generator)[:, None]
-        ids = torch.cat([ids, tokens], dim=1)
-        finished |= torch.isin(tokens[:, 0], stops)
-        if finished.all():
+        if not use_cache:
+            ids = torch.cat([ids, tokens], dim=1)
+        chosen = tokens[:, 0].tolist()
+        finished = [f or token in stop_ids for f, token in zip(finished, chosen, strict=True)]
+        if all(finished):
             return
-        yield [
-            None if done else token
-            for token, done in zip(tokens[:, 0].tolist(), finished.tolist(), strict=True)
-        ]
+        yield [None if f else token for f, token in zip(finished, chosen, strict=True)]
 
 
 def complete(

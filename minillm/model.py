@@ -25,14 +25,15 @@ class KVCache:
     """Keys and values of the tokens already seen, so that decoding computes each of them once.
 
     One pair of ``[B, K, max_length, D]`` buffers per layer; ``length`` slots are filled. ``valid``
-    ``[B, max_length]`` (bool) is False in the slots of padding, which no token may attend to.
+    ``[B, max_length]`` (bool) is False in the slots of padding, which no token may attend to; None
+    if there is none.
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, max_length: int, like: Tensor) -> None:
         shape = (batch_size, config.num_key_value_heads, max_length, config.head_dim)
         self.keys = [like.new_zeros(shape) for _ in range(config.num_hidden_layers)]
         self.values = [like.new_zeros(shape) for _ in range(config.num_hidden_layers)]
-        self.valid = torch.ones(batch_size, max_length, dtype=torch.bool, device=like.device)
+        self.valid: Tensor | None = None
         self.length = 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,19 +46,19 @@ class KVCache:
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
     """cos and sin ``[max_position_embeddings, D]``: position p turns pair i by p / theta^(2i/D)
-    radians."""
+    radians. Each angle is there twice, for both members of its pair; the first one's sine is
+    negative."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     inv_freq = 1.0 / config.rope_theta**exponents
     angles = torch.outer(torch.arange(config.max_position_embeddings).float(), inv_freq)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns each pair (x_i, x_{i + D/2}) of ``[B, heads, T, D]`` by its angle; cos, sin ``[B, 1,
-    T, D]``."""
-    left, right = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-right, left], dim=-1) * sin
+    T, D]``, as ``rotary_tables`` has them. Rolling by half a head puts each beside its partner."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def document_mask(document_ids: Tensor) -> Tensor:
@@ -103,8 +104,9 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # [B, K, S, D]
+        # A single token may attend to all that the cache holds, and needs no mask.
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=True
         )  # [B, H, T, D]
         return self.o_proj(y.transpose(1, 2).reshape(B, T, H * D))  # type: ignore[no-any-return]
 
@@ -208,12 +210,14 @@ class Transformer(nn.Module):
         mask = None
         if document_ids is not None:
             mask = document_mask(document_ids)
-        elif cache is not None:
+        elif cache is not None and (cache.valid is not None or (start and T > 1)):
             keys = torch.arange(start + T, device=input_ids.device)
             queries = keys[start:, None]
-            # A token always sees itself, also in the padding, where a softmax over nothing is NaN.
-            seen = cache.valid[:, None, None, : start + T] | (keys == queries)
-            mask = (keys <= queries) & seen  # [B, 1, T, S]
+            mask = keys <= queries  # [T, S]
+            if cache.valid is not None:
+                # A token always sees itself, also in padding, where a softmax over nothing is NaN.
+                seen = cache.valid[:, None, None, : start + T] | (keys == queries)
+                mask = mask & seen  # [B, 1, T, S]
         x = self.model(input_ids, position_ids, mask, cache)
         if cache is not None:
             cache.length += T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -45,6 +46,8 @@ def set_up_process(device: str, dtype: str) -> Process:
         raise UserError(f"--dtype bfloat16 is not for {where}; use --dtype float32")
     if dtype == "auto":
         dtype = "bfloat16" if use_gpu and torch.cuda.is_bf16_supported() else "float32"
+    if not use_gpu:
+        keep_freed_memory()
     world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     here = torch.device("cpu")
     if use_gpu:
@@ -53,6 +56,16 @@ def set_up_process(device: str, dtype: str) -> Process:
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if use_gpu else "gloo")
     return Process(rank, world_size, here, getattr(torch, dtype))
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep large blocks for the next step instead of giving them back at once: the
+    system zeroes each page that it hands out, and a step on a CPU asks for all of its activations
+    anew. Elsewhere this does nothing."""
+    mallopt = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped by itself
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free stays
 
 
 class StopRequest:

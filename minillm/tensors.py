@@ -200,26 +200,26 @@ def tokenize_file(
 def pack(
     lengths: NDArray[np.int64], capacity: int, order: Sequence[int] | NDArray[np.int64]
 ) -> list[list[int]]:
-    """Packs units into rows of ``capacity`` positions, each whole; returns the units of each row.
+    """Packs the units that ``order`` names into rows of ``capacity`` positions, each whole;
+    returns the units of each row.
 
-    Best fit decreasing (Johnson 1973), within windows of ``order``: the longest unit first, each
-    into the row that it leaves the least room in. Windows keep rows a random sample of the data.
+    Best fit decreasing (Johnson 1973): the longest unit first, each into the row that it leaves
+    the least room in.
     """
     rows: list[list[int]] = []
-    for start in range(0, len(order), 8192):
-        window = np.asarray(order[start : start + 8192])
-        open_rows: list[tuple[int, int]] = []  # (room left, row), sorted
-        for unit in window[np.argsort(-lengths[window], kind="stable")].tolist():
-            need = int(lengths[unit])
-            place = bisect_left(open_rows, (need, -1))
-            if place < len(open_rows):
-                room, row = open_rows.pop(place)
-            else:
-                room, row = capacity, len(rows)
-                rows.append([])
-            rows[row].append(unit)
-            if room > need:
-                insort(open_rows, (room - need, row))
+    open_rows: list[tuple[int, int]] = []  # (room left, row), sorted
+    units = np.asarray(order)
+    for unit in units[np.argsort(-lengths[units], kind="stable")].tolist():
+        need = int(lengths[unit])
+        place = bisect_left(open_rows, (need, -1))
+        if place < len(open_rows):
+            room, row = open_rows.pop(place)
+        else:
+            room, row = capacity, len(rows)
+            rows.append([])
+        rows[row].append(unit)
+        if room > need:
+            insort(open_rows, (room - need, row))
     return rows
 
 
@@ -286,31 +286,49 @@ class PackedRows:
     file.
     """
 
+    WINDOW = 8192
+    """Units that are packed together. A window is a random sample of the data, and so is a row."""
+
     def __init__(
         self, data: TokenDataset, max_seq_len: int, epochs: int, seed: int, shuffle: bool = True
     ) -> None:
         self.data = data
         # A pair must fit into one row, since DPO compares its two answers.
         self.row_length = max_seq_len * data.unit
-        self.rows: list[list[int]] = []
         lengths = data.positions()
+        # Row i holds units[starts[i] : ends[i]]: a list of lists would be larger than the tokens.
+        units, starts, ends, filled = [], [], [], 0
         for epoch in range(epochs):
             rng = np.random.default_rng((seed, epoch))
             order = rng.permutation(len(data)) if shuffle else np.arange(len(data))
-            rows = pack(lengths, self.row_length, order)
+            sizes = []
+            for at in range(0, len(order), self.WINDOW):
+                rows = pack(lengths, self.row_length, order[at : at + self.WINDOW])
+                units.append(np.concatenate(rows).astype(np.int32))
+                sizes.append(np.array([len(row) for row in rows]))
+            last = filled + np.cumsum(np.concatenate(sizes))
+            first = last - np.concatenate(sizes)
+            filled += len(order)
             # Best fit leaves the long units' rows first and the short ones' last.
-            self.rows += [rows[i] for i in rng.permutation(len(rows))] if shuffle else rows
+            new_order = rng.permutation(len(last)) if shuffle else np.arange(len(last))
+            starts.append(first[new_order])
+            ends.append(last[new_order])
+        self.units: NDArray[np.int32] = np.concatenate(units)
+        self.starts, self.ends = np.concatenate(starts), np.concatenate(ends)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.starts)
+
+    def __getitem__(self, row: int) -> list[int]:
+        """The units of a row."""
+        units: list[int] = self.units[self.starts[row] : self.ends[row]].tolist()
+        return units
 
     def batch(self, rows: range) -> Batch:
         """The rows with these numbers, as one batch; numbers past the end give fewer or no rows."""
-        return collate(
-            self.data, [self.rows[i] for i in rows if i < len(self.rows)], self.row_length
-        )
+        return collate(self.data, [self[i] for i in rows if i < len(self)], self.row_length)
 
     def fill(self) -> float:
         """Share of all positions that hold a token."""
-        used = int(self.data.positions()[np.concatenate([np.asarray(r) for r in self.rows])].sum())
-        return used / (len(self.rows) * self.row_length)
+        used = int(self.data.positions()[self.units].sum())
+        return used / (len(self) * self.row_length)

@@ -204,12 +204,13 @@ def test_an_epoch_has_every_unit_once_in_another_order(tmp_path: Path) -> None:
     data = load(small.write_rows(tmp_path / "rows.jsonl", small.rows("dpo")), "dpo")
     rows = PackedRows(data, 48, epochs=2, seed=1)
     assert rows.row_length == 96
-    half = len(rows.rows) // 2
-    epochs = [[u for row in part for u in row] for part in (rows.rows[:half], rows.rows[half:])]
+    half = len(rows) // 2
+    epochs = [[u for i in part for u in rows[i]] for part in (range(half), range(half, len(rows)))]
     assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
     assert epochs[0] != epochs[1]
-    assert rows.rows == PackedRows(data, 48, epochs=2, seed=1).rows
-    assert rows.rows != PackedRows(data, 48, epochs=2, seed=2).rows
+    again, other = (PackedRows(data, 48, epochs=2, seed=seed) for seed in (1, 2))
+    assert [*rows] == [*again]
+    assert [*rows] != [*other]
 
 
 def test_batches_past_the_end_are_empty(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -169,6 +170,34 @@ def test_two_processes_equal_one(tmp_path: Path, stage: Stage) -> None:
     for a, b in zip(curve, log(one, stage), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+
+
+def test_one_process_can_be_gone_on_with_in_two(tmp_path: Path) -> None:
+    settings = {"epochs": 9, "max_steps": 12, "save_every": 5}
+    one = small.train_config(tmp_path, "pretrain", **settings, batch_size=8)
+    train(one, "pretrain")
+    alone, curve = weights(one, "pretrain"), log(one, "pretrain")
+    processes = two_processes(tmp_path, "pretrain", **settings, batch_size=4, resume=True)
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert "pretrain: going on from" in outputs[0]
+    assert "pretrain-0000010" in outputs[0]
+    assert_close(alone, weights(one, "pretrain"), atol=1e-5)
+    assert [entry["step"] for entry in log(one, "pretrain")] == [entry["step"] for entry in curve]
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_run_resumes_in_the_same_bits(tmp_path: Path) -> None:
+    settings = {"epochs": 9, "max_steps": 6, "save_every": 4}
+    config = small.train_config(tmp_path, "pretrain", **settings, compile=True)
+    eager = small.train_config(tmp_path / "eager", "pretrain", **settings)
+    train(config, "pretrain")
+    straight, curve = weights(config, "pretrain"), log(config, "pretrain")
+    train(eager, "pretrain")
+    assert_close(straight, weights(eager, "pretrain"), atol=1e-4)
+    train(replace(config, resume=True), "pretrain")
+    assert_close(straight, weights(config, "pretrain"), atol=0)
+    assert log(config, "pretrain") == curve
 
 
 def run_in_process(
@@ -376,20 +405,22 @@ def free_port() -> int:
         return port
 
 
-def test_two_machines_equal_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_machines_equal_one_process(tmp_path: Path, stage: Stage) -> None:
+    train_previous_stages(tmp_path, stage)
     settings = {"epochs": 9, "max_steps": 20}
-    one = small.train_config(tmp_path, "pretrain", **settings, batch_size=8)
-    train(one, "pretrain")
-    alone = weights(one, "pretrain")
+    one = small.train_config(tmp_path, stage, **settings, batch_size=8)
+    train(one, stage)
+    alone = weights(one, stage)
     script = tmp_path / "node.py"
     script.write_text(DDP)
-    arguments = [str(script), str(tmp_path), "pretrain"]
+    arguments = [str(script), str(tmp_path), stage]
     arguments.append(msgspec.json.encode({**settings, "batch_size": 4}).decode())
     port = free_port()
     agents = [torchrun(arguments, port, node) for node in range(2)]
     outputs = [agent.communicate(timeout=180)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], "\n".join(outputs)
-    assert_close(alone, weights(one, "pretrain"), atol=1e-5)
+    assert_close(alone, weights(one, stage), atol=1e-5)
 
 
 def test_a_process_that_lost_the_other_says_so(tmp_path: Path) -> None:
