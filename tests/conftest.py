@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -23,6 +24,11 @@ READ_BY_SCRIPTS = (
     *("PRETRAIN_ARGS", "SFT_ARGS", "DPO_ARGS", "PYTHONPATH"),
 )
 """Environment variables of whoever runs the tests, which must not leak into the scripts."""
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that;
+# the tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
