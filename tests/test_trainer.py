@@ -177,6 +177,7 @@ def test_one_process_can_be_gone_on_with_in_two(tmp_path: Path) -> None:
     one = small.train_config(tmp_path, "pretrain", **settings, batch_size=8)
     train(one, "pretrain")
     alone, curve = weights(one, "pretrain"), log(one, "pretrain")
+    (one.out_dir / "pretrain.safetensors").unlink()
     processes = two_processes(tmp_path, "pretrain", **settings, batch_size=4, resume=True)
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
@@ -195,6 +196,7 @@ def test_a_compiled_run_resumes_in_the_same_bits(tmp_path: Path) -> None:
     straight, curve = weights(config, "pretrain"), log(config, "pretrain")
     train(eager, "pretrain")
     assert_close(straight, weights(eager, "pretrain"), atol=1e-4)
+    (config.out_dir / "pretrain.safetensors").unlink()
     train(replace(config, resume=True), "pretrain")
     assert_close(straight, weights(config, "pretrain"), atol=0)
     assert log(config, "pretrain") == curve
