@@ -485,7 +485,7 @@ def export_to(stage, rows, *flags):
 sft = export_to("sft", 3, "--max-length", "24")
 
 # %% [markdown]
-# 三行里有一行超长，警告说出了文件、行号和长度。`input_ids` 与 `loss_mask` 都是 int32 的 `[3, 24]`。预训练格式写的是 `input_ids`（int32）和已经错开的 `labels`（int64，`cross_entropy` 要求它是 int64）；DPO 写四个张量：
+# 三行里有一行超长，警告说出了文件、行号和长度。`input_ids` 与 `loss_mask` 都是 int32 的 `[3, 24]`。预训练格式写的是 `input_ids`（int32）和已经错开的 `labels`（int64，`cross_entropy` 要求它是 int64）；DPO 写四个张量。`.pt` 文件里是 pickle，读它可能运行别人藏在里面的代码；`weights_only=True` 只放行张量和纯数据。
 
 # %%
 pretrain = export_to("pretrain", 3, "--max-length", "48", "--append-eos")
