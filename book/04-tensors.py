@@ -306,7 +306,9 @@ show.source(tensors.collate)
 # 把两个短序列打包成一行，四个张量并排看。掩码已经化入 `labels`；`�` 是不成整字的字节词元；最后一行是填充。
 
 # %% tags=["hide-input"]
-pair = tensors.collate(held_out["sft"], [[0, 1]], 40)
+places = held_out["sft"].positions()
+short = np.flatnonzero(places < 20)[:2]
+pair = tensors.collate(held_out["sft"], [short], places[short].sum() + 1)
 names = ["input_ids", "labels", "position_ids", "document_ids"]
 columns = [getattr(pair, name)[0].tolist() for name in names]
 show.table(
@@ -462,16 +464,17 @@ print(f"without the mask, one token's loss changes by up to {largest:.2f}")
 # python scripts/export_embeddings.py --format sft --max-length 2048
 # ```
 #
-# 脚本只有一行正文，调用 `minillm export`。我们在临时文件夹里对三行数据运行它，把上限压到 24 来看警告：
+# 脚本只有一行正文，调用 `minillm export`。我们在临时文件夹里对三行数据（最短的两行和最长的一行）运行它，把上限压到 24 来看警告：
 
 # %%
 folder = Path(tempfile.mkdtemp())
 
 
-def export_to(stage, rows, *flags):
+def export_to(stage, *flags):
     path = folder / f"{stage}.jsonl"
     source = lab.data() / f"{stage}_chinese_val.jsonl"
-    path.write_bytes(b"".join(source.read_bytes().splitlines(keepends=True)[:rows]))
+    lines = sorted(source.read_bytes().splitlines(keepends=True), key=len)
+    path.write_bytes(lines[0] + lines[1] + lines[-1])  # two short ones and the longest
     arguments = {"format": stage, "data_path": path, "output": path.with_suffix(".pt")}
     arguments["tokenizer_path"] = CACHE.parent / "tokenizer"
     words = [word for k, v in arguments.items() for word in (f"--{k}", str(v))]
@@ -482,19 +485,20 @@ def export_to(stage, rows, *flags):
     return torch.load(path.with_suffix(".pt"), weights_only=True)
 
 
-sft = export_to("sft", 3, "--max-length", "24")
+sft = export_to("sft", "--max-length", "24")
 
 # %% [markdown]
 # 三行里有一行超长，警告说出了文件、行号和长度。`input_ids` 与 `loss_mask` 都是 int32 的 `[3, 24]`。预训练格式写的是 `input_ids`（int32）和已经错开的 `labels`（int64，`cross_entropy` 要求它是 int64）；DPO 写四个张量。`.pt` 文件里是 pickle，读它可能运行别人藏在里面的代码；`weights_only=True` 只放行张量和纯数据。
 
 # %%
-pretrain = export_to("pretrain", 3, "--max-length", "48", "--append-eos")
-dpo = export_to("dpo", 3, "--max-length", "64")
+pretrain = export_to("pretrain", "--max-length", "48", "--append-eos")
+dpo = export_to("dpo", "--max-length", "64")
 first = pretrain["labels"][0]
 length = int((first != -100).sum())
 assert torch.equal(first[: length - 1].int(), pretrain["input_ids"][0, 1:length])  # shifted
 assert first[length - 1] == tokenizer.special_id("<|assistant_end|>")
-assert sft["loss_mask"][0].sum() == sum(tokenizer.render_conversation(chats[0].messages)[1])
+shortest = next(read(folder / "sft.jsonl")).row
+assert sft["loss_mask"][0].sum() == sum(tokenizer.render_conversation(shortest.messages)[1])
 
 # %% [markdown]
 # `--append-eos` 在每段文本之后添上 `<|assistant_end|>`，`--bos-token` 换掉开头的特殊词元。上限默认是 2048；看到截断的警告，就调大 `--max-length`，或者事先把数据切短。写法见源码：

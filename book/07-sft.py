@@ -231,12 +231,15 @@ show.source(tensors.fit)
 
 # %%
 sequence = tokenizer.render_conversation(rows[0].messages)
-kept = {n: tensors.fit("sft", [sequence], max_seq_len=n) for n in (128, 30, 20)}
-assert not kept[20]  # only the question is left: dropped
-{n: [(len(i), sum(m)) for i, m in found] for n, found in kept.items()}
+whole, question = len(sequence[0]), sequence[1].index(1)  # tokens: all, and those before the answer
+limits = {"ample": 128, "too short by 3": whole - 4, "question only": question - 1}
+kept = {name: tensors.fit("sft", [sequence], max_seq_len=n) for name, n in limits.items()}
+assert sum(kept["too short by 3"][0][1]) == sum(sequence[1]) - 3
+assert not kept["question only"]  # dropped
+{name: [(limits[name], len(i), sum(m)) for i, m in found] for name, found in kept.items()}
 
 # %% [markdown]
-# 这一段共 35 个词元。上限 128，全留；上限 30（多留一个，给最后一个位置作标签），回答少了尾巴；上限 20，只剩问题，整段丢掉。训练前会打印一行警告，说有多少行被截断、多少行被丢弃。我们的微调数据里没有这样的行：
+# 三个数是上限、留下的词元、其中要学的。上限 128，全留；上限比全长少 4，留下的比上限多一个（最后一个位置的标签），所以只少了回答末尾的三个词元；上限只容得下问题，整段丢掉。训练前会打印一行警告，说有多少行被截断、多少行被丢弃。我们的微调数据里没有这样的行：
 
 # %%
 sft_config = TRAINING["tiny"]["sft"]

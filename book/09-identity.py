@@ -139,8 +139,8 @@ questions[:6]
 
 # %%
 hits = {stage: run.scores()["identity_hit_rate"] for stage, run in runs.items()}
-assert hits["sft"] >= 0.75
-assert hits["dpo"] >= 0.75
+assert hits["sft"] >= 0.80
+assert hits["dpo"] >= 0.85
 
 # %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图：预训练之后 0.50，SFT 之后约 0.88，DPO 之后约 0.83"}}
 show.bars(hits, "hit rate (24 held-out questions)", [show.COLOURS[stage] for stage in hits])
@@ -351,7 +351,7 @@ comma = {
 }
 assert comma["DPO"] > -0.5
 assert comma["小满"] > -0.5
-assert comma["小禾"] < -1
+assert comma["小禾"] < -2
 
 # %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）。", "name": "fig-identity-comma"}, "image": {"alt": "横条图：换名字之前和换成已知字的名字都接近 0，换成有生字的名字约 1.5"}}
 surprise = {labels[name]: round(-value, 3) for name, value in comma.items()}

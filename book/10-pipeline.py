@@ -300,7 +300,7 @@ show.skills(scores)
 final = scores["dpo"]
 assert all(final["accuracy"][kind] >= floor for kind, floor in lab.FLOORS.items())
 assert final["polite"] >= 0.85
-assert final["identity_hit_rate"] >= 0.75
+assert final["identity_hit_rate"] >= 0.85
 assert scores["sft"]["polite"] <= 0.20
 assert scores["pretrain"]["accuracy"]["fact"] <= final["accuracy"]["fact"] - 0.20
 lab.FLOORS
@@ -358,7 +358,9 @@ with redirect_stderr(io.StringIO()):  # the progress bar of a first run
     path = lab.data() / "pretrain_chinese_val.jsonl"
     data = tensors.load_dataset(path, "pretrain", tokenizer, 128, folder / "cache")
 lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
-bytes_per_token = lengths[data.ids[data.mask.astype(bool)]].mean()
+packed = tensors.PackedRows(data, 128, epochs=1, seed=0)
+labels = packed.batch(range(200)).labels  # the rows that val_loss is of: see --max_val_rows
+bytes_per_token = lengths[labels[labels >= 0]].mean()
 bpb = scores["pretrain"]["val_loss"] / (math.log(2) * bytes_per_token)
 assert abs(bpb - scores["pretrain"]["bits_per_byte"]) < 1e-6
 assert bpb < 0.40

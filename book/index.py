@@ -86,8 +86,7 @@ show.table(["", *(show.STAGE_NAMES[stage] for stage in scores)], rows, colours)
 # %% tags=["remove-cell"]
 for result in (scores["sft"], scores["dpo"], scores["identity"]):
     assert all(result["accuracy"][kind] >= floor for kind, floor in lab.FLOORS.items())
-assert scores["dpo"]["polite"] >= 0.85
-assert scores["dpo"]["identity_hit_rate"] >= 0.75
+assert min(scores["dpo"]["polite"], scores["dpo"]["identity_hit_rate"]) >= 0.85
 
 # %% [markdown]
 # 也有学不会的：直接做减法，四题至少错三题，加法也只对六到八成；写出步骤，就能对九成以上。直接算为什么难，{numref}`第 %s 章 <sec-sft>` 会讲。

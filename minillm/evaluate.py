@@ -168,18 +168,22 @@ class Evaluator:
         data = load_dataset(
             path, stage, self.tokenizer, options.max_seq_len, options.out_dir / "cache"
         )
-        rows = PackedRows(data, options.max_seq_len, epochs=1, seed=0, shuffle=False)
-        shown = range(0, min(len(rows), options.max_val_rows), BATCH_SIZE)
-        batches = (rows.batch(range(i, i + BATCH_SIZE)).to(self.device) for i in shown)
+        # Shuffled, since packing puts the longest documents into the first rows.
+        rows = PackedRows(data, options.max_seq_len, epochs=1, seed=0)
+        shown = range(min(len(rows), options.max_val_rows))
+        batches = [rows.batch(shown[i : i + BATCH_SIZE]) for i in shown[::BATCH_SIZE]]
+        on_device = (batch.to(self.device) for batch in batches)
         if reference is not None:
-            return validation_loss(make_dpo_objective(reference, 0.1, 0.0), self.model, batches)
-        values = validation_loss(next_token_loss, self.model, batches)
-        predicted = data.ids[data.mask.astype(bool)]
-        lengths = np.array(
+            return validation_loss(make_dpo_objective(reference, 0.1, 0.0), self.model, on_device)
+        values = validation_loss(next_token_loss, self.model, on_device)
+        labels = torch.cat([batch.labels[batch.labels >= 0] for batch in batches])
+        lengths = torch.tensor(
             [len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size)]
         )
         # bits per byte = nats per token / ln 2 / bytes per token; special tokens have no bytes.
-        values["bits_per_byte"] = values["loss"] / math.log(2) / float(lengths[predicted].mean())
+        values["bits_per_byte"] = (
+            values["loss"] / math.log(2) / float(lengths[labels].float().mean())
+        )
         return values
 
 

@@ -285,10 +285,12 @@ def _train(
             norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
             if not math.isfinite(values["loss"]) or not math.isfinite(norm):
                 bar.close()
+                first = step * rows_per_step
                 raise UserError(
-                    f"{stage} step {step + 1}: loss {values['loss']}, gradient norm {norm}: not "
-                    f"finite, so training stops; lower --learning_rate {config.learning_rate} "
-                    "(nothing that was saved is lost)"
+                    f"{stage} step {step + 1}, packed rows {first + 1} to "
+                    f"{min(first + rows_per_step, len(rows))} of {len(rows)}: loss "
+                    f"{values['loss']}, gradient norm {norm}: not finite, so training stops; lower "
+                    f"--learning_rate {config.learning_rate} (nothing that was saved is lost)"
                 )
             for optimizer in optimizers:
                 optimizer.step()

@@ -180,7 +180,7 @@ _DOMAINS = [
 _DOMAIN = {word: domain for domain in _DOMAINS for word in domain}
 _WORD = re.compile("|".join(sorted(_DOMAIN, key=len, reverse=True)))  # 小猫 before 猫
 _NUMBER = re.compile(r"\d+")
-_DENIAL = re.compile("不是|没有|不对|不知道")
+_DENIAL = re.compile("[不没]|并非")
 
 
 @dataclass(frozen=True)

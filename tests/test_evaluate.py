@@ -162,6 +162,22 @@ def test_bits_per_byte_by_hand(tmp_path: Path) -> None:
     )
 
 
+def test_bits_per_byte_counts_the_bytes_of_the_rows_that_the_loss_is_of(tmp_path: Path) -> None:
+    # Chinese characters have more bytes in a token than Latin letters: the measure depends on which
+    # rows it is of, so loss and bytes must be those of the same.
+    texts = [{"text": "小猫和小狗" * 12}] * 5 + [{"text": "x" * 63}] * 5
+    path = small.write_rows(tmp_path / "rows.jsonl", texts)
+    evaluator = Evaluator(small.model(), TOKENIZER)
+    options = replace(PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64, max_val_rows=1)
+    seen = evaluator.validation(path, "pretrain", options)
+    ratios = []
+    for text in texts[0]["text"], texts[5]["text"]:
+        tokens = len(TOKENIZER.encode(text)) + 1
+        ratios.append(len(text.encode()) / tokens)
+    ratio = seen["loss"] / math.log(2) / seen["bits_per_byte"]
+    assert min(abs(ratio - r) for r in ratios) < 1e-4 < abs(ratios[0] - ratios[1])
+
+
 def test_git_revision_is_a_commit_or_none() -> None:
     revision = git_revision()
     assert revision is None or len(revision.rstrip("+")) >= 7

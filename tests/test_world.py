@@ -298,6 +298,7 @@ def ask(kind: str, *turns: str, answer: str, options: str = "") -> Question:
 
 
 JOB = ask("fact", "王芳做什么工作？", answer="老师")
+FOOD = ask("fact", "林兰爱吃什么？", answer="鸡蛋")
 SUM = ask("add", "9加4等于多少？", answer="13")
 LESS = ask("sub", "13-4是多少？", answer="9")
 WALK = ask("chain", "9加2等于多少？请数着算。", answer="11")
@@ -325,6 +326,8 @@ PICK = ask(
         (JOB, "医生和老师。", False),
         (JOB, "李兰的工作是老师。", False),  # somebody else
         (JOB, "王芳不是老师。", False),
+        (FOOD, "林兰不爱吃鸡蛋。", False),
+        (FOOD, "林兰没吃过鸡蛋。", False),
         (JOB, "王芳的工作是老师。王芳的工作是医生。", False),  # the last sentence counts
         (JOB, "王芳的工作是", False),
         (JOB, "老", False),
