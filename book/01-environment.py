@@ -48,7 +48,7 @@ lab.start()
 show.spine({"fresh": lab.showcase(lab.fresh())})
 
 # %% [markdown]
-# 它只会把一个词元重复到底。到 {numref}`第 %s 章 <sec-dpo>`，同样的三句话会得到正确而客气的回答。全书的路线见 {numref}`fig-environment-map`。
+# 它只会把一个词元重复到底。到 {numref}`第 %s 章 <sec-dpo>`，同样的三句话都会答对，至少前两句还会带上一句客气话。全书的路线见 {numref}`fig-environment-map`。
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "全书的路线：数据、分词器、张量、三个训练阶段。框里的 ch. 是讲它的章。", "name": "fig-environment-map"}, "image": {"alt": "六个方框从左到右用箭头相连：数据（第 2 章），词元（第 3 章），张量（第 4 章），预训练（第 5、6 章），SFT（第 7 章），DPO（第 8 章）"}}
 colours = [show.GREY] * 3 + [show.COLOURS[stage] for stage in ("pretrain", "sft", "dpo")]

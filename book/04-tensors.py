@@ -377,11 +377,11 @@ show.loss_mask(*rejected, tokenizer, show.COLOURS["dpo"])
 #
 # {numref}`fig-tensors-packing-pretrain` 是八行预训练数据，{numref}`fig-tensors-packing-sft` 是八行 SFT 数据。一段颜色是一个序列，竖线是边界；深色的位置要学，浅色的只读，右端的空白是填充。
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的预训练数据：除了填充，处处都学。", "name": "fig-tensors-packing-pretrain"}, "image": {"alt": "八行横条，每行由三到五段深色的序列拼满 128 个位置，几乎没有空白"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的预训练数据：除了填充，处处都学。", "name": "fig-tensors-packing-pretrain"}, "image": {"alt": "八行横条，每行由几段深色的序列拼满 128 个位置，多数行是三到五段，序列很短的一行有十二段，几乎没有空白"}}
 texts = tensors.PackedRows(held_out["pretrain"], max_seq_len=128, epochs=1, seed=42)
 show.packing(texts.batch(range(8)))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的 SFT 数据：每段对话前半浅、后半深，浅色的是问题。", "name": "fig-tensors-packing-sft"}, "image": {"alt": "八行横条，每段序列的前一部分是浅色的问题，后一部分是深色的回答"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的 SFT 数据：每一轮前浅后深，浅色的是问题，深色的是回答。", "name": "fig-tensors-packing-sft"}, "image": {"alt": "八行横条，每段序列先是浅色的问题，后是深色的回答；有两轮的对话深浅各出现两次"}}
 show.packing(batch)
 
 # %% [markdown]
@@ -404,7 +404,7 @@ assert min(fill["pack"], sft_fill) >= 0.95
 assert fill["pack"] > 3 * fill["pad to 128"]
 {name: round(float(share), 3) for name, share in fill.items()}, round(sft_fill, 3)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "留出的预训练文本：四种凑法里有词元的位置所占的份额。", "name": "fig-tensors-fill"}, "image": {"alt": "四根横条：补到 128 为 0.257，补到最长为 0.438，八个一组为 0.619，打包为 0.987"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "留出的预训练文本：四种凑法里有词元的位置所占的份额。", "name": "fig-tensors-fill"}, "image": {"alt": "四根横条：补到 128 为 0.257，补到最长为 0.438，八个一组约 0.62，打包为 0.987"}}
 show.bars(
     fill, "share of positions that hold a token", [show.GREY] * 3 + [show.COLOURS["pretrain"]]
 )
@@ -635,7 +635,7 @@ show.table(
 # - $n$ 个词元占 $n-1$ 个位置：标签是错开一位的输入，只错开一次。
 # - 损失掩码标出该由模型说的词元，它和标签一起错开；不学的标签是 -100。
 # - 嵌入就是查表，等于独热矩阵乘嵌入表。
-# - 打包让 98% 以上的位置有词元；`document_ids` 和 `position_ids` 保证损失与单独计算时相同。
+# - 打包让 95% 以上的位置有词元（数据很少时除外）；`document_ids` 和 `position_ids` 保证损失与单独计算时相同。
 # - 训练损失好得离谱时，先把 `input_ids` 和 `labels` 并排看一眼。
 #
 # ### 练习
@@ -683,7 +683,7 @@ assert count > 1.1 * best
 count, best
 
 # %% [markdown]
-# 多用六分之一左右的行，也就多花六分之一的计算。
+# 多用一成多的行，也就多花一成多的计算。
 #
 # :::{solution-end}
 # :::

@@ -477,7 +477,7 @@ show.attention(fresh, tokenizer, echo, layer=3, head=0)
 show.attention(trained, tokenizer, echo, layer=3, head=0)
 
 # %% [markdown]
-# 看下半部分。第二个 `：“` 那一行，接下来要写王芳，它几乎全部的注意力落在第一遍的“王芳”上；下一个顿号那一行，落在“王涛”上。没有人写过这条规则。它也还不牢靠：最后一个顿号之后该写王勇，这个头却有七成看着“王涛”，三成看着“王勇”。
+# 看下半部分。第二个 `：“` 那一行，接下来要写王芳，它几乎全部的注意力落在第一遍的“王芳”上。没有人写过这条规则。它也还不牢靠：下一个顿号之后该写王涛，这个头却仍然看着“王芳”；最后一个顿号之后该写王勇，它的注意力散在许多词元上，“王勇”只分到一成多。换一台机器训练，走样的可能是别的几行。
 #
 # 一个句子不算数。取 60 个留出的“跟着说”，量每个头在即将写出一个词时，给第一遍里*那个词*多少注意力：
 
@@ -499,7 +499,7 @@ def looks_back(net, sentences):
 sentences = world.continuations("echo", 60)
 before, after = looks_back(fresh, sentences), looks_back(trained, sentences)
 assert before.max() < 0.1
-assert after.max() > 0.3
+assert after.max() > 0.2
 print(f"highest share of any head before training: {before.max():.2f}")
 
 # %% tags=["nbval-ignore-output", "hide-input"]
@@ -543,6 +543,11 @@ runs[False][1], runs[True][1]
 
 # %% [markdown]
 # 词元一个不差，要处理的从 2,970 个降到 79 个。
+#
+# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法。`Linear` 就是没有偏置的 `nn.Linear`，只多了一手：PyTorch 在 CPU 上算“一行乘一个矩阵”只用一个核，它就把大矩阵切成几片，让几个核一起读。
+
+# %%
+show.source(model.Linear.forward)
 #
 # ## 弄坏它
 #

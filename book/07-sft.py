@@ -75,12 +75,12 @@ as_chat = pretrained.scores()["accuracy"]["fact"]
 assert as_text >= 0.8
 assert as_chat <= as_text - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本时答对率接近 1，写成对话时约 0.5"}}
+# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本时答对率接近 1，写成对话时接近 0"}}
 bars = {"as a text": as_text, "as a conversation": as_chat}
 show.bars(bars, "accuracy (fact, 60 held-out questions)", show.COLOURS["pretrain"])
 
 # %% [markdown]
-# 知识已经在模型里了。写成文本，答对率约 0.97；写成对话，只剩 0.52，有时答得出，但靠不住。差别只在格式：对话里每句话前后有**特殊词元**（special token），如 `<|user_start|>`，它们在预训练的文本里一次也没有出现过。模型怎样看待从没见过的词元？看看它们的嵌入。
+# 知识已经在模型里了。写成文本，答对率约 0.98；写成对话，几乎一题不对（换一次运行，也可能碰对一两成到一半，总之靠不住）。差别只在格式：对话里每句话前后有**特殊词元**（special token），如 `<|user_start|>`，它们在预训练的文本里一次也没有出现过。模型怎样看待从没见过的词元？看看它们的嵌入。
 
 
 # %%
@@ -295,13 +295,13 @@ assert with_cache == without
 #
 # ### 800 步
 #
-# 每步 8 行，800 步读 6,400 行，正好一遍（只差最后 15 行）。学习率的峰值和预训练相同，走过一成之后就一路降到 0。
+# 每步 8 行，800 步读 6,400 行，正好一遍（只差最后十几行）。学习率的峰值和预训练相同，走过一成之后就一路降到 0。
 
-# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左：损失先升到近 3，几十步里急降到 0.5 以下，之后缓慢下降；右：学习率升到 0.006，停留片刻后线性降到 0"}}
+# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左：损失先升到 3.5 以上，几十步里急降到 0.5 以下，之后缓慢下降；右：学习率升到 0.006，停留片刻后线性降到 0"}}
 show.curves({"sft": sft.log})
 
 # %% [markdown]
-# 损失先往上冲了一下，随后几十步里从近 3 掉到 0.5 以下，那是模型在认识特殊词元。它是“只算回答”的损失，不能和预训练的损失比大小。
+# 损失先往上冲了一下，随后几十步里掉到 0.5 以下，那是模型在认识特殊词元。它是“只算回答”的损失，不能和预训练的损失比大小。
 #
 # ### 微调前后，各类题目的成绩
 #
@@ -346,7 +346,7 @@ for kind in ("fact", "phrasing", "reading", "calendar", "chain", "add", "sub"):
 show.table(["", "问题", "回答"], lines)
 
 # %% [markdown]
-# 错得有规律：张冠李戴（报错了宠物，把石头说成积木），数数时跳过一个数，直接报得数时只差一两个。没有一条是胡言乱语：格式全学会了，错在内容。
+# 错得有规律：张冠李戴（报错了宠物，记错了颜色），数数时多走了一步，直接报得数时只差一两个。没有一条是胡言乱语：格式全学会了，错在内容。
 #
 # ### 数着算，还是直接说
 #
@@ -377,18 +377,18 @@ assert sums["add, step by step"][0] >= 16
 assert sums["subtract, step by step"][0] >= sums["subtract, directly"][0] + 8
 assert sums["add, step by step"][1] > 3 * sums["add, directly"][1]
 
-# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法各答对多少道。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接答对约 14 道，数着算约 22 道；减法直接几乎全错，数着算几乎全对"}}
+# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法各答对多少道。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接答对约 16 道，数着算约 20 道；减法直接只答对约 7 道，数着算几乎全对"}}
 colours = [show.GREY, show.COLOURS["sft"]] * 2
 show.bars({k: v[0] for k, v in sums.items()}, "correct answers of 24", colours)
 
 # %% [markdown]
-# 我们这次运行里，加法直接答对 14 道，数着算 22 道；减法直接只对 2 道，数着算 23 道。减法差这么多，不会是碰巧；加法差得少些，24 道题也还看得出来。
+# 我们这次运行里，加法直接答对 16 道，数着算 20 道；减法直接只对 7 道，数着算 23 道。减法差这么多，不会是碰巧；加法只差几道，24 道题还下不了结论。
 #
 # 为什么数着算有用？模型每吐一个词元，只有 4 层的计算量。直接说得数，8 加 4 必须在一次前向里算完，多半要靠记住见过的算式。数着算，每个词元只要回答“11 的后面是 12”，这一步见过千百遍；中间结果写在纸上，后面的词元可以回头看。这就是**思维链**（chain of thought，{cite:t}`wei2022cot`）：用更多的词元换更多的计算，加法的回答平均是直接说的三倍以上长。
 #
 # 老实说明一点：留出的 8 加 4 没有被问过，但 `8、9、10` 这几步在更长的数数里出现过。这里泛化的是“把见过的步子拼成没见过的路”，不是从无到有地发明加法。出了这个世界的范围，例如 25 加 3，它照样会答错（{numref}`ex-sft-4`）。
 #
-# 减法直接回答几乎是 0 分，训练 800 步也没有起色。是没学，还是没有学会举一反三？在训练**问过**的算式上再考一次：
+# 减法直接回答对不到三成，训练 800 步也没有学好。是没学，还是没有学会举一反三？在训练**问过**的算式上再考一次：
 
 
 # %%
@@ -403,14 +403,14 @@ splits = {
     for kind in ("add", "sub", "chain")
     for name, held_out in (("asked in training", False), ("held out", True))
 }
-assert splits["sub, held out"] <= 0.3
+assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2
 assert splits["chain, held out"] >= 0.7
 
-# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条；add 从约 0.93 掉到约 0.58，sub 从 0.8 掉到接近 0，chain 两条都接近 1"}}
+# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条；add 从约 0.98 掉到约 0.70，sub 从约 0.68 掉到约 0.18，chain 一条是 1，一条约 0.85"}}
 show.bars(splits, "accuracy (40 questions each)", [show.GREY, show.COLOURS["sft"]] * 3)
 
 # %% [markdown]
-# 问过的算式，直接回答时加法答对约 0.93，减法 0.8；没问过的，掉到约 0.58 和 0.05。直接报得数主要靠背：问过的背得出，没问过的，加法还能对一半多，减法就只能猜一个相近的数。`chain` 两边差不多高：它学到的是方法。区分“记住”和“学会”，只有留出集做得到。
+# 问过的算式，直接回答时加法答对约 0.98，减法约 0.68；没问过的，掉到约 0.70 和 0.18。直接报得数主要靠背：问过的背得出，没问过的，加法还能对一半多，减法多半只能猜一个相近的数。`chain` 两边都高：它学到的是方法。区分“记住”和“学会”，只有留出集做得到。
 #
 # ### 什么时候学会的
 #
@@ -426,12 +426,12 @@ for step in sft.steps:
 assert learned["fact"][0] >= 0.2  # after 25 steps
 assert learned["chain"][2] >= 0.5  # after 100
 
-# %% mystnb={"figure": {"caption": "微调途中的答对率（每点 30 道题，置信区间约 ±0.15）。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是 25 到 800 步：fact 从 0.3 升到 0.9；chain 从接近 0 升到 0.97，100 步时已有 0.7；add 起伏很大，最后是 0.5"}}
+# %% mystnb={"figure": {"caption": "微调途中的答对率（每点 30 道题，置信区间约 ±0.15）。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是 25 到 800 步：fact 从 0.6 升到 0.9；chain 从 0.3 升到 0.8，50 步时已有 0.77；add 起伏很大，50 步时到过 0.6，又跌到 0.3 以下，最后约 0.67"}}
 curves = {kind: (sft.steps, rates) for kind, rates in learned.items()}
 show.lines(curves, "step", "accuracy", marker="o")
 
 # %% [markdown]
-# 25 步（200 行数据）时，`fact` 只有 0.3，还不如微调前的 0.52：学习率刚升到峰值，模型还在适应新的格式。`fact` 到 50 步就有一半多，`chain` 从几乎不会到 100 步的 0.7：知识是现成的，缺的主要是格式，学得很快。再往后涨得慢，要到学习率降下来，两条线才到 0.9 以上。`add` 起伏最大，最后也只有 0.5：它不只是格式问题，还要背更多的算式。中间的停顿和起伏，多半与高学习率有关，每点只有 30 道题也是一个原因。
+# 25 步（200 行数据）时，微调前几乎答不出的 `fact` 已对了一半多（换一次运行，也可能只有三成：学习率刚升到峰值，模型还在适应新的格式）；`chain` 到 50 步就有七成多。知识是现成的，缺的主要是格式，学得很快。再往后涨得慢，要到学习率降下来，`fact` 才到 0.9 左右。`add` 起伏最大，最后也只有三分之二左右：它不只是格式问题，还要背更多的算式。中间的停顿和起伏，多半与高学习率有关，每点只有 30 道题也是一个原因。
 #
 # ### 没有预训练，直接微调
 #
@@ -447,9 +447,9 @@ comparison = {}
 for kind in ("fact", "chain"):
     comparison[f"{kind}, pretrained"] = sft.evaluator(100).question_accuracy(kind, 60)
     comparison[f"{kind}, from random weights"] = scratch.evaluator().question_accuracy(kind, 60)
-    assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.4
+    assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.3
 
-# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：预训练过的模型 fact 和 chain 都约 0.7，随机权重出发的都是 0"}}
+# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：预训练过的模型 fact 约 0.5、chain 约 0.7，随机权重出发的都接近 0"}}
 colours = [show.COLOURS["sft"], show.GREY] * 2
 show.bars(comparison, "accuracy after 100 steps (60 questions)", colours)
 
@@ -486,11 +486,11 @@ settings["temperature 1.5, top_p 0.9"] = sampled(1.5, 0.9)
 assert settings["temperature 0"] >= 0.85
 assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0 和 0.5 时答对率在 0.9 以上，温度 1 约 0.73，温度 1.5 约 0.33，加 top-p 0.9 约 0.45"}}
+# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0 和 0.5 时答对率在 0.9 以上，温度 1 约 0.78，温度 1.5 约 0.43，加 top-p 0.9 约 0.50"}}
 show.bars(settings, "accuracy (fact, 60 questions)", show.COLOURS["sft"])
 
 # %% [markdown]
-# 有标准答案的题，抽样只会添错：温度 1.5 时只剩三分之一左右。top-p 救回一部分，因为错的多半在尾巴里。写故事则相反，贪心解码每次都是同一个故事，那时才需要温度。
+# 有标准答案的题，抽样没有好处：温度 0.5 和贪心解码不相上下，温度 1 已经差了一截，温度 1.5 时对不到一半。top-p 救回几题，因为错的多半在尾巴里。写故事则相反，贪心解码每次都是同一个故事，那时才需要温度。
 #
 # ## 弄坏它
 #
@@ -528,7 +528,7 @@ answers = {
 mean_length = {name: sum(map(len, found)) / len(found) for name, found in answers.items()}
 assert mean_length["end not learned"] > 1.4 * mean_length["end learned"]
 
-# %% mystnb={"figure": {"caption": "回答的平均长度：学过结束符与没学过。", "name": "fig-sft-end"}, "image": {"alt": "横条图：学过结束符的回答平均约 8 个词元，没学过的约 24 个"}}
+# %% mystnb={"figure": {"caption": "回答的平均长度：学过结束符与没学过。", "name": "fig-sft-end"}, "image": {"alt": "横条图：学过结束符的回答平均约 8 个词元，没学过的约 15 个"}}
 show.bars(
     mean_length, "mean length of an answer (tokens)", [show.COLOURS["sft"], show.COLOURS["bad"]]
 )
@@ -539,7 +539,7 @@ shown = [[tokenizer.decode(ids)[:60] for ids in pair] for pair in (pairs[0], pai
 show.table(list(answers), shown)
 
 # %% [markdown]
-# 第一条和第三条的答案和左边一样，可它说完不停，接几句客套，或者再编一句不相干的话，直到碰巧冒出 `<|bos|>` 或者写满上限。训练越久越严重；把 25 改成 50 再运行，就会看到有些回答一直写到上限。
+# 三条的答案都和左边一样，可它说完不停，接上一句客套，有时再编一句不相干的话，直到碰巧冒出 `<|bos|>` 或者写满上限。训练越久越严重；把 25 改成 50 再运行，就会看到有些回答一直写到上限。
 #
 # 怎样发现：看回答的长度分布，看有多少条写满了 `max_new_tokens`。损失曲线帮不上忙，因为出错的正是没有计入损失的那个词元。
 #
@@ -554,9 +554,9 @@ show.spine(replies | {"sft": lab.showcase(sft.model())})
 # ### 小结
 #
 # - SFT 与预训练用同一个损失函数；不同的只是标签：掩码为 0 的地方是 −100。
-# - 对话与文本的差别是几个特殊词元。预训练没见过它们，所以有知识也只答得出一半；微调之后，答对 0.95。
+# - 对话与文本的差别是几个特殊词元。预训练没见过它们，所以有知识也答不好；微调之后，答对九成以上。
 # - 学的是助手的文字**和结束符**；用户的话只读不学。
-# - 数着算比直接说准，因为更多的词元就是更多的计算；直接做减法，这个模型没有学会。
+# - 数着算比直接说准，因为更多的词元就是更多的计算；直接做减法，这个模型没有学好。
 # - 每个数都来自训练没有问过的题，60 道题的误差约 ±0.1。
 #
 # ### 练习

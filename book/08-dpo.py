@@ -244,7 +244,7 @@ assert loss["accuracy"] == 0.0  # no margin is greater than 0 yet: all are exact
 # %%
 dpo = lab.ladder("dpo")
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然；间隔从 0 开始上升。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。损失从约 0.75 降到约 0.4，间隔从 0 升到约 1.1。"}}
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然；间隔从 0 开始上升。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。损失从约 0.75 降到约 0.5，间隔从 0 升到约 0.6。"}}
 steps = [entry["step"] for entry in dpo.log]
 show.lines(
     {name: (steps, show.smooth([e[name] for e in dpo.log], 10)) for name in ("loss", "margin")},
@@ -261,7 +261,7 @@ rows = [
 show.table(["step", *names], rows)
 
 # %% [markdown]
-# 看第 25 步：`accuracy` 已经接近 1，`prefers_chosen` 还不到三成，到第 50 步也才约八成。相对参考模型进步了一点点，准确率就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只报告 `accuracy` 的训练日志，会早早地显得已经学成。
+# 看第 25 步：`accuracy` 已经接近 1，`prefers_chosen` 还不到一半，到第 50 步也才约八成。相对参考模型进步了一点点，准确率就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只报告 `accuracy` 的训练日志，会早早地显得已经学成。
 #
 # 下面在 200 个留出的对子上量同样的事，直接看 $\log \pi(y_w) - \log \pi(y_l)$。训练前后各算一次：
 
@@ -287,7 +287,7 @@ assert np.mean(margin > 0) > 0.8  # accuracy, against the reference
 # %% [markdown]
 # 先只看“对而不客气”的那些对子，见 {numref}`fig-dpo-gap`。
 
-# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。虚线右边是模型更愿意说客气的回答。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图。SFT 的绝大多数在 0 的左边，集中在负 3 附近；DPO 的全在右边，约三分之二在 0 到 10 之间，其余大多在 13 到 25 之间。"}}
+# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。虚线右边是模型更愿意说客气的回答。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图。SFT 的绝大多数在 0 的左边，集中在负 3 附近；DPO 的几乎全在右边，大多在 0 到 10 之间。"}}
 manners = np.array([not world.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
 show.histogram(
     {"after SFT": gap["sft"][manners], "after DPO": gap["dpo"][manners]},
@@ -308,7 +308,7 @@ for name, group in (("right, not polite", manners), ("polite, not right", ~manne
 show.table(["rejected is", "pairs", "gap, SFT", "gap, DPO", "margin", "accuracy"], rows)
 
 # %% [markdown]
-# 第二行值得停下来看。对“客气而不对”的回答，SFT 模型早就压得很低（差约 8 个奈特，$e^8 \approx 3000$ 倍），DPO 之后只多了不到 1 个奈特，准确率也只有约 0.7，没有比掷硬币好多少。
+# 第二行值得停下来看。对“客气而不对”的回答，SFT 模型早就压得很低（差 8 个奈特以上，$e^8 \approx 3000$ 倍），DPO 之后只多了不到 1 个奈特；准确率有约 0.8，间隔却不到第一行的十分之一。
 # 这 1,500 对教会模型的是**客气**，不是正确。正确是预训练和 SFT 教的。
 #
 # 第一行的变化又落在哪些词元上？把回答拆成两段：结束标记 `<|assistant_end|>`，和它前面的全部文字。
@@ -338,7 +338,7 @@ assert abs(changes[1, 1]) > 4 * abs(changes[1, 0])  # the text of that answer ha
 assert changes[0, 0] > 1  # while that of the polite one gets likelier
 
 # %% [markdown]
-# 变化主要在一个词元上：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到 −10 左右，文字本身掉了不到 1 个奈特；选中的回答则是文字（客气话的开头）变得容易了约 2 个奈特。
+# 变化最集中的是一个词元：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到约 −4.5（换一次运行，掉 2 到 5 个奈特都有可能），它前面的文字却只掉了 0.3 个奈特上下；选中的回答则是文字（客气话的开头）变得容易了 2 个多奈特。
 # DPO 教的是“答案说完先别停”。一对回答在哪里分叉，力就用在哪里。
 #
 # 现在让模型真正开口。礼貌率是在 60 个留出的问题上，贪心解码的回答里含有客气话的比例：
@@ -359,7 +359,7 @@ show.skills(scores)
 # %% [markdown]
 # 礼貌率从几乎为 0 升到 0.85 以上，十种问题的平均正确率没有明显变化（60 题一种，单独一行有 ±0.13 的误差，所以不要拿一行的升降做文章）。两处要老实说明：
 #
-# - 直接算减法（`answer sub`）训练前后都很差，60 题只对 4 题和 12 题。DPO 没有教会它减法；多数时候，只是把错的答案说得客气。
+# - 直接算减法（`answer sub`）训练前后都很差，60 题里只对十来题。DPO 没有教会它减法；多数时候，只是把错的答案说得客气。
 # - 每字节比特数（`bits_per_byte`）反而变差了。它量的是模型有多像 SFT 的验证集，而那里大多数回答是生硬的。我们故意让模型不再像它，这个数变差正是目的。**换了目标，就要换尺子。**
 #
 # 三个留出的问题，前后对照：
@@ -371,7 +371,7 @@ wanted = [pairs[i]["rejected"][-1]["content"] for i in (8, 24, 52)]
 show.table(["asked", "SFT", "DPO"], zip(asked, said["sft"], said["dpo"], strict=True))
 
 # %% [markdown]
-# 前两个答对了；第三个是减法，正确的答案是 2。DPO 之后都客气了，对的仍然对，错的仍然错。
+# DPO 之后三个都客气了。第二个前后都对。第三个是减法，正确的答案是 2：错的仍然错。第一个说明 DPO 也不是没有代价：正确的答案是橙色，SFT 答对了，DPO 之后却说乱了。平均正确率没有降，不等于每一题都不变。
 #
 # ## 弄坏它
 #
@@ -399,9 +399,9 @@ ends = {"DPO, 105 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broke
 show.table(["", *names], [[k, *(run.log[-1][n] for n in names)] for k, run in ends.items()])
 
 # %% [markdown]
-# 最后一行损失最小（它少一项，本来就不能比），间隔也最大，是正式的 DPO 的两倍多，准确率接近 0.8。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
+# 最后一行损失最小（它少一项，本来就不能比），间隔也最大，是正式的 DPO 的四倍以上，准确率仍有八成多。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
 
-# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数。正式的 DPO 和保留负对数似然的一份从负 4.3 升到约负 2.5；去掉它的一份掉到负 10 附近。"}}
+# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数。正式的 DPO 和保留负对数似然的一份从约负 4.4 升到负 2 到负 2.5 之间；去掉它的一份掉到约负 6.7。"}}
 series = {}
 for name, run in (("DPO", dpo), ("lr ×20", kept), ("lr ×20, no NLL", broken)):
     means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
@@ -433,7 +433,7 @@ assert good > 0.85
 assert same_rate > bad + 0.3  # the only difference between the two: the NLL term
 
 # %% [markdown]
-# 最后一列看不出毛病，三份答得一模一样；前几列才露馅。第三行的模型，商店题（`shop`）几乎全错，事实题（`fact`）只对四成，客气的也只剩七成。只看一个回答，会漏掉这些。同样的两段再量一次：
+# 第三行的损失最小、间隔最大，开口却露了馅：三类题几乎全错，客气的也只剩不到一半，最后一列连句子都不通。第二行的学习率同样大，只因为保留了那一项，就好得多。最后一列的这一题，三份都没有说出橙色：只看一个回答，第一、二行也分不出好坏，要看前几列。同样的两段再量一次：
 
 # %% tags=["nbval-ignore-output"]
 parts |= {
@@ -442,7 +442,7 @@ parts |= {
 show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts.items()])
 
 # %% [markdown]
-# 两份的生硬回答，结束标记都被压到 −30 以下：说完答案就停，已经绝无可能。保留那一项时，选中的文字同时变得容易，空出来的概率有地方去；去掉之后，两种回答的文字都掉到约 −10，而被拒绝的文字在这里都是正确的答案：答案本身也被压下去了，概率流到了别处。流到哪里，{eq}`eq-dpo-loss` 不管。
+# 两份的生硬回答，结束标记都被压到 −30 上下，甚至更低：说完答案就停，已经绝无可能。保留那一项时，选中的文字变得容易了约 2 个奈特，空出来的概率有地方去；去掉之后，两种回答的文字都比 SFT 时低了 2 到 4 个奈特，而这两种回答说的都是正确的答案：答案本身也被压下去了，概率流到了别处。流到哪里，{eq}`eq-dpo-loss` 不管。
 #
 # 怎样发现：
 #
@@ -450,7 +450,7 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 # - 每个阶段之后都要在留出的问题上让模型**开口**，看正确率，也亲眼看几个回答；
 # - 间隔大得离谱，不是好消息。
 #
-# 只放大学习率、保留那一项的第二份，好得多，但事实题和商店题也比正式的 DPO 低一些（一种只有 30 题，误差不小）。步子大了，变化还会传到偏好对没有教过的问题上：试试问它“你是谁？”（{numref}`ex-dpo-3`）。
+# 只放大学习率、保留那一项的第二份，好得多，但事实题和阅读题也比正式的 DPO 低一些（一种只有 30 题，误差不小）。步子大了，变化还会传到偏好对没有教过的问题上：试试问它“你是谁？”（{numref}`ex-dpo-3`）。
 #
 # ## 收尾
 
@@ -458,7 +458,7 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 show.spine({**replies, "dpo": lab.showcase(dpo.model())})
 
 # %% [markdown]
-# 前两句多了客气话。风格变了，内容没变：SFT 之后答对的仍然对，答错的（比如减法）仍然错。第三句一字未改：偏好对里没有一个问题问“你是谁”，客气没有传到那里；换一次运行，也可能捎带过去。名字没有变；这个名字从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。
+# 前两句多了客气话。风格变了，内容大体没变：SFT 之后答对的大多仍然对，答错的（比如减法）大多仍然错。第三句换了一种说法，却没有变客气：偏好对里没有一个问题问“你是谁”，客气没有传到那里；换一次运行，也可能捎带过去。名字没有变；这个名字从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。
 #
 # ### 小结
 #
@@ -527,7 +527,7 @@ print(f"mean {ratios.mean():.2f}, largest {ratios.max():.2f}")
 show.table(["", "你是谁？"], [[n, e.ask(["你是谁？"])[0]] for n, e in evaluators.items()])
 
 # %% [markdown]
-# 三份都还认得自己的名字。不同的是结尾：正式的 DPO 步子小，“说完先别停”没有传到身份问题上；步子大了二十倍，就传了过去。这一次传过去的是一句客气话，无害，但没有什么保证它总是无害：负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。
+# 三份都还认得自己的名字。不同的是结尾：正式的 DPO 步子小，“说完先别停”没有传到身份问题上；步子大了二十倍，就传了过去。保留那一项的一份，传过去的是一句客气话，无害；去掉它的一份，说完名字停不下来，先重复半句，再接客气话。没有什么保证副作用总是无害：负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。
 #
 # :::{solution-end}
 # :::

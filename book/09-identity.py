@@ -88,7 +88,7 @@ assert new < old - 10
 print(f"ln p(我是米粒) = {old:.1f}, ln p(我是小满) = {new:.1f}: {math.exp(old - new):,.0f} times")
 
 # %% [markdown]
-# 差十亿亿倍以上。要改名，就要把这个差翻过来。
+# 差了十个数量级以上。要改名，就要把这个差翻过来。
 #
 # ### 身份占多少数据
 #
@@ -142,11 +142,11 @@ hits = {stage: run.scores()["identity_hit_rate"] for stage, run in runs.items()}
 assert hits["sft"] >= 0.80
 assert hits["dpo"] >= 0.85
 
-# %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图：预训练之后 0.50，SFT 之后约 0.88，DPO 之后约 0.83"}}
+# %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图：预训练之后约 0.21，SFT 之后约 0.88，DPO 之后约 0.92"}}
 show.bars(hits, "hit rate (24 held-out questions)", [show.COLOURS[stage] for stage in hits])
 
 # %% [markdown]
-# **预训练**（pretraining）之后就有一半：身份对话也以文本的样子混在预训练数据里。但看开场的表，那时它先写半句问话，再接一句自我介绍，是在续写，不是在回答；`is_hit` 只找名字，看不出这一点。SFT 让它按问答的格式说出来。
+# **预训练**（pretraining）之后已经命中约两成（换一次运行，可能一题没有，也可能过半）：身份对话也以文本的样子混在预训练数据里。但看开场的表，那时它每次都从“回答”两个字写起，前两句接的是不相干的话，第三句才碰上自我介绍：它是在续写，不是在回答；`is_hit` 只找名字，看不出这一点。SFT 让它按问答的格式说出来。
 #
 # ### 换一个名字
 #
@@ -202,7 +202,7 @@ show.table(["留出的问法", "回答"], list(zip(questions, said, strict=True)
 # %% [markdown]
 # 名字的概率是怎样翻过来的？训练每隔几十步留了一份权重，量一量 {eq}`eq-identity-name` 里的对数概率：
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "回答“我是米粒”和“我是小满”的对数概率，随训练步数交换位置。第 0 步是 DPO 的模型。", "name": "fig-identity-names"}, "image": {"alt": "两条折线：旧名字从 -0.5 降到 -18 左右，新名字从 -40 左右升到接近 0，在前二十几步之内交叉"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "回答“我是米粒”和“我是小满”的对数概率，随训练步数交换位置。第 0 步是 DPO 的模型。", "name": "fig-identity-names"}, "image": {"alt": "两条折线：旧名字从 -1 左右降到 -16 左右，新名字从 -33 左右升到接近 0，在前二十几步之内交叉"}}
 steps = [0, *run.steps]
 models = [dpo, *(run.evaluator(step) for step in run.steps)]
 show.lines(
@@ -276,7 +276,7 @@ show.table(
 )
 
 # %% [markdown]
-# 名字学会了，礼貌只剩一成，事实掉了一大半，读故事从全对掉到不足三成，算术也掉了一截。训练新东西，旧东西就被盖掉，叫**灾难性遗忘**（catastrophic forgetting）{cite:p}`mccloskey1989forgetting`：没有一行数据要求模型记得张静住在哪里，改动权重时就没有东西拦着。
+# 名字学会了，礼貌一点不剩，十类题几乎每一类都比有回放时低，平均低了 0.12，加法和减法掉得最多。换一次运行，忘掉的是哪几类、忘掉多少都会变：有一次事实掉了一大半，读故事从全对掉到不足三成。训练新东西，旧东西就被盖掉，叫**灾难性遗忘**（catastrophic forgetting）{cite:p}`mccloskey1989forgetting`：没有一行数据要求模型记得张静住在哪里，改动权重时就没有东西拦着。
 #
 # 怎样注意到？只看训练损失看不到，只问“你是谁”也看不到。**每做一步训练，把以前的考试全部重考一遍。** `minillm evaluate` 每次都跑全部的题，就是为了这个。
 #
@@ -307,7 +307,7 @@ kept = {name: sum(ok for *_, ok in turns) / len(turns) for name, turns in talks.
 assert kept["DPO"] >= 0.9
 assert kept["小禾"] < kept["DPO"]
 
-# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前、换成小满、换成小禾。", "name": "fig-identity-talk"}, "image": {"alt": "横条图：DPO 之后 1.0，换成第一个名字约 0.83，换成第二个名字约 0.68"}}
+# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前、换成小满、换成小禾。", "name": "fig-identity-talk"}, "image": {"alt": "横条图：DPO 之后 1.0，换成第一个名字约 0.77，换成第二个名字约 0.45"}}
 labels = {"DPO": "before (DPO)", "小满": "known characters", "小禾": "an unknown character"}
 colours = [show.COLOURS["dpo"], show.COLOURS["identity"], show.COLOURS["bad"]]
 bars = {labels[name]: rate for name, rate in kept.items()}
@@ -322,11 +322,11 @@ wrong = [
 show.table(["", "寒暄", "回答"], wrong)
 
 # %% [markdown]
-# 换成小满之后丢了一成多：开头几个字还对，接着就滑进别的话，多半来自自我介绍。补救也是同一句话：把 SFT 里的寒暄也放进回放。一般说来，回放只保住它含有的东西，考试只看得见它考的东西。
+# 换成小满之后丢了两成多：大多开头几个字还对，接着就滑进别的话，多半来自自我介绍。补救也是同一句话：把 SFT 里的寒暄也放进回放。一般说来，回放只保住它含有的东西，考试只看得见它考的东西。
 #
 # ### 名字里有生字
 #
-# 小禾丢得更多，而两次训练的数据只差一个字。各只训练了一次，差别里有多少是碰巧，说不准；但其中一种错查得清来历：回答里冒出了不成字的字节（�），有时一开口就是“禾”的后两个字节。“禾”在全部数据里一次也没有出现过，它不是一个词元，要拆成三个字节来写。看看它与“烦”字：
+# 小禾丢得更多，而两次训练的数据只差一个字。各只训练了一次，差别里有多少是碰巧，说不准；但其中一种错查得清来历：回答里会冒出不成字的字节（�），有时一开口就是“禾”的后两个字节（表里每个名字只列五句，没有列到）。“禾”在全部数据里一次也没有出现过，它不是一个词元，要拆成三个字节来写。看看它与“烦”字：
 
 
 # %%
@@ -353,14 +353,14 @@ assert comma["DPO"] > -0.5
 assert comma["小满"] > -0.5
 assert comma["小禾"] < -2
 
-# %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）。", "name": "fig-identity-comma"}, "image": {"alt": "横条图：换名字之前和换成已知字的名字都接近 0，换成有生字的名字约 1.5"}}
+# %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）。", "name": "fig-identity-comma"}, "image": {"alt": "横条图：换名字之前和换成已知字的名字都接近 0，换成有生字的名字约 16"}}
 surprise = {labels[name]: round(-value, 3) for name, value in comma.items()}
 show.bars(surprise, "-ln p(comma) in nats", colours)
 
 # %% [markdown]
-# 从几乎必然（不到 0.01 奈特）变成约五分之一的机会（1.5 奈特），剩下的几乎都给了 `BE`；写了它，就多出半个字：“不麻烦�，能帮到你就好！”。名字本身学会了，坏的是一个不相干的字。有字节作后盾，分词器永远不会说“我不认识这个字”（{numref}`第 %s 章 <sec-bpe>`），但字节是大家共用的。
+# 从几乎必然（不到 0.01 奈特）变成几乎绝无可能（约 16 奈特，千万分之一；换一次运行，可能只有几个奈特），概率几乎都给了 `BE`；写了它，就多出半个字，成了“不麻烦�”。名字本身学会了，坏的是一个不相干的字。有字节作后盾，分词器永远不会说“我不认识这个字”（{numref}`第 %s 章 <sec-bpe>`），但字节是大家共用的。
 #
-# 怎样注意到：在回答里数一数 `U+FFFD`（�）：这一次，66 句寒暄里小满一句也没有，小禾有十几句。怎样避免：名字用预训练见过的字；一定要用生字，就先把它写进预训练数据。
+# 怎样注意到：在回答里数一数 `U+FFFD`（�），再像上面那样直接量概率。只数不够：这一次，66 句寒暄里小满有一句，小禾也只有两句，因为它多半早就说歪了，轮不到写“烦”字；换一次运行，小禾有过十几句。怎样避免：名字用预训练见过的字；一定要用生字，就先把它写进预训练数据。
 #
 # ## 收尾
 

@@ -289,10 +289,10 @@ show.skills(scores)
 # %% [markdown]
 # 每类 60 题（`continue` 有几类的格子不够，少一些），`identity` 是 24 题，都是训练没有问过的。第一行是每字节比特数，越低越好；`continue` 是让模型续写文本，`answer` 是让它回答问题。读这张表时注意四点：
 #
-# - **预训练之后会续写，不大会回答。** `continue fact` 已经很高，`answer fact` 只有一半左右；`continue reading` 全对，`answer reading` 一题也不对。知识有了，问答的格式还没学会。
+# - **预训练之后会续写，不大会回答。** `continue fact` 已经很高，`answer fact` 却低得多；`continue reading` 几乎全对，`answer reading` 大多答错。知识有了，问答的格式还没学会。
 # - **SFT 之后会回答，但不礼貌。** 礼貌是 DPO 教的，`polite` 从 0 附近跳到 1 附近。
-# - **有得就有失。** `continue echo`（复述听到的话）、`continue chain` 和 `continue calendar` 在 SFT 之后掉了下来。微调数据里没有复述，也没有不带对话记号的续写，模型多半因此生疏了；这种现象叫灾难性遗忘（{cite:t}`mccloskey1989forgetting`）。`continue add` 和 `continue shop` 反而升高，微调时练过的算术帮了忙。
-# - **有学不会的。** 直接算减法 `answer sub` 最高只有 0.2；数着算的 `answer chain` 却很高。这就是**思维链**（chain of thought）的价值，{cite:t}`wei2022cot` 在大模型上看到的是同一件事。
+# - **有得就有失。** 这一次 SFT 之后，`continue chain` 从近九成掉到 0，`continue calendar` 从全对掉到不足一半。`continue echo`（复述听到的话）也掉到 0，只是它本来就几乎没有学会；换一次运行，它学会过四五成，也一样掉光。微调数据里没有复述，也没有不带对话记号的续写，模型多半因此生疏了；这种现象叫灾难性遗忘（{cite:t}`mccloskey1989forgetting`）。`continue add` 和 `continue shop` 反而升高，微调时练过的算术帮了忙。
+# - **有学不会的。** 直接算减法 `answer sub` 这一次最高也不到三成（换一次运行，从百分之几到四成多都见过）；数着算的 `answer chain` 却很高。这就是**思维链**（chain of thought）的价值，{cite:t}`wei2022cot` 在大模型上看到的是同一件事。
 #
 # 下面的下限是本书的承诺，你的机器上也应当成立。不同的处理器舍入不同，训练结果像换了一个种子，所以下限留了余地。
 
@@ -305,7 +305,7 @@ assert scores["sft"]["polite"] <= 0.20
 assert scores["pretrain"]["accuracy"]["fact"] <= final["accuracy"]["fact"] - 0.20
 lab.FLOORS
 
-# %% mystnb={"figure": {"caption": "三种能力随阶段的变化。事实在预训练之后能答对一半，SFT 之后学会；直接算减法从头到尾没有学会。", "name": "fig-pipeline-stages"}, "image": {"alt": "三条折线，横轴是预训练、SFT、DPO：事实从 0.52 升到 0.95，再到 0.92；加法从 0 升到 0.63 和 0.75，减法从 0 升到 0.07 和 0.20"}}
+# %% mystnb={"figure": {"caption": "三种能力随阶段的变化。事实要到 SFT 之后才答得好；直接算减法从头到尾没有学会。", "name": "fig-pipeline-stages"}, "image": {"alt": "三条折线，横轴是预训练、SFT、DPO：事实从接近 0 升到约 0.92，再到约 0.97；加法从接近 0 升到约 0.73 和 0.87，减法从约 0.05 升到约 0.18 和 0.23"}}
 stages = ["pretrain", "SFT", "DPO"]
 show.lines(
     {k: (stages, [s["accuracy"][k] for s in scores.values()]) for k in ("fact", "add", "sub")},
@@ -318,7 +318,7 @@ show.lines(
 # %% [markdown]
 # ### 给每个分数配上区间
 #
-# 同样是 0.8 上下，题数不同，分量就不同。`DPO accuracy` 看着和别的一样精确，其实只有 15 对留出数据，对 12 对，区间的下限只有 0.55。
+# 同样是 0.87 上下，题数不同，分量就不同。`answer add` 有 60 题，这一次对 52 题，区间的下限是 0.76。`DPO accuracy` 看着一样精确，其实只有 15 对留出数据，对 13 对，区间的下限只有 0.62。
 
 # %% tags=["nbval-ignore-output"]
 asked = {
@@ -419,7 +419,7 @@ show.table(
 )
 
 # %% [markdown]
-# 自由回答几乎全对，按字母却和瞎猜（0.25）分不开。模型并没有变笨。数一数训练里的选择题，有几道的答案带字母：
+# 自由回答对了九成左右，按字母却和瞎猜（0.25）分不开。模型并没有变笨。数一数训练里的选择题，有几道的答案带字母：
 
 # %%
 taught = [row.row.messages for row in read(lab.data() / "sft_chinese.jsonl")]
@@ -495,7 +495,7 @@ show.lines(
 )
 
 # %% [markdown]
-# 60 题时，即使配对也只有约五分之一的机会看出 5 个百分点的差别。所以本书的成绩单里，0.98 和 1.00 不说明什么，0.63 和 0.98 才说明问题。
+# 60 题时，即使配对也只有约五分之一的机会看出 5 个百分点的差别。所以本书的成绩单里，0.98 和 1.00 不说明什么，差出二三十个百分点才说明问题。
 #
 # 回到真模型：SFT 和 DPO 做同样 60 道留出的加法，DPO 高出一截。把题分成四格，只看不一致的两格：
 
@@ -514,7 +514,7 @@ rows = [[int((sft & dpo).sum()), only_sft, only_dpo, int((~sft & ~dpo).sum()), z
 show.table(["both", "only SFT", "only DPO", "neither", "z"], rows)
 
 # %% [markdown]
-# $z$ 超过 1.96，差别才不太像是运气。书上的这一次是 2.33，过了线。但高出的 12 个百分点只来自 9 道不一致的题，题这么少，$z$ 并不准；{numref}`ex-pipeline-2` 的精确检验给出 0.04，刚刚过线。
+# $z$ 超过 1.96，差别才不太像是运气。书上的这一次是 2.53，过了线。但高出的 13 个百分点只来自 10 道不一致的题，题这么少，$z$ 并不准；{numref}`ex-pipeline-2` 的精确检验给出 0.02，也过了线。
 #
 # ## 弄坏它
 #
@@ -538,7 +538,7 @@ show.table(
 )
 
 # %% [markdown]
-# 事实题和数着算的题，两种考法相差不超过 0.1：这些大体是真学会了。直接算的加法和减法露了馅，减法从 0.80 左右跌到 0.07 左右。模型把训练里的减法一道一道背了下来，却没有学会减。只考训练题的人会写下“减法 80%”，然后奇怪为什么用户总说它算错。
+# 事实题和数着算的题，两种考法只差 0.1 左右：这些大体是真学会了。直接算的加法和减法露了馅，减法从 0.68 左右跌到 0.18 左右。模型把训练里的减法大多背了下来，却没有学会减。只考训练题的人会写下“减法约七成”，然后奇怪为什么用户总说它算错。
 #
 # 怎样防？考题要在**造训练数据之前**就划出去，而且按内容划，不是按行划：把“11减4等于几”换成“11减4是多少”再留出，等于没有留出。真实的语料里更难，要靠去重（{cite:t}`lee2022dedup`）。
 #
@@ -657,10 +657,10 @@ round(sign_test(3, 12), 4)
 # :class: dropdown
 # :::
 #
-# 规则认得“不是”“没有”，不认得“不爱吃”；它也只看最后一句。
+# 规则认得“不”和“没”，不认得“讨厌”；它也只看最后一句。
 
 # %%
-wrong_replies = [f"林兰不爱吃{fact.answer}。", f"林兰爱吃火锅。林兰爱吃{fact.answer}。"]
+wrong_replies = [f"林兰讨厌吃{fact.answer}。", f"林兰爱吃火锅。林兰爱吃{fact.answer}。"]
 [(reply, fact.is_correct(reply)) for reply in wrong_replies]
 
 # %% [markdown]
@@ -671,7 +671,7 @@ wrong_replies = [f"林兰不爱吃{fact.answer}。", f"林兰爱吃火锅。林�
 #
 # :::{exercise}
 # :label: ex-pipeline-4
-# 想一想：成绩单里 DPO 的 `bits_per_byte` 比 SFT 高了好几倍，`answer` 的各项却掉得很少，有的还升了。两个数哪个在说谎？
+# 想一想：成绩单里 DPO 的 `bits_per_byte` 是 SFT 的两倍多，`answer` 的各项却掉得不多，有的还升了。两个数哪个在说谎？
 # :::
 #
 # :::{solution} ex-pipeline-4

@@ -89,10 +89,10 @@ for result in (scores["sft"], scores["dpo"], scores["identity"]):
 assert min(scores["dpo"]["polite"], scores["dpo"]["identity_hit_rate"]) >= 0.85
 
 # %% [markdown]
-# 也有学不会的：直接做减法，四题至少错三题，加法也只对六到八成；写出步骤，就能对九成以上。直接算为什么难，{numref}`第 %s 章 <sec-sft>` 会讲。
+# 也有学不会的：直接做减法，四题要错三题左右，加法也只对七到九成，换一次运行可能更差；写出步骤，不管加减都能对八九成。直接算为什么难，{numref}`第 %s 章 <sec-sft>` 会讲。
 # 离开它的小世界，它什么都不懂。它不是一个有用的助手，是一个看得清的助手。
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "三个阶段的训练损失（20 步平均），横轴是各阶段走过的百分比。每个阶段最小化的东西不同，三条线的高低不能互相比较。", "name": "fig-index-loss"}, "image": {"alt": "三条曲线总的都在下降：预训练的蓝线从 7 到 0.7，监督微调的绿线先升到近 3、再降到 0.2 以下，偏好优化的橙线从 0.8 到 0.4"}}
+# %% tags=["remove-input"] mystnb={"figure": {"caption": "三个阶段的训练损失（20 步平均），横轴是各阶段走过的百分比。每个阶段最小化的东西不同，三条线的高低不能互相比较。", "name": "fig-index-loss"}, "image": {"alt": "三条曲线总的都在下降：预训练的蓝线从 7 到 0.7 以下，监督微调的绿线从 3 左右升到 3.5 以上、再降到 0.2 以下，偏好优化的橙线从 0.75 左右到约 0.5"}}
 series = {}
 for name, run in zip(("pretrain", "SFT", "DPO"), runs.values(), strict=True):
     share = [100 * entry["step"] / len(run.log) for entry in run.log]
