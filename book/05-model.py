@@ -548,7 +548,8 @@ runs[False][1], runs[True][1]
 
 # %%
 show.source(model.Linear.forward)
-#
+
+# %% [markdown]
 # ## 弄坏它
 #
 # 自己写注意力的人常犯一个错：忘了因果掩码。它不报错，训练还特别顺利。我们来犯一次：把 `document_mask` 换成只管文档边界、不管先后的版本。
