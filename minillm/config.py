@@ -225,8 +225,8 @@ def _smoke(stage: Stage) -> TrainConfig:
 
 TRAINING: dict[Preset, dict[Stage, TrainConfig]] = {
     "default": _DEFAULT,
-    # Learning rates: the best of those tried by benchmarks/sweep.py. DPO's is low, and still
-    # teaches nearly every answer to be polite; with higher ones, some seeds lose skills.
+    # Learning rates: among the best of those tried by benchmarks/sweep.py, which does not tell
+    # neighbours apart. DPO's is the lowest that teaches nearly every answer to be polite.
     "tiny": {
         "pretrain": _tiny(
             "pretrain", optimizer="muon", learning_rate=6e-3, epochs=1, max_steps=1500
