@@ -178,6 +178,20 @@ def test_bits_per_byte_counts_the_bytes_of_the_rows_that_the_loss_is_of(tmp_path
     assert min(abs(ratio - r) for r in ratios) < 1e-4 < abs(ratios[0] - ratios[1])
 
 
+def test_the_first_rows_are_a_sample_of_all(tmp_path: Path) -> None:
+    # Packing puts the ten long texts, each as long as a row, into the first ten rows, and the short
+    # ones into ten more.
+    texts = [{"text": "小猫和小狗" * 21}] * 10 + [{"text": "x"}] * 320
+    path = small.write_rows(tmp_path / "rows.jsonl", texts)
+    evaluator = Evaluator(small.model(), TOKENIZER)
+    options = replace(PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64, max_val_rows=10)
+    seen = evaluator.validation(path, "pretrain", options)
+    bytes_per_token = seen["loss"] / math.log(2) / seen["bits_per_byte"]
+    long = texts[0]["text"]
+    assert len(TOKENIZER.encode(long)) + 1 == options.max_seq_len
+    assert 0.55 < bytes_per_token < 0.9 * len(long.encode()) / options.max_seq_len
+
+
 def test_git_revision_is_a_commit_or_none() -> None:
     revision = git_revision()
     assert revision is None or len(revision.rstrip("+")) >= 7
