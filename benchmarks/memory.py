@@ -1,6 +1,7 @@
 """Memory beside the size of the data: exporting tensors, and what training holds of its rows.
 
     python benchmarks/memory.py                    # files of 10, 40 and 160 MB
+    python benchmarks/memory.py --megabytes 10000 --no-training    # an hour, and 50 GB of disk
 
 Runs each on files of several sizes, in a process of its own, and prints the most memory that the
 process held by itself. Pages of mapped files are not counted: the system takes them back when it
@@ -51,6 +52,8 @@ class Options:
     """Measure how memory grows with the data."""
 
     megabytes: tuple[int, ...] = (10, 40, 160)
+    training: bool = True
+    """Also measure what training holds, not only the export."""
 
 
 def write_rows(path: Path, size: int) -> int:
@@ -93,14 +96,19 @@ def main(options: Options) -> None:
         raise UserError("memory is read from /proc, which only Linux has")
     tokenizer = lab.ladder("pretrain").folder / "tokenizer"
     print(f"{machine()}\n")
-    print("| data, MB | rows | export, MB | tokens and rows of training, MB |")
-    print("| --- | --- | --- | --- |")
+    names = ["data, MB", "rows", "export, MB", "tokens and rows of training, MB"]
+    names = names[: 3 + options.training]
+    print(f"| {' | '.join(names)} |")
+    print("| --- |" + " --- |" * (len(names) - 1))
     for size in options.megabytes:
         with tempfile.TemporaryDirectory() as name:
             data = Path(name) / "rows.jsonl"
             rows = write_rows(data, size * 1_000_000)
-            cells = [most_memory(code, data, Path(name), tokenizer) for code in (EXPORT, TRAINING)]
-        print(f"| {size} | {rows:,} | {cells[0]:,.0f} | {cells[1]:,.0f} |", flush=True)
+            cells = [
+                f"{most_memory(code, data, Path(name), tokenizer):,.0f}"
+                for code in (EXPORT, TRAINING)[: 1 + options.training]
+            ]
+        print(f"| {size} | {rows:,} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
