@@ -94,7 +94,7 @@ def most_memory(code: str, *paths: Path) -> float:
 def main(options: Options) -> None:
     if not Path("/proc/self/status").exists():
         raise UserError("memory is read from /proc, which only Linux has")
-    tokenizer = lab.ladder("pretrain").folder / "tokenizer"
+    tokenizer = lab.tokenizer_path()
     print(f"{machine()}\n")
     names = ["data, MB", "rows", "export, MB", "tokens and rows of training, MB"]
     names = names[: 3 + options.training]

@@ -7,13 +7,14 @@ Prints, for the raw training step (forward, backward, clipping, optimizer) on ra
 per second, the arithmetic that this means (6 FLOP for each parameter and token, and 6 for each
 layer, hidden unit and position for causal attention: Chowdhery et al. 2022, arXiv:2204.02311,
 appendix B, halved since half of the positions are masked), and its share of what a large matrix
-multiplication reaches, timed in turn with the steps; then tokens per second of generation (batch 1,
-greedy, with the KV cache). Both models have the same weights and give the same tokens, which is
-checked.
+multiplication reaches, timed in turn with the steps; the same where each row holds four documents
+that do not see each other, as in training; then tokens per second of generation (batch 1, greedy,
+with the KV cache). Both models have the same weights and give the same tokens, which is checked.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -92,6 +93,9 @@ def main(options: Options) -> None:
     config = model.config
     size = (options.batch_size, options.length)
     tokens = torch.randint(config.vocab_size, size, device=device)
+    quarter = math.ceil(options.length / 4)
+    places = torch.arange(options.length, device=device).expand(size)
+    position_ids, document_ids = places % quarter, places // quarter
     large = torch.randn(4096, 4096, device=device, dtype=dtype)
     flops_per_token = 6 * (
         model.num_parameters() + config.num_hidden_layers * config.hidden_size * options.length
@@ -102,6 +106,7 @@ def main(options: Options) -> None:
 
     for name, net, logits_of in (
         ("MiniLLM", model, lambda m: m(tokens)),
+        ("MiniLLM, four documents a row", model, lambda m: m(tokens, position_ids, document_ids)),
         ("transformers", llama, lambda m: m(tokens, use_cache=False).logits),
     ):
         forward: Any = torch.compile(net) if options.compile else net

@@ -102,7 +102,7 @@ def main(options: Options) -> None:
     base = replace(
         preset,
         data_path=options.data or lab.data() / f"{stage}_chinese.jsonl",
-        tokenizer_path=lab.ladder("pretrain").folder / "tokenizer" if tiny else None,
+        tokenizer_path=lab.tokenizer_path() if tiny else None,
         init_from=init_from,
         max_steps=options.steps,
         eval_every=10**6,

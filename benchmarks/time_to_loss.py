@@ -205,7 +205,7 @@ def main(options: Options) -> None:
     config = replace(
         TRAINING["tiny"]["pretrain"],
         data_path=options.data or lab.data() / "pretrain_chinese.jsonl",
-        tokenizer_path=lab.ladder("pretrain").folder / "tokenizer",
+        tokenizer_path=lab.tokenizer_path(),
         seed=options.seed,
         device="cpu",
     )

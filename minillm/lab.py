@@ -154,7 +154,7 @@ class Run:
                     stage=self.stage,
                     out_dir=self.folder,
                     data_dir=data(),
-                    tokenizer_path=_ladder_dir() / "tokenizer",
+                    tokenizer_path=tokenizer_path(),
                     items=items,
                     max_seq_len=TRAINING["tiny"][self.stage].max_seq_len,
                     persona_name=persona.name,
@@ -194,9 +194,8 @@ def data() -> Path:
     return folder
 
 
-@cache
-def tokenizer() -> RustBPETokenizer:
-    """The tiny preset's tokenizer: 1,024 tokens, learned from ``data()``."""
+def tokenizer_path() -> Path:
+    """The folder of ``tokenizer()``."""
     folder = _ladder_dir() / "tokenizer"
     with _lock():
         if not (folder / "tokenizer_meta.json").exists():
@@ -204,7 +203,13 @@ def tokenizer() -> RustBPETokenizer:
             options = replace(tokenizer_training.PRESETS["tiny"], data_path=paths, out_dir=folder)
             with _messages_to(_ladder_dir() / "messages.txt"):
                 tokenizer_training.run_tokenizer(options)
-    return RustBPETokenizer.load(folder)
+    return folder
+
+
+@cache
+def tokenizer() -> RustBPETokenizer:
+    """The tiny preset's tokenizer: 1,024 tokens, learned from ``data()``."""
+    return RustBPETokenizer.load(tokenizer_path())
 
 
 def fresh() -> Transformer:
@@ -262,13 +267,12 @@ def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]
     how = "from the cache"
     with _lock():
         if not run.weights.exists():
-            tokenizer()
             config = replace(
                 TRAINING["tiny"][run.stage],
                 data_path=data_path,
                 out_dir=run.folder,
                 tf_dir=run.folder / "tensorboard",
-                tokenizer_path=_ladder_dir() / "tokenizer",
+                tokenizer_path=tokenizer_path(),
                 init_from=start.weights if start else None,
                 device="cpu",
                 **changes,

@@ -11,10 +11,14 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+
+from minillm import lab, mix
+from minillm.config import TRAINING
 
 REPO = Path(__file__).resolve().parent.parent
 FOLDERS = ("dataset", "minillm", "rustbpe", "scripts", "trainer")
@@ -44,6 +48,25 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.skip("no real data here: set MINILLM_REAL_DATA")
     return path
+
+
+@pytest.fixture(scope="module")
+def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """The tiny preset with a handful of rows and steps, and a cache of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MINILLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    few = {stage: replace(c, max_steps=3, batch_size=2) for stage, c in TRAINING["tiny"].items()}
+    patch.setitem(TRAINING, "tiny", few)
+    rows = {"general": 40, "knowledge": 40, "math": 40, "identity": 20, "preference": 30}
+    options = replace(mix.PRESETS["tiny"], built_in_text=200, val_fraction=0.2, **rows)
+    patch.setitem(mix.PRESETS, "tiny", options)
+    patch.setattr(lab, "SNAPSHOTS", (1,))
+    lab._ladder_dir.cache_clear()
+    lab.tokenizer.cache_clear()
+    yield patch
+    patch.undo()
+    lab._ladder_dir.cache_clear()
+    lab.tokenizer.cache_clear()
 
 
 @dataclass

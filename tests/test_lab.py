@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from minillm import lab, mix, trainer, world
-from minillm.config import TRAINING, UserError
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
-    """The tiny preset with a handful of rows and steps, and a cache of its own."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MINILLM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    few = {stage: replace(c, max_steps=3, batch_size=2) for stage, c in TRAINING["tiny"].items()}
-    patch.setitem(TRAINING, "tiny", few)
-    rows = {"general": 40, "knowledge": 40, "math": 40, "identity": 20, "preference": 30}
-    options = replace(mix.PRESETS["tiny"], built_in_text=200, val_fraction=0.2, **rows)
-    patch.setitem(mix.PRESETS, "tiny", options)
-    patch.setattr(lab, "SNAPSHOTS", (1,))
-    lab._ladder_dir.cache_clear()
-    lab.tokenizer.cache_clear()
-    yield patch
-    patch.undo()
-    lab._ladder_dir.cache_clear()
-    lab.tokenizer.cache_clear()
+from minillm import lab, trainer, world
+from minillm.config import UserError
 
 
 def untrainable(*_: object, **__: object) -> Path:
@@ -37,7 +16,7 @@ def untrainable(*_: object, **__: object) -> Path:
 
 
 def test_the_ladder_trains_what_is_missing_and_only_that(
-    small: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_lab: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lab.ladder("dpo")
     assert [line.split(" (")[0] for line in capsys.readouterr().out.splitlines()] == [
@@ -54,7 +33,7 @@ def test_the_ladder_trains_what_is_missing_and_only_that(
     assert {"val_loss", "val_margin"} <= run.log[-1].keys()
 
 
-def test_snapshots_hold_the_weights_of_their_step(small: pytest.MonkeyPatch) -> None:
+def test_snapshots_hold_the_weights_of_their_step(small_lab: pytest.MonkeyPatch) -> None:
     run = lab.ladder("pretrain")
     assert run.steps == [1, 3]
     first, last, start = run.model(1), run.model(3), lab.fresh()
@@ -65,11 +44,13 @@ def test_snapshots_hold_the_weights_of_their_step(small: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(run.model()(ids), outputs[2])
 
 
-def test_a_run_that_ends_on_a_snapshot_names_the_step_once(small: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ends_on_a_snapshot_names_the_step_once(small_lab: pytest.MonkeyPatch) -> None:
     assert lab.variant("one", "pretrain", max_steps=1).steps == [1]
 
 
-def test_fresh_weights_are_those_that_pretraining_starts_from(small: pytest.MonkeyPatch) -> None:
+def test_fresh_weights_are_those_that_pretraining_starts_from(
+    small_lab: pytest.MonkeyPatch,
+) -> None:
     """With a learning rate of next to nothing, three steps change next to nothing."""
     run = lab.variant("still", "pretrain", learning_rate=1e-12, weight_decay=0.0)
     for trained, fresh in zip(run.model().parameters(), lab.fresh().parameters(), strict=True):
@@ -77,7 +58,7 @@ def test_fresh_weights_are_those_that_pretraining_starts_from(small: pytest.Monk
 
 
 def test_a_variant_is_keyed_by_settings_and_data(
-    small: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_lab: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = lab.variant("short", "sft", max_steps=2)
     assert len(first.log) == 2
@@ -103,7 +84,7 @@ def test_changed_code_makes_a_new_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_another_persona_in_the_dataset_makes_another_ladder(
-    small: pytest.MonkeyPatch, tmp_path: Path
+    small_lab: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = lab._ladder_dir()
     sample = tmp_path / "identity_cn_sample.jsonl"
@@ -120,7 +101,7 @@ def test_another_persona_in_the_dataset_makes_another_ladder(
     assert lab._ladder_dir() == before
 
 
-def test_scores_are_computed_once_and_include_the_references(small: pytest.MonkeyPatch) -> None:
+def test_scores_are_computed_once_and_include_the_references(small_lab: pytest.MonkeyPatch) -> None:
     run = lab.variant("odd", "dpo", max_steps=1)
     scores = run.scores(items=2)
     assert set(scores["accuracy"]) == set(world.KINDS)
@@ -130,7 +111,7 @@ def test_scores_are_computed_once_and_include_the_references(small: pytest.Monke
         assert run.scores(items=2) == scores
 
 
-def test_it_answers_the_three_questions(small: pytest.MonkeyPatch) -> None:
+def test_it_answers_the_three_questions(small_lab: pytest.MonkeyPatch) -> None:
     replies = lab.showcase(lab.ladder("sft").model())
     assert len(replies) == len(world.SHOWCASE)
     assert lab.ask(lab.ladder("sft").model(), world.SHOWCASE[0]) == replies[0]

@@ -1,0 +1,96 @@
+"""The commands that the README takes its numbers from run, and print tables.
+
+Peers that are installed, kills at random and files of many megabytes are left to the commands
+themselves; ``crash.py`` has its test among those of the trainer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+CELL = re.compile(r"-?\d[\d,]*(\.\d+)?")
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def load(name: str) -> ModuleType:
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
+
+
+def rows(output: str) -> list[list[str]]:
+    """The cells of all tables but their heads."""
+    lines = [line for line in output.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    heads = [i for i, row in enumerate(cells) if set(row) == {"---"}]
+    return [row for i, row in enumerate(cells) if i not in heads and i + 1 not in heads]
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    speed = load("speed")
+    speed.main(speed.Options("tiny", "cpu", batch_size=2, length=30, steps=1, new_tokens=8))
+    output = capsys.readouterr().out
+    table = rows(output)
+    assert [row[0] for row in table] == ["MiniLLM", "MiniLLM, four documents a row", "transformers"]
+    assert all(CELL.match(cell) for row in table for cell in row[1:5])
+    assert re.search(r"MiniLLM \d+ tokens/s, transformers \d+: \d+\.\d times as fast", output)
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+@pytest.mark.parametrize(
+    ("stage", "seeds", "expected"),
+    [
+        ("pretrain", (1, 2), r"\d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)"),
+        ("dpo", (1,), r"\d\.\d{3}, accuracy \d\.\d\d, polite \d\.\d\d"),
+    ],
+)
+def test_sweep(
+    stage: str, seeds: tuple[int, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = load("sweep")
+    sweep.main(
+        sweep.Options(
+            stage=stage,
+            steps=2,
+            optimizers=("adamw",),
+            learning_rates=(1e-3, 1e30),
+            seeds=seeds,
+            batch_size=2,
+        )
+    )
+    first, second = rows(capsys.readouterr().out)[-2:]
+    assert re.fullmatch(expected, first[1])
+    assert "not finite" in second[1]
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+def test_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    memory = load("memory")
+    memory.main(memory.Options(megabytes=(1,)))
+    ((size, *cells),) = rows(capsys.readouterr().out)
+    assert size == "1"
+    assert [bool(CELL.fullmatch(cell)) for cell in cells] == [True, True, True]
+    # A process that has imported PyTorch holds some 100 MB.
+    assert all(float(cell.replace(",", "")) > 50 for cell in cells[1:])
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+def test_time_to_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    time_to_loss = load("time_to_loss")
+    time_to_loss.main(time_to_loss.Options(steps=1, validation_rows=8))
+    table = rows(capsys.readouterr().out)
+    assert [row[0] for row in table] == [recipe.name for recipe in time_to_loss.RECIPES]
+    # The first recipe is by definition at the loss that it ends at.
+    assert re.fullmatch(r"\d+, [\d,]+", table[0][1])
+    assert all(re.fullmatch(r"\d+, \d\.\d{3}", row[-1]) for row in table)
