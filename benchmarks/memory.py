@@ -73,12 +73,15 @@ def write_rows(path: Path, size: int) -> int:
 
 def most_memory(code: str, *paths: Path) -> float:
     """Megabytes that a process held at most, of its own."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, paths)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    # A pipe that nobody reads would stop the process once its progress bar had filled it.
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, paths)],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        ) as process,
+    ):
         most = 0
         while process.poll() is None:
             status = Path(f"/proc/{process.pid}/status").read_text()
@@ -86,8 +89,8 @@ def most_memory(code: str, *paths: Path) -> float:
                 most = max(most, int(found[1]))
             time.sleep(0.01)
         if process.returncode:
-            assert process.stderr is not None
-            raise UserError(process.stderr.read())
+            errors.seek(0)
+            raise UserError(errors.read())
     return most / 1000
 
 
