@@ -3,13 +3,14 @@
     python benchmarks/speed.py                     # on a GPU if there is one
     python benchmarks/speed.py --preset tiny --device cpu
 
-Prints, for the raw training step (forward, backward, clipping, optimizer) on random tokens: tokens
-per second, the arithmetic that this means (6 FLOP for each parameter and token, and 6 for each
+Prints, for the raw training step (forward, backward, clipping, AdamW) on random tokens: tokens per
+second, the arithmetic that this means (6 FLOP for each parameter and token, and 6 for each
 layer, hidden unit and position for causal attention: Chowdhery et al. 2022, arXiv:2204.02311,
 appendix B, halved since half of the positions are masked), and its share of what a large matrix
 multiplication reaches, timed in turn with the steps; the same where each row holds four documents
-that do not see each other, as in training; then tokens per second of generation (batch 1, greedy,
-with the KV cache). Both models have the same weights and give the same tokens, which is checked.
+that do not see each other, as in training; what the preset's own optimizers add to its much larger
+steps; then tokens per second of generation (batch 1, greedy, with the KV cache). Both models have
+the same weights and give the same tokens, which is checked.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def main(options: Options) -> None:
         model.num_parameters() + config.num_hidden_layers * config.hidden_size * options.length
     )
     print(f"{machine()}; {device}, {dtype}, PyTorch {torch.__version__}\n")
+    rates: dict[str, float] = {}
     print("| | tokens/s | GFLOP/s | large matmul | share | memory |")
     print("| --- | --- | --- | --- | --- | --- |")
 
@@ -110,26 +112,21 @@ def main(options: Options) -> None:
         ("transformers", llama, lambda m: m(tokens, use_cache=False).logits),
     ):
         forward: Any = torch.compile(net) if options.compile else net
-        optimizers = (
-            make_optimizers(model, TRAINING[options.preset]["pretrain"])
-            if net is model
-            else [torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)]
-        )
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
         def step(
             net: Any = net,
             forward: Any = forward,
             logits_of: Any = logits_of,
-            optimizers: Any = optimizers,
+            optimizer: Any = optimizer,
         ) -> None:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits = logits_of(forward)
                 loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -142,7 +139,20 @@ def main(options: Options) -> None:
             f"{peak / 1e9:,.0f} | {flops / peak:.0%} | {f'{memory:,.0f} MB' if memory else ''} |",
             flush=True,
         )
-        del optimizers
+        rates[name] = tokens.numel() / step_seconds
+        del optimizer
+
+    training = TRAINING[options.preset]["pretrain"]
+    own = make_optimizers(model, training)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter) / parameter.numel()
+    (own_seconds,) = seconds([lambda: [optimizer.step() for optimizer in own]], device, 5)
+    own_tokens = training.batch_size * training.accumulation_steps * training.max_seq_len
+    share = own_seconds / (own_tokens / rates["MiniLLM"] + own_seconds)
+    print(
+        f"\nthe preset's optimizers: {own_seconds * 1e3:,.0f} ms a step, {share:.0%} of a step of "
+        f"{own_tokens:,} tokens"
+    )
 
     # The two have learned differently since; start generation from the same weights again.
     llama.load_state_dict(model.state_dict(), strict=False)

@@ -134,15 +134,21 @@ round(published_mfu, 3)
 # %% [markdown]
 # ### 内存
 #
-# 训练时每个参数占多少字节？权重、梯度、AdamW 的两个动量 {cite:p}`loshchilov2019adamw`，都是 4 字节的 fp32，共 16 字节。默认模型：$16 \times 25829888 = 413$ MB。不多。
+# 训练时每个参数占多少字节？权重、梯度、Muon 的动量 {cite:p}`jordan2024muon`，都是 4 字节的 fp32，共 12 字节。嵌入表和归一化的权重归 AdamW {cite:p}`loshchilov2019adamw`，它有两个动量，共 16 字节。默认模型的嵌入表有 $6400 \times 512 = 3276800$ 个，17 个归一化各 512 个，合计 3,285,504 个归 AdamW，其余 22,544,384 个归 Muon：$12 \times 22544384 + 16 \times 3285504 = 323$ MB。不多。
 #
 # 真正占内存的是**激活**（activation）：前向传播的中间结果要留到反向传播。光是输出层的打分 `[B, T, V]`，默认一次前向 32 行、每行 512 个词元，就有 $32 \times 512 \times 6400 \times 4 = 419$ MB，比上面的总和还大。
 
 # %%
-state_bytes = 16 * parameters(DEFAULT)
+muon, adamw = trainer.make_optimizers(Transformer(DEFAULT), TRAINING["default"]["pretrain"])
+by_muon, by_adamw = (
+    sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    for optimizer in (muon, adamw)
+)
+assert (by_muon, by_adamw) == (22_544_384, 3_285_504)
+state_bytes = 12 * by_muon + 16 * by_adamw
 logit_bytes = 32 * 512 * DEFAULT.vocab_size * 4
-assert (round(state_bytes / 1e6), round(logit_bytes / 1e6)) == (413, 419)
-print(f"weights, gradients, AdamW: {state_bytes / 1e6:.0f} MB; logits: {logit_bytes / 1e6:.0f} MB")
+assert (round(state_bytes / 1e6), round(logit_bytes / 1e6)) == (323, 419)
+print(f"weights, gradients, momenta: {state_bytes / 1e6:.0f} MB; logits: {logit_bytes / 1e6:.0f} MB")
 
 # %% [markdown]
 # ## 真实代码
@@ -313,13 +319,13 @@ assert 200e3 < per_token < 600e3
 parts = {
     "weights": 4 * parameters(DEFAULT) / 1e9,
     "gradients": 4 * parameters(DEFAULT) / 1e9,
-    "AdamW": 8 * parameters(DEFAULT) / 1e9,
+    "momenta": (4 * by_muon + 8 * by_adamw) / 1e9,
     "activations, 32 rows": 32 * 512 * per_token / 1e9,
     "activations, 8 rows": 8 * 512 * per_token / 1e9,
 }
 print(f"{per_token / 1e3:.0f} KB of activations per token")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "默认模型训练时的内存（fp32，每行 512 个词元）。前三项与批大小无关；激活与一次前向的行数成正比。", "name": "fig-scale-memory"}, "image": {"alt": "五根横条：权重 0.10、梯度 0.10、AdamW 0.21，32 行的激活约 5.8，8 行的激活约 1.4，单位 GB"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "默认模型训练时的内存（fp32，每行 512 个词元）。前三项与批大小无关；激活与一次前向的行数成正比。", "name": "fig-scale-memory"}, "image": {"alt": "五根横条：权重 0.10、梯度 0.10、动量 0.12，32 行的激活约 5.8，8 行的激活约 1.4，单位 GB"}}
 colours = [show.COLOURS["pretrain"]] * 3 + [show.COLOURS["other"]] * 2
 show.bars(parts, "GB", colours)
 
@@ -589,7 +595,7 @@ show.spine(replies | {"identity": lab.showcase(lab.identity().model())})
 #
 # - 参数从配置数出来：默认 25,829,888。每个词元约 $6N$ 次运算，再加注意力。
 # - 时间 = 运算次数 ÷（峰值 × MFU）。MFU 要量，不要猜。
-# - 训练状态每参数 16 字节；激活随批大小增长，通常更大。
+# - 训练状态每参数 12（Muon）到 16（AdamW）字节；激活随批大小增长，通常更大。
 # - 梯度累积和多进程不改变结果，前提是先求和、后除以总数。
 # - 小模型在大考卷上和瞎猜分不开；先算区间，再下结论。
 #

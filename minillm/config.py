@@ -102,9 +102,9 @@ class TrainConfig:
     max_steps: int | None = None
     """Stop after this many optimizer steps, whatever --epochs says."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "muon"
     """muon: matrices of the blocks by Muon, all else by AdamW."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Peak learning rate."""
     warmup_fraction: float = 0.02
     """Share of the steps in which the learning rate rises from 0."""
@@ -175,13 +175,20 @@ MODELS: dict[Preset, ModelConfig] = {
     "smoke": ModelConfig(),
 }
 
+# Learning rates: pretraining's, and all of the tiny preset's below, are among the best of those
+# that benchmarks/sweep.py tried, which does not tell neighbours apart. SFT and DPO of the default
+# model take what is usual for models of its size.
 _DEFAULT: dict[Stage, TrainConfig] = {
     "pretrain": TrainConfig(),
     "sft": TrainConfig(
-        data_path=Path("data/processed/sft_chinese.jsonl"), learning_rate=3e-4, accumulation_steps=2
+        data_path=Path("data/processed/sft_chinese.jsonl"),
+        optimizer="adamw",
+        learning_rate=3e-4,
+        accumulation_steps=2,
     ),
     "dpo": TrainConfig(
         data_path=Path("data/processed/dpo_chinese.jsonl"),
+        optimizer="adamw",
         learning_rate=2e-5,
         accumulation_steps=2,
         batch_size=16,
@@ -225,15 +232,12 @@ def _smoke(stage: Stage) -> TrainConfig:
 
 TRAINING: dict[Preset, dict[Stage, TrainConfig]] = {
     "default": _DEFAULT,
-    # Learning rates: among the best of those tried by benchmarks/sweep.py, which does not tell
-    # neighbours apart. DPO's is the lowest that teaches nearly every answer to be polite.
     "tiny": {
-        "pretrain": _tiny(
-            "pretrain", optimizer="muon", learning_rate=6e-3, epochs=1, max_steps=1500
-        ),
+        "pretrain": _tiny("pretrain", learning_rate=6e-3, epochs=1, max_steps=1500),
         "sft": _tiny(
             "sft", optimizer="muon", learning_rate=6e-3, epochs=1, max_steps=800, decay_fraction=0.9
         ),
+        # The lowest rate that teaches nearly every answer to be polite.
         "dpo": _tiny("dpo", learning_rate=1e-4, epochs=2),
     },
     "smoke": {stage: _smoke(stage) for stage in STAGES},
