@@ -148,7 +148,9 @@ assert (by_muon, by_adamw) == (22_544_384, 3_285_504)
 state_bytes = 12 * by_muon + 16 * by_adamw
 logit_bytes = 32 * 512 * DEFAULT.vocab_size * 4
 assert (round(state_bytes / 1e6), round(logit_bytes / 1e6)) == (323, 419)
-print(f"weights, gradients, momenta: {state_bytes / 1e6:.0f} MB; logits: {logit_bytes / 1e6:.0f} MB")
+print(
+    f"weights, gradients, momenta: {state_bytes / 1e6:.0f} MB; logits: {logit_bytes / 1e6:.0f} MB"
+)
 
 # %% [markdown]
 # ## 真实代码
