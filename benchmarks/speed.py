@@ -8,9 +8,9 @@ second, the arithmetic that this means (6 FLOP for each parameter and token, and
 layer, hidden unit and position for causal attention: Chowdhery et al. 2022, arXiv:2204.02311,
 appendix B, halved since half of the positions are masked), and its share of what a large matrix
 multiplication reaches, timed in turn with the steps; the same where each row holds four documents
-that do not see each other, as in training; what the preset's own optimizers add to its much larger
-steps; then tokens per second of generation (batch 1, greedy, with the KV cache). Both models have
-the same weights and give the same tokens, which is checked.
+that do not see each other, as in training; tokens per second of generation (batch 1, greedy, with
+the KV cache), where both models have the same weights and give the same tokens, which is checked;
+and how long the preset's own optimizers take beside its much larger steps.
 """
 
 from __future__ import annotations
@@ -142,18 +142,6 @@ def main(options: Options) -> None:
         rates[name] = tokens.numel() / step_seconds
         del optimizer
 
-    training = TRAINING[options.preset]["pretrain"]
-    own = make_optimizers(model, training)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter) / parameter.numel()
-    (own_seconds,) = seconds([lambda: [optimizer.step() for optimizer in own]], device, 5)
-    own_tokens = training.batch_size * training.accumulation_steps * training.max_seq_len
-    share = own_seconds / (own_tokens / rates["MiniLLM"] + own_seconds)
-    print(
-        f"\nthe preset's optimizers: {own_seconds * 1e3:,.0f} ms a step, {share:.0%} of a step of "
-        f"{own_tokens:,} tokens"
-    )
-
     # The two have learned differently since; start generation from the same weights again.
     llama.load_state_dict(model.state_dict(), strict=False)
     prompt = tokens[:1, :16]
@@ -182,6 +170,18 @@ def main(options: Options) -> None:
     print(
         f"\n{count} tokens, batch 1, greedy: MiniLLM {ours:,.0f} tokens/s, transformers "
         f"{theirs:,.0f}: {ours / theirs:.1f} times as fast"
+    )
+
+    training = TRAINING[options.preset]["pretrain"]
+    own = make_optimizers(model, training)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter) / parameter.numel()
+    (own_seconds,) = seconds([lambda: [optimizer.step() for optimizer in own]], device, 5)
+    own_tokens = training.batch_size * training.accumulation_steps * training.max_seq_len
+    share = own_seconds / (own_tokens / rates["MiniLLM"] + own_seconds)
+    print(
+        f"\nthe preset's optimizers: {own_seconds * 1e3:,.0f} ms a step, {share:.0%} of a step of "
+        f"{own_tokens:,} tokens"
     )
 
 

@@ -65,7 +65,7 @@ def result(config: TrainConfig, stage: Stage) -> dict[str, float]:
         EvaluateOptions(
             stage=stage,
             out_dir=config.out_dir,
-            data_dir=config.data_path.parent,
+            data_dir=lab.data(),
             tokenizer_path=config.tokenizer_path,
             items=60,
             max_seq_len=config.max_seq_len,

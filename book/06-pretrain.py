@@ -279,7 +279,7 @@ assert after_50["Muon"] < after_50["AdamW"] - 1
 {name: round(value, 2) for name, value in after_50.items()}
 
 # %% [markdown]
-# 50 步之后，Muon 的验证损失已经低得多。这只是起跑的一段、一个种子。默认模型要练久一点才分得出高下，太慢，不放在本章里：`python benchmarks/sweep.py --preset default` 用微世界的文本训练 150 步，验证损失 Muon 是 1.29（学习率 0.003），AdamW 试过的四个学习率里最低的是 2.32（全表和完整的命令在 `benchmarks/README.md`）。所以两个预设的预训练都用 Muon。它每步多做一些矩阵乘法，但与一步里有多少词元无关：默认的一步有 65,536 个词元，这点开销就不显了。
+# 50 步之后，Muon 的验证损失已经低得多。这只是起跑的一段、一个种子。默认模型要练久一点才分得出高下，太慢，不放在本章里：`python benchmarks/sweep.py --preset default` 用微世界的文本训练 150 步，验证损失 Muon 是 1.29（学习率 0.003），AdamW 试过五个学习率，损失最小的是 2.32（学习率 0.00025；全表和完整的命令在 `benchmarks/README.md`）。所以两个预设的预训练都用 Muon。它每步多做一些矩阵乘法，多少与一步里有几个词元无关；默认的一步有 65,536 个词元，在 CPU 上只多花 2% 的时间（`python benchmarks/speed.py --device cpu`）。
 #
 # ### 检查点与断点续训
 #

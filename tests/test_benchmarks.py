@@ -14,6 +14,8 @@ from types import ModuleType
 
 import pytest
 
+from minillm.config import UserError
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 CELL = re.compile(r"-?\d[\d,]*(\.\d+)?")
 
@@ -45,6 +47,7 @@ def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[0] for row in table] == ["MiniLLM", "MiniLLM, four documents a row", "transformers"]
     assert all(CELL.match(cell) for row in table for cell in row[1:5])
     assert re.search(r"MiniLLM \d+ tokens/s, transformers \d+: \d+\.\d times as fast", output)
+    assert re.search(r"the preset's optimizers: [\d,]+ ms a step, \d+% of .* 1,024 tokens", output)
 
 
 @pytest.mark.usefixtures("benchmarks", "small_lab")
@@ -83,6 +86,24 @@ def test_memory(capsys: pytest.CaptureFixture[str]) -> None:
     assert [bool(CELL.fullmatch(cell)) for cell in cells] == [True, True, True]
     # A process that has imported PyTorch holds some 100 MB.
     assert all(float(cell.replace(",", "")) > 50 for cell in cells[1:])
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_a_process_that_is_measured_may_write_much() -> None:
+    # It stood still once 64 KB of its progress bar had not been read; then the alarm ends it.
+    memory = load("memory")
+    memory.most_memory("import signal, sys; signal.alarm(20); sys.stderr.write('x' * 200_000)")
+    with pytest.raises(UserError, match="ValueError: a reason"):
+        memory.most_memory("raise ValueError('a reason')")
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+def test_sweep_names_what_is_missing(tmp_path: Path) -> None:
+    sweep = load("sweep")
+    with pytest.raises(UserError, match="--init_from: name weights of the pretrain stage"):
+        sweep.main(sweep.Options(preset="default", stage="sft"))
+    with pytest.raises(UserError, match=r"rows_val\.jsonl: no such file, to validate on"):
+        sweep.main(sweep.Options(data=tmp_path / "rows.jsonl"))
 
 
 @pytest.mark.usefixtures("benchmarks", "small_lab")
