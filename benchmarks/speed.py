@@ -8,18 +8,24 @@ second, the arithmetic that this means (6 FLOP for each parameter and token, and
 layer, hidden unit and position for causal attention: Chowdhery et al. 2022, arXiv:2204.02311,
 appendix B, halved since half of the positions are masked), and its share of what a large matrix
 multiplication reaches, timed in turn with the steps; the same where each row holds four documents
-that do not see each other, as in training; tokens per second of generation (batch 1, greedy, with
-the KV cache), where both models have the same weights and give the same tokens, which is checked;
-and how long the preset's own optimizers take beside its much larger steps.
+that do not see each other, as in training, and for the whole training loop, on rows of the built-in
+data; tokens per second of generation (batch 1, greedy, with the KV cache), where both models have
+the same weights and give the same tokens, which is checked; and how long the preset's own
+optimizers take beside its much larger steps. With ``--compile`` also how long compiling takes.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
@@ -27,25 +33,28 @@ import torch
 import torch.nn.functional as F
 from setting import machine, start
 
-from minillm.config import MODELS, TRAINING, Preset
+from minillm import lab
+from minillm.config import MODELS, TRAINING
 from minillm.generate import generate
 from minillm.model import Transformer
 from minillm.process import set_up_process
-from minillm.trainer import make_optimizers
+from minillm.trainer import make_optimizers, train
 
 
 @dataclass(frozen=True)
 class Options:
     """Measure the training step and generation."""
 
-    preset: Preset = "default"
+    preset: Literal["tiny", "default"] = "default"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16 on a CPU pays where it has AMX."""
     batch_size: int = 8
     """Rows in a step; 128 for a large GPU."""
     length: int = 512
     """Tokens in a row."""
     compile: bool = False
-    """Compile both models."""
+    """Compile both models, each with its loss."""
     steps: int = 5
     """Of which the median counts, after two that do not."""
     new_tokens: int = 256
@@ -85,8 +94,36 @@ def hugging_face(model: Transformer) -> Any:
     return llama.to(next(model.parameters()).device)
 
 
+def seconds_of_a_training_step(options: Options) -> float:
+    """The median over steps of the whole loop: reading, packing, learning (by AdamW), logging."""
+    started: list[float] = []
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(StringIO()):
+        config = replace(
+            TRAINING[options.preset]["pretrain"],
+            data_path=lab.data() / "pretrain_chinese.jsonl",
+            tokenizer_path=lab.tokenizer_path() if options.preset == "tiny" else None,
+            out_dir=Path(name),
+            tf_dir=Path(name),
+            max_seq_len=options.length,
+            batch_size=options.batch_size,
+            accumulation_steps=1,
+            epochs=99,
+            max_steps=options.steps + 4,
+            optimizer="adamw",
+            device=options.device,
+            dtype=options.dtype,
+            compile=options.compile,
+            eval_every=10**6,
+            save_every=10**6,
+        )
+        with redirect_stderr(StringIO()):
+            train(config, "pretrain", lambda *_: started.append(time.perf_counter()))
+    # The last step validates and the first ones compile.
+    return median(b - a for a, b in pairwise(started[2:-1]))
+
+
 def main(options: Options) -> None:
-    process = set_up_process(options.device, "auto")
+    process = set_up_process(options.device, options.dtype)
     device, dtype = process.device, process.dtype
     torch.manual_seed(0)
     model = Transformer(MODELS[options.preset]).to(device)
@@ -106,30 +143,32 @@ def main(options: Options) -> None:
     print("| | tokens/s | GFLOP/s | large matmul | share | memory |")
     print("| --- | --- | --- | --- | --- | --- |")
 
+    compiling = 0.0
     for name, net, logits_of in (
         ("MiniLLM", model, lambda m: m(tokens)),
         ("MiniLLM, four documents a row", model, lambda m: m(tokens, position_ids, document_ids)),
         ("transformers", llama, lambda m: m(tokens, use_cache=False).logits),
     ):
-        forward: Any = torch.compile(net) if options.compile else net
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
-        def step(
-            net: Any = net,
-            forward: Any = forward,
-            logits_of: Any = logits_of,
-            optimizer: Any = optimizer,
-        ) -> None:
+        def loss_of(net: Any, logits_of: Any = logits_of) -> torch.Tensor:
+            return F.cross_entropy(logits_of(net).flatten(0, 1).float(), tokens.flatten())
+
+        compiled = torch.compile(loss_of) if options.compile else loss_of
+
+        def step(net: Any = net, loss_of: Any = compiled, optimizer: Any = optimizer) -> None:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                logits = logits_of(forward)
-                loss = F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
-            loss.backward()  # type: ignore[no-untyped-call]
+                loss = loss_of(net)
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        step()
+        compiling = compiling or time.perf_counter() - started
         step_seconds, matmul_seconds = seconds([step, lambda: large @ large], device, options.steps)
         flops = flops_per_token * tokens.numel() / step_seconds
         peak = 2 * 4096**3 / matmul_seconds
@@ -141,6 +180,15 @@ def main(options: Options) -> None:
         )
         rates[name] = tokens.numel() / step_seconds
         del optimizer
+    if options.compile:
+        print(f"\nfirst step of MiniLLM, which compiles it: {compiling:.0f} s")
+
+    positions = tokens.numel() / seconds_of_a_training_step(options)
+    raw = rates["MiniLLM, four documents a row"]
+    print(
+        f"\nthe whole training loop: {positions:,.0f} positions/s, {positions / raw:.0%} of the "
+        "raw step with four documents a row"
+    )
 
     # The two have learned differently since; start generation from the same weights again.
     llama.load_state_dict(model.state_dict(), strict=False)

@@ -544,10 +544,20 @@ runs[False][1], runs[True][1]
 # %% [markdown]
 # 词元一个不差，要处理的从 2,970 个降到 79 个。
 #
-# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法。`Linear` 就是没有偏置的 `nn.Linear`，只多了一手：PyTorch 在 CPU 上算“一行乘一个矩阵”只用一个核，它就把大矩阵切成几片，让几个核一起读。
+# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法；模型小到一定程度，连读内存也不慢了，时间都花在 PyTorch 调用一个个小算子上。所以在 CPU 上回答一个人的时候，`generate` 换用 `minillm.decode`：算的还是 {numref}`fig-model-block` 那些数，只是把乘同一个向量的矩阵并排放好，一层里的上百个小算子变成二十几个。
 
 # %%
-show.source(model.Linear.forward)
+from minillm.decode import OneTokenDecoder
+
+show.source(OneTokenDecoder.__call__, doc=False)
+
+# %%
+one_token = OneTokenDecoder(trained)
+store = model.KVCache(trained.config, batch_size=1, max_length=32, like=trained.lm_head.weight)
+with torch.inference_mode():
+    trained(ids[:, :4], cache=store)
+    scores = [one_token(ids[:, i : i + 1], store) for i in range(4, ids.shape[1])]
+    assert torch.allclose(torch.cat(scores), trained(ids)[0, 4:], atol=1e-4)
 
 # %% [markdown]
 # ## 弄坏它

@@ -95,7 +95,7 @@ show.spine({"fresh": lab.showcase(lab.fresh())})
 logits = torch.tensor([[[2.0, 0, 1], [0, 3, 1], [0, 0, 0], [5, 5, 5]]])  # [B=1, T=4, V=3]
 labels = torch.tensor([[0, 1, 2, -100]])  # the last position is padding
 ids = torch.zeros_like(labels)  # our stand-in below does not look at them
-batch = Batch(ids, labels, ids, ids, num_documents=1)
+batch = Batch(ids, labels, ids, ids, num_documents=1, num_targets=3)
 
 
 def stand_in(input_ids, position_ids, document_ids):
@@ -206,16 +206,16 @@ show.excerpt(trainer._train, "for step, batches in enumerate(", "# Sums of losse
 # **一、定学习率，清梯度。** 每步取 `accumulation` 个小批次。学习率按步数算出，写进每个优化器；旧梯度清掉（忘了会怎样，见 {numref}`ex-pretrain-3`）。
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "# Sums of losses", "if process.world_size > 1:\n            stacked")
+show.excerpt(trainer._train, "# Sums of losses", "totals = torch.stack")
 
 # %% [markdown]
 # **二、前向、反向，把和与个数加起来。** `loss.total` 是损失的和，`.backward()` 让梯度累加到 `parameter.grad`，它现在是**和的梯度**。`autocast` 只在 GPU 上起作用；`no_sync` 让多进程只在最后一个小批次时通信。
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "values = {name: float(value)", "done = step + 1")
+show.excerpt(trainer._train, "totals = torch.stack", "done = step + 1")
 
 # %% [markdown]
-# **三、除一次，裁剪，走一步。** 梯度除以总个数，变成平均损失的梯度。接着是**梯度裁剪**（gradient clipping）：全部梯度看成一个长向量，长度超过 1 就整体缩到 1。例如 $(3, 4)$ 的长度是 5，缩成 $(0.6, 0.8)$，方向不变。损失或梯度不再是有限的数，就立刻停下，不让坏权重盖掉好权重。
+# **三、除一次，裁剪，走一步。** 梯度除以总个数，变成平均损失的梯度。接着是**梯度裁剪**（gradient clipping）：全部梯度看成一个长向量，长度超过 1 就整体缩到 1。例如 $(3, 4)$ 的长度是 5，缩成 $(0.6, 0.8)$，方向不变。走完这一步才把损失从 GPU 取回来：取数要等前面的活全部干完，取早了，GPU 就要闲着等下一条指令。损失或梯度不再是有限的数，就立刻停下，磁盘上的好权重不会被坏的盖掉。
 
 # %%
 p = torch.nn.Parameter(torch.zeros(2))

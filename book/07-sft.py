@@ -31,7 +31,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from minillm import generate, lab, objectives, show, tensors, trainer, world
+from minillm import checkpoint, generate, lab, objectives, show, tensors, trainer, world
 from minillm.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from minillm.config import MODELS, TRAINING, UserError
 from minillm.evaluate import to_messages, wilson_interval
@@ -140,7 +140,10 @@ scores = torch.tensor([[[0.0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]])  # [B=1, T
 
 def mean_loss(labels):
     position = torch.arange(3)[None]  # [B, T]
-    batch = tensors.Batch(torch.tensor([[0, 1, 2]]), torch.tensor([labels]), position, position, 1)
+    count = sum(label != -100 for label in labels)
+    batch = tensors.Batch(
+        torch.tensor([[0, 1, 2]]), torch.tensor([labels]), position, position, 1, count
+    )
     loss = objectives.next_token_loss(lambda *inputs: scores, batch)
     return float(loss.total) / loss.count
 
@@ -258,7 +261,7 @@ print(f"packed into {len(packed):,} rows of {packed.row_length} tokens")
 # ### 从上一阶段的权重出发
 
 # %%
-show.source(trainer.starting_model, trainer.check_matches)
+show.source(checkpoint.starting_model, checkpoint.check_matches)
 
 # %% [markdown]
 # 预训练从随机权重出发；之后的阶段从上一阶段的权重出发，没有就报错。`check_matches` 挡住两种看不见的错：形状不同，或者**分词器不同**。后一种最险，程序照跑，但 300 号词元换了意思，模型读到的全是乱码。
@@ -266,9 +269,9 @@ show.source(trainer.starting_model, trainer.check_matches)
 # %%
 _, about = load_checkpoint(pretrained.weights)
 other = RustBPETokenizer.load()  # the one with 6,400 tokens that ships with the package
-trainer.check_matches(pretrained.weights, about, MODELS["tiny"], tokenizer)  # fits: no error
+checkpoint.check_matches(pretrained.weights, about, MODELS["tiny"], tokenizer)  # fits: no error
 try:
-    trainer.check_matches(pretrained.weights, about, MODELS["tiny"], other)
+    checkpoint.check_matches(pretrained.weights, about, MODELS["tiny"], other)
 except UserError as error:
     print(str(error).partition(": ")[2].partition("(")[0])
 

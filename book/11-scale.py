@@ -166,10 +166,10 @@ show.source(trainer.MicroBatches)
 # 第二处，**梯度累积**（gradient accumulation）和进程间的求和。一步里先把损失的*和*与词元的*个数*分别累加，最后除一次：
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "# Sums of losses", "norm = float(")
+show.excerpt(trainer._train, "# Sums of losses", "norm = nn.utils")
 
 # %% [markdown]
-# `no_sync` 让前几次反向传播不通信，只有最后一次才让各进程交换梯度。DDP {cite:p}`li2020ddp` 交换时求的是*平均*，而我们要的是*和*除以总数，所以乘以 `world_size / count`：
+# `no_sync` 让前几次反向传播不通信，只有最后一次才让各进程交换梯度。DDP {cite:p}`li2020ddp` 交换时求的是*平均*，而我们要的是*和*除以总数，所以乘以 `scale`，即 `world_size` 除以总数：
 # 两个进程的梯度和是 $g_1$、$g_2$，DDP 给出 $(g_1 + g_2)/2$，乘以 $2/n$ 得 $(g_1 + g_2)/n$。
 #
 # 第三处，怎样知道自己是几号：`torchrun` 启动每个进程时设好了环境变量。

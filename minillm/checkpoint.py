@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from minillm.config import PREVIOUS_STAGE, ModelConfig, Stage, UserError
+from minillm.config import PREVIOUS_STAGE, ModelConfig, Stage, TrainConfig, UserError
 from minillm.model import Transformer
+from minillm.tokenizer import RustBPETokenizer
 
 KEEP = 2  # training checkpoints: the newest, and the one before should the newest be damaged
 
@@ -188,3 +190,92 @@ def previous_weights(out_dir: Path, stage: Stage) -> Path | None:
     """The weights that a stage starts from by default; None for pretraining."""
     previous = PREVIOUS_STAGE[stage]
     return find_weights(out_dir, previous) if previous else None
+
+
+def starting_model(
+    config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[..., Any] = print
+) -> Transformer:
+    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage.
+
+    Raises:
+        UserError: the previous stage has not run, or its model or tokenizer is another than this
+        run's.
+    """
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model room for --vocab_size "
+            f"{config.model.vocab_size}: raise it, or choose another --tokenizer_path"
+        )
+    path = config.init_from or previous_weights(config.out_dir, stage)
+    if path is None:
+        return Transformer(config.model)
+    model, metadata = load_checkpoint(path)
+    check_matches(path, metadata, config.model, tokenizer)
+    say(f"{stage}: starting from {path} ({metadata.stage}, step {metadata.step})", flush=True)
+    return model
+
+
+def check_matches(
+    path: Path, metadata: Metadata, model: ModelConfig, tokenizer: RustBPETokenizer
+) -> None:
+    """Raises UserError if the weights are of another shape than asked for, or speak another
+    vocabulary."""
+    for name, wanted in vars(model).items():
+        found = getattr(metadata.model, name)
+        if found != wanted:
+            raise UserError(
+                f"{path}: has {name} {found}, this run {wanted}; use the --preset and flags that "
+                "it was trained with, or other weights"
+            )
+    if metadata.tokenizer != tokenizer.fingerprint:
+        raise UserError(
+            f"{path}: was trained with another tokenizer ({metadata.tokenizer[:8]}, not "
+            f"{tokenizer.fingerprint[:8]}); name its folder by --tokenizer_path, or train all "
+            "stages again"
+        )
+
+
+def resume(
+    config: TrainConfig,
+    this: Metadata,
+    tokenizer: RustBPETokenizer,
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    say: Callable[..., Any],
+) -> int:
+    """Loads the newest training checkpoint that is whole, in place; returns its step, 0 if there
+    is none.
+
+    Raises:
+        UserError: it is of a run that ``this`` one cannot go on with.
+    """
+    for path in reversed(checkpoint_paths(config.out_dir, this.stage)):
+        try:
+            saved, metadata = load_checkpoint(path)
+        except UserError as error:
+            say(f"{this.stage}: passing over a damaged checkpoint: {error}")
+            continue
+        check_matches(path, metadata, this.model, tokenizer)
+        check_continues(path, metadata, this)
+        model.load_state_dict(saved.state_dict())
+        load_optimizers(path, optimizers)
+        say(f"{this.stage}: going on from {path}")
+        return metadata.step
+    say(f"{this.stage}: no checkpoint in {config.out_dir / 'checkpoints'}; starting at step 0")
+    return 0
+
+
+def check_continues(path: Path, metadata: Metadata, this: Metadata) -> None:
+    """Raises UserError if what decides the order of the rows, or the state of the optimizer, is
+    not what it was: step n of the one run would not be step n of the other. All else, such as the
+    learning rate or --epochs, may change."""
+    remedy = "go on with what it was trained with, or start anew without --resume"
+    if metadata.data != this.data:
+        raise UserError(f"{path}: --data_path held other rows then; {remedy}")
+    for name in ("optimizer", "max_seq_len", "seed", "rows_per_step"):
+        before, now = metadata.train.get(name), this.train[name]
+        if before != now:
+            flag = f"--{name} {before}"
+            if name == "rows_per_step":
+                flag = f"--batch_size x --accumulation_steps x processes = {before}"
+            raise UserError(f"{path}: was trained with {flag}, not {now}; {remedy}")

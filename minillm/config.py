@@ -126,10 +126,10 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU. Weights are
-    always float32."""
+    """Arithmetic of the matrix products; auto: bfloat16 on a GPU, float32 on a CPU, where bfloat16
+    pays only if the CPU has AMX. Weights are always float32."""
     compile: bool = False
-    """Compile the model by torch.compile: slower to start, faster on a GPU."""
+    """Compile model and loss by torch.compile: slower to start, faster on a GPU."""
     save_every: int = 1000
     """Optimizer steps between checkpoints."""
     eval_every: int = 500

@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minillm.checkpoint import Metadata, find_weights, load_checkpoint, weights_path
+from minillm.checkpoint import Metadata, check_matches, find_weights, load_checkpoint, weights_path
 from minillm.config import STAGES, Preset, Stage, UserError
+from minillm.decode import OneTokenDecoder
 from minillm.model import KVCache, Transformer
 from minillm.process import set_up_process
 from minillm.rows import Message
 from minillm.tokenizer import RustBPETokenizer, find_tokenizer
-from minillm.trainer import check_matches
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,11 @@ def generate(
             cache.valid = torch.arange(limit, device=device) >= pad[:, None]
         return cache
 
+    one_token = OneTokenDecoder(model) if len(prompts) == 1 and device.type == "cpu" else None
+
     def run(cache: KVCache, tokens: Tensor) -> Tensor:
+        if one_token and cache.length:
+            return one_token(tokens, cache)
         positions = None
         if cache.valid is not None:
             places = torch.arange(cache.length, cache.length + tokens.shape[1], device=device)

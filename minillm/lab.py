@@ -54,7 +54,7 @@ SAMPLE = ROOT / "dataset" / "identity_cn_sample.jsonl"
 _NO_RESULT = {"__init__", "cli", "fetch", "export", "lab", "show", "mix_report"}
 """Modules that decide no result of training."""
 _CODE = sorted({p.stem for p in Path(minillm.__file__).parent.glob("*.py")} - _NO_RESULT)
-_TRAINING_CODE = [name for name in _CODE if name not in ("generate", "evaluate")]
+_TRAINING_CODE = [name for name in _CODE if name not in ("decode", "generate", "evaluate")]
 _PERSONA = Persona()
 READER = Persona("小满", "这位读者")
 """The persona that chapter 9 gives the model. All its characters occur in the built-in data: a

@@ -20,9 +20,6 @@ from torch import Tensor, nn
 
 from minillm.config import ModelConfig
 
-SMALL_MATRIX = 2**18
-"""Numbers in a matrix for which cutting it into slices takes longer than it saves."""
-
 
 class KVCache:
     """Keys and values of the tokens already seen, so that decoding computes each of them once.
@@ -83,25 +80,6 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-class Linear(nn.Linear):
-    """``[..., in_features]`` → ``[..., out_features]``, without a bias.
-
-    Decoding multiplies every matrix by one row, which PyTorch does on one core of a CPU. Cut into
-    slices, the matrix keeps all cores busy, and the bandwidth of the memory is what limits.
-    """
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.numel() != self.in_features or x.is_cuda or self.weight.numel() < SMALL_MATRIX:
-            return F.linear(x, self.weight)
-        slices = math.gcd(self.out_features, 16)
-        matrices = self.weight.view(slices, -1, self.in_features)
-        rows = x.reshape(1, 1, -1).expand(slices, 1, -1)
-        return torch.bmm(rows, matrices.mT).view(*x.shape[:-1], self.out_features)
-
-
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -109,10 +87,10 @@ class Attention(nn.Module):
         C, D = config.hidden_size, config.head_dim
         H, K = config.num_attention_heads, config.num_key_value_heads
         self.H, self.K, self.D = H, K, D
-        self.q_proj = Linear(C, H * D)
-        self.k_proj = Linear(C, K * D)
-        self.v_proj = Linear(C, K * D)
-        self.o_proj = Linear(H * D, C)
+        self.q_proj = nn.Linear(C, H * D, bias=False)
+        self.k_proj = nn.Linear(C, K * D, bias=False)
+        self.v_proj = nn.Linear(C, K * D, bias=False)
+        self.o_proj = nn.Linear(H * D, C, bias=False)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
@@ -136,9 +114,9 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
@@ -192,7 +170,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.lm_head.weight = self.model.embed_tokens.weight
         self.apply(self._init)
 

@@ -50,8 +50,16 @@ def token_losses(model: Model, batch: Batch) -> Tensor:
 def next_token_loss(model: Model, batch: Batch) -> Loss:
     """Cross-entropy of the next token. Pretraining has a label everywhere; in SFT the loss mask
     has left labels on the assistant's tokens alone, so the same sum is the masked SFT loss."""
-    count = int((batch.labels != IGNORE_INDEX).sum())
-    return Loss(token_losses(model, batch).sum(), count, {})
+    return Loss(token_losses(model, batch).sum(), batch.num_targets, {})
+
+
+def per_document(values: Tensor, batch: Batch) -> Tensor:
+    """``[B, T]`` → the sum over the positions of each document, ``[documents]``."""
+    # Padding counts as one document more. To leave it out by its mask would make a GPU wait for
+    # the number of positions.
+    documents = torch.where(batch.document_ids < 0, batch.num_documents, batch.document_ids)
+    sums = values.new_zeros(batch.num_documents + 1)
+    return sums.scatter_add(0, documents.flatten(), values.flatten())[:-1]
 
 
 def sequence_log_probs(model: Model, batch: Batch) -> Tensor:
@@ -61,10 +69,7 @@ def sequence_log_probs(model: Model, batch: Batch) -> Tensor:
     Not the mean: DPO's implicit reward is β log π(y|x) / π_ref(y|x) of whole answers, and a mean
     would make it depend on their length.
     """
-    losses = token_losses(model, batch)
-    sums = losses.new_zeros(batch.num_documents)
-    inside = batch.document_ids >= 0
-    return sums.index_add(0, batch.document_ids[inside], -losses[inside])
+    return per_document(-token_losses(model, batch), batch)
 
 
 def dpo_loss(
@@ -98,9 +103,7 @@ def make_dpo_objective(reference: Model, beta: float, nll_weight: float) -> Obje
             ref = sequence_log_probs(reference, batch)
         policy = sequence_log_probs(model, batch)
         losses, margins = dpo_loss(policy[0::2], policy[1::2], ref[0::2], ref[1::2], beta)
-        lengths = torch.bincount(
-            batch.document_ids[batch.labels != IGNORE_INDEX], minlength=batch.num_documents
-        )
+        lengths = per_document((batch.labels != IGNORE_INDEX).float(), batch)
         nll = -policy[0::2] / lengths[0::2]
         total = (losses + nll_weight * nll).sum()
         with torch.no_grad():

@@ -41,9 +41,8 @@ def set_up_process(device: str, dtype: str) -> Process:
     if device == "cuda" and not has_gpu:
         raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device cpu")
     use_gpu = has_gpu and device != "cpu"
-    if dtype == "bfloat16" and not (use_gpu and torch.cuda.is_bf16_supported()):
-        where = "this GPU" if use_gpu else "a CPU"
-        raise UserError(f"--dtype bfloat16 is not for {where}; use --dtype float32")
+    if dtype == "bfloat16" and use_gpu and not torch.cuda.is_bf16_supported():
+        raise UserError("--dtype bfloat16 is not for this GPU; use --dtype float32")
     if dtype == "auto":
         dtype = "bfloat16" if use_gpu and torch.cuda.is_bf16_supported() else "float32"
     if not use_gpu:
@@ -65,7 +64,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
     if mallopt is not None:
         mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped by itself
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free stays
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: what is free stays
 
 
 class StopRequest:

@@ -18,8 +18,8 @@ import sys
 import tempfile
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -231,7 +231,8 @@ class Batch:
     shifted), or -100 where none is to be learned. ``position_ids`` start at 0 in each document.
     ``document_ids`` number the documents through the whole batch, 0 to ``num_documents`` - 1, and
     are -1 in padding; of a preference pair, the chosen one is even and the rejected one is the
-    odd one after it.
+    odd one after it. ``num_targets`` counts the labels that are to be learned, so that nobody has
+    to ask a GPU for it.
     """
 
     input_ids: Tensor
@@ -239,14 +240,22 @@ class Batch:
     position_ids: Tensor
     document_ids: Tensor
     num_documents: int
+    num_targets: int
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.position_ids.to(device, non_blocking=True),
-            self.document_ids.to(device, non_blocking=True),
-            self.num_documents,
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU can fetch from while it computes; a ``DataLoader`` calls it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(
+            self,
+            input_ids=change(self.input_ids),
+            labels=change(self.labels),
+            position_ids=change(self.position_ids),
+            document_ids=change(self.document_ids),
         )
 
 
@@ -271,9 +280,14 @@ def collate(data: TokenDataset, rows: Sequence[Sequence[int]], row_length: int) 
             document_ids[b, at:to] = document
             document += 1
             at = to
-    tensor = torch.from_numpy
+    tensor, num_targets = torch.from_numpy, int((labels != IGNORE_INDEX).sum())
     return Batch(
-        tensor(input_ids), tensor(labels), tensor(position_ids), tensor(document_ids), document
+        tensor(input_ids),
+        tensor(labels),
+        tensor(position_ids),
+        tensor(document_ids),
+        document,
+        num_targets,
     )
 
 

@@ -20,22 +20,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from minillm.checkpoint import (
     Metadata,
-    checkpoint_paths,
-    load_checkpoint,
-    load_optimizers,
-    previous_weights,
+    resume,
     save_checkpoint,
     save_training_checkpoint,
+    starting_model,
     weights_path,
 )
-from minillm.config import ModelConfig, Stage, TrainConfig, UserError
+from minillm.config import Stage, TrainConfig, UserError
 from minillm.model import Transformer
 from minillm.muon import Muon
 from minillm.objectives import (
@@ -47,7 +45,7 @@ from minillm.objectives import (
 from minillm.process import Process, StopRequest, set_up_process
 from minillm.runlog import RunLog
 from minillm.tensors import Batch, PackedRows, load_dataset
-from minillm.tokenizer import RustBPETokenizer, find_tokenizer
+from minillm.tokenizer import find_tokenizer
 
 
 def learning_rate_factor(
@@ -194,23 +192,22 @@ def _train(
     )
 
     # --- Optimizer, and where to start ---
+    def metadata(step: int) -> Metadata:
+        train = config.to_dict() | {"rows_per_step": rows_per_step}
+        return Metadata(stage, step, model.config, tokenizer.fingerprint, rows.data.sha256, train)
+
     optimizers = make_optimizers(model, config)
     start_step = 0
     if config.resume:
-        start_step = resume(config, stage, model, optimizers, say)
+        start_step = resume(config, metadata(0), tokenizer, model, optimizers, say)
     forward: nn.Module = model
-    if config.compile:
-        forward = torch.compile(model)  # type: ignore[assignment]
     if process.world_size > 1:
-        forward = DistributedDataParallel(forward)
+        forward = DistributedDataParallel(model)
+    # With the objective the loss is compiled too, and its fp32 copy of all scores never exists.
+    learn = torch.compile(objective) if config.compile else objective
     autocast = torch.autocast(
         process.device.type, process.dtype, enabled=process.dtype != torch.float32
     )
-
-    def metadata(step: int) -> Metadata:
-        return Metadata(
-            stage, step, model.config, tokenizer.fingerprint, rows.data.sha256, config.to_dict()
-        )
 
     def validate() -> dict[str, float]:
         assert val_rows is not None
@@ -229,6 +226,7 @@ def _train(
         batch_size=None,
         sampler=range(start_step * accumulation, total_steps * accumulation),
         num_workers=data_workers(process),
+        pin_memory=process.device.type == "cuda",
     )
     log = RunLog(config, stage, start_step) if process.is_main else None
     bar = tqdm(
@@ -247,54 +245,56 @@ def _train(
             optimizer.zero_grad(set_to_none=True)
 
         # Sums of losses and counts first, one division after: see minillm.objectives.
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, Any] = {}
         for i, batch in enumerate(batches):
             last = i == accumulation - 1
             sync = nullcontext() if last or process.world_size == 1 else forward.no_sync()  # type: ignore[operator]
+            tokens_here = int((batch.document_ids >= 0).sum())
             batch = batch.to(process.device)
-            with sync, autocast:
-                loss = objective(forward, batch)
             with sync:
+                with autocast:
+                    loss = learn(forward, batch)
                 loss.total.backward()  # type: ignore[no-untyped-call]
             counted = {
-                "count": torch.tensor(float(loss.count)),
-                "tokens": (batch.document_ids >= 0).sum(),
-                "stop": torch.tensor(float(stop.received)),
+                "count": loss.count,
+                "tokens": tokens_here,
+                "stop": stop.received,
                 "loss": loss.total.detach(),
                 **loss.metrics,
             }
             for name, value in counted.items():
-                sums[name] = sums.get(name, torch.zeros(())).to(process.device) + value.to(
-                    process.device
-                )
+                sums[name] = sums.get(name, 0) + value
+        totals = torch.stack(
+            [torch.as_tensor(v, dtype=torch.float64, device=process.device) for v in sums.values()]
+        )
         if process.world_size > 1:
-            stacked = torch.stack([v.double() for v in sums.values()])
-            dist.all_reduce(stacked)
-            sums = dict(zip(sums, stacked, strict=True))
-        values = {name: float(value) for name, value in sums.items()}
-        count = values.pop("count")
+            dist.all_reduce(totals)
+        scale = process.world_size / totals[0].clamp(min=1)
+        for parameter in model.parameters():
+            if parameter.grad is not None:  # DDP has averaged over processes
+                parameter.grad.mul_(scale)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+
+        # Only now is the result asked for: until here a GPU had the next operation waiting.
+        values = dict(zip(sums, totals.tolist(), strict=True))
+        count = max(values.pop("count"), 1)
         step_tokens = int(values.pop("tokens"))
         tokens += step_tokens
         # All processes must leave the loop after the same step, so any one's signal counts for all.
         stopping = values.pop("stop") > 0
-        if count:
-            values = {name: value / count for name, value in values.items()}
-            for parameter in model.parameters():
-                if parameter.grad is not None:  # DDP has averaged over processes
-                    parameter.grad.mul_(process.world_size / count)
-            norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
-            if not math.isfinite(values["loss"]) or not math.isfinite(norm):
-                bar.close()
-                first = step * rows_per_step
-                raise UserError(
-                    f"{stage} step {step + 1}, packed rows {first + 1} to "
-                    f"{min(first + rows_per_step, len(rows))} of {len(rows)}: loss "
-                    f"{values['loss']}, gradient norm {norm}: not finite, so training stops; lower "
-                    f"--learning_rate {config.learning_rate} (nothing that was saved is lost)"
-                )
-            for optimizer in optimizers:
-                optimizer.step()
-            values |= {"grad_norm": norm, "learning_rate": config.learning_rate * factor}
+        values = {name: value / count for name, value in values.items()}
+        values |= {"grad_norm": float(norm), "learning_rate": config.learning_rate * factor}
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+            bar.close()
+            first = step * rows_per_step
+            raise UserError(
+                f"{stage} step {step + 1}, packed rows {first + 1} to "
+                f"{min(first + rows_per_step, len(rows))} of {len(rows)}: loss {values['loss']}, "
+                f"gradient norm {values['grad_norm']}: not finite, so training stops; lower "
+                f"--learning_rate {config.learning_rate} (nothing that was saved is lost)"
+            )
 
         done = step + 1
         bar.update()
@@ -341,69 +341,3 @@ def chunks(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
 def validation_path(data_path: Path) -> Path:
     """``sft_chinese.jsonl`` → ``sft_chinese_val.jsonl``, which the data mix writes beside it."""
     return data_path.with_name(f"{data_path.stem}_val{data_path.suffix}")
-
-
-def starting_model(
-    config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[..., Any] = print
-) -> Transformer:
-    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage.
-
-    Raises:
-        UserError: the previous stage has not run, or its model or tokenizer is another than this
-        run's.
-    """
-    if tokenizer.vocab_size > config.model.vocab_size:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model room for --vocab_size "
-            f"{config.model.vocab_size}: raise it, or choose another --tokenizer_path"
-        )
-    path = config.init_from or previous_weights(config.out_dir, stage)
-    if path is None:
-        return Transformer(config.model)
-    model, metadata = load_checkpoint(path)
-    check_matches(path, metadata, config.model, tokenizer)
-    say(f"{stage}: starting from {path} ({metadata.stage}, step {metadata.step})", flush=True)
-    return model
-
-
-def check_matches(
-    path: Path, metadata: Metadata, model: ModelConfig, tokenizer: RustBPETokenizer
-) -> None:
-    """Raises UserError if the weights are of another shape than asked for, or speak another
-    vocabulary."""
-    for name, wanted in vars(model).items():
-        found = getattr(metadata.model, name)
-        if found != wanted:
-            raise UserError(
-                f"{path}: has {name} {found}, this run {wanted}; use the --preset and flags that "
-                "it was trained with, or other weights"
-            )
-    if metadata.tokenizer != tokenizer.fingerprint:
-        raise UserError(
-            f"{path}: was trained with another tokenizer ({metadata.tokenizer[:8]}, not "
-            f"{tokenizer.fingerprint[:8]}); name its folder by --tokenizer_path, or train all "
-            "stages again"
-        )
-
-
-def resume(
-    config: TrainConfig,
-    stage: Stage,
-    model: Transformer,
-    optimizers: list[torch.optim.Optimizer],
-    say: Callable[..., Any],
-) -> int:
-    """Loads the newest training checkpoint that is whole, in place; returns its step, 0 if there
-    is none."""
-    for path in reversed(checkpoint_paths(config.out_dir, stage)):
-        try:
-            saved, metadata = load_checkpoint(path)
-        except UserError as error:
-            say(f"{stage}: passing over a damaged checkpoint: {error}")
-            continue
-        model.load_state_dict(saved.state_dict())
-        load_optimizers(path, optimizers)
-        say(f"{stage}: going on from {path}")
-        return metadata.step
-    say(f"{stage}: no checkpoint in {config.out_dir / 'checkpoints'}; starting at step 0")
-    return 0

@@ -38,7 +38,7 @@ def rows(output: str) -> list[list[str]]:
     return [row for i, row in enumerate(cells) if i not in heads and i + 1 not in heads]
 
 
-@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.usefixtures("benchmarks", "small_lab")
 def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
     speed = load("speed")
     speed.main(speed.Options("tiny", "cpu", batch_size=2, length=30, steps=1, new_tokens=8))
@@ -46,8 +46,9 @@ def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
     table = rows(output)
     assert [row[0] for row in table] == ["MiniLLM", "MiniLLM, four documents a row", "transformers"]
     assert all(CELL.match(cell) for row in table for cell in row[1:5])
-    assert re.search(r"MiniLLM \d+ tokens/s, transformers \d+: \d+\.\d times as fast", output)
-    assert re.search(r"the preset's optimizers: [\d,]+ ms a step, \d+% of .* 1,024 tokens", output)
+    assert re.search(r"the whole training loop: [\d,]+ positions/s, \d+% of the raw step", output)
+    assert re.search(r"MiniLLM [\d,]+ tokens/s, transformers [\d,]+: \d+\.\d times as fast", output)
+    assert re.search(r"the preset's optimizers: [\d,]+ ms a step, \d+% of .* 256 tokens", output)
 
 
 @pytest.mark.usefixtures("benchmarks", "small_lab")

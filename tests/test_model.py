@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from minillm.config import MODELS, ModelConfig, UserError
-from minillm.model import KVCache, Linear, Transformer, document_mask, rotary_tables, rotate
+from minillm.model import KVCache, Transformer, document_mask, rotary_tables, rotate
 
 
 def test_default_has_the_documented_number_of_parameters() -> None:
@@ -22,20 +22,6 @@ def test_default_has_the_documented_number_of_parameters() -> None:
 
 def test_tiny_has_about_a_million_parameters() -> None:
     assert 0.8e6 < Transformer(MODELS["tiny"]).num_parameters() < 1.2e6
-
-
-@pytest.mark.parametrize("out_features", [512, 520, 1023])  # in 16, 8 and 1 slices
-@pytest.mark.parametrize("shape", [(1, 1), (1,), (), (2, 3), (0, 4)])
-def test_a_sliced_product_is_the_product(out_features: int, shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    layer = Linear(600, out_features)
-    x = torch.randn(*shape, 600)
-    expected = x @ layer.weight.T
-    assert layer(x).shape == expected.shape
-    assert torch.allclose(layer(x), expected, atol=1e-5)
-    layer(x).sum().backward()
-    assert layer.weight.grad is not None
-    assert torch.allclose(layer.weight.grad, x.reshape(-1, 600).sum(0).expand(out_features, -1))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ class Fixed(torch.nn.Module):
 def batch_of(labels: list[list[int]]) -> Batch:
     shape = (len(labels), len(labels[0]))
     zeros = torch.zeros(shape, dtype=torch.int64)
-    return Batch(zeros, torch.tensor(labels), zeros, zeros, 1)
+    count = sum(label != IGNORE_INDEX for row in labels for label in row)
+    return Batch(zeros, torch.tensor(labels), zeros, zeros, 1, count)
 
 
 def test_next_token_loss_by_hand() -> None:
@@ -143,6 +144,23 @@ def test_dpo_loss_equals_trl() -> None:
     inputs = {"input_ids": ids, "attention_mask": (ids > 0).long(), "completion_mask": mask}
     theirs = DPOTrainer._compute_loss(trainer, as_trl_model(policy), inputs, False)
     assert ours.total.item() / ours.count == pytest.approx(theirs.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_an_objective_is_one_graph(stage: str) -> None:
+    """So it can be compiled as a whole, the loss with the model, and no value is asked for in
+    between, which would make a GPU wait. ``fullgraph`` raises otherwise."""
+    model, data = small.model(), pairs()
+    objective = next_token_loss
+    if stage == "dpo":
+        objective = make_dpo_objective(small.model(1), beta=0.1, nll_weight=0.3)
+    compiled = torch.compile(objective, fullgraph=True, backend="eager")
+    for rows in ([[0, 1, 2]], [[0], [1]], [[2, 0], []]):
+        batch = collate(data, rows, 48)
+        expected, found = objective(model, batch), compiled(model, batch)
+        assert found.total.item() == expected.total.item()
+        assert found.count == expected.count
+        assert found.metrics == expected.metrics
 
 
 def test_dpo_before_training_is_ln_2_and_undecided() -> None:

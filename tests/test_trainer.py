@@ -133,6 +133,42 @@ def test_resume_passes_over_a_damaged_checkpoint(
     assert "going on from" in output
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"seed": 7},
+            r"0000004\.safetensors: was trained with --seed 42, not 7; .*without --resume",
+        ),
+        ({"max_seq_len": 40}, "with --max_seq_len 48, not 40"),
+        ({"optimizer": "muon"}, "with --optimizer adamw, not muon"),
+        ({"batch_size": 1}, r"with --batch_size x --accumulation_steps x processes = 2, not 1"),
+        ({"model": replace(small.CONFIG, hidden_size=64)}, "has hidden_size 32, this run 64"),
+    ],
+)
+def test_another_run_cannot_be_gone_on_with(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    config = small.train_config(tmp_path, "pretrain", epochs=9, max_steps=6, save_every=2)
+    config = replace(config, optimizer="adamw")
+    train(config, "pretrain")
+    before = {path: path.read_bytes() for path in config.out_dir.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=message):
+        train(replace(config, resume=True, **changes), "pretrain")
+    small.write_rows(config.data_path, small.rows("pretrain", 9))
+    with pytest.raises(UserError, match="--data_path held other rows"):
+        train(replace(config, resume=True), "pretrain")
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_resumed_run_may_be_longer_and_split_otherwise(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain", epochs=9, max_steps=4, save_every=2)
+    train(replace(config, batch_size=4), "pretrain")
+    changes = {"batch_size": 2, "accumulation_steps": 2, "max_steps": 8, "learning_rate": 1e-3}
+    train(replace(config, resume=True, **changes), "pretrain")
+    assert [entry["step"] for entry in log(config, "pretrain")] == list(range(1, 9))
+
+
 DDP = """
 import sys
 import msgspec, small
@@ -161,7 +197,7 @@ def test_two_processes_equal_one(tmp_path: Path, stage: Stage) -> None:
     one = small.train_config(tmp_path, stage, **settings, batch_size=8)
     train(one, stage)
     alone, curve = weights(one, stage), log(one, stage)
-    processes = two_processes(tmp_path, stage, **settings, batch_size=4)
+    processes = two_processes(tmp_path, stage, **settings, batch_size=2, accumulation_steps=2)
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     assert "trainable parameters" in outputs[0]
@@ -188,18 +224,21 @@ def test_one_process_can_be_gone_on_with_in_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
-def test_a_compiled_run_resumes_in_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["pretrain", "dpo"])
+def test_a_compiled_run_resumes_in_the_same_bits(tmp_path: Path, stage: Stage) -> None:
     settings = {"epochs": 9, "max_steps": 6, "save_every": 4}
-    config = small.train_config(tmp_path, "pretrain", **settings, compile=True)
-    eager = small.train_config(tmp_path / "eager", "pretrain", **settings)
-    train(config, "pretrain")
-    straight, curve = weights(config, "pretrain"), log(config, "pretrain")
-    train(eager, "pretrain")
-    assert_close(straight, weights(eager, "pretrain"), atol=1e-4)
-    (config.out_dir / "pretrain.safetensors").unlink()
-    train(replace(config, resume=True), "pretrain")
-    assert_close(straight, weights(config, "pretrain"), atol=0)
-    assert log(config, "pretrain") == curve
+    train_previous_stages(tmp_path, stage)
+    eager = small.train_config(tmp_path, stage, **settings)
+    train(eager, stage)
+    expected = weights(eager, stage)
+    config = replace(eager, compile=True)
+    train(config, stage)
+    straight, curve = weights(config, stage), log(config, stage)
+    assert_close(straight, expected, atol=1e-4)
+    (config.out_dir / f"{stage}.safetensors").unlink()
+    train(replace(config, resume=True), stage)
+    assert_close(straight, weights(config, stage), atol=0)
+    assert log(config, stage) == curve
 
 
 def run_in_process(
@@ -454,7 +493,7 @@ def test_a_killed_process_under_torchrun_ends_the_run(tmp_path: Path) -> None:
             break
     agent.communicate(timeout=90)
     assert agent.returncode != 0
-    settings |= {"max_steps": 30, "resume": True}
+    settings |= {"max_steps": 30, "resume": True, "batch_size": 4}  # one process for two
     train(small.train_config(tmp_path, "pretrain", **settings), "pretrain")
     assert log(config, "pretrain")[-1]["step"] >= 30
 
@@ -491,7 +530,7 @@ def test_a_batch_without_targets_is_passed_over(
     def without_labels(self: trainer.MicroBatches, index: int) -> Any:
         result = batch(self, index)
         result.labels.fill_(-100)
-        return result
+        return replace(result, num_targets=0)
 
     monkeypatch.setattr(trainer.MicroBatches, "__getitem__", without_labels)
     train(config, "pretrain")
@@ -523,8 +562,23 @@ def test_devices_and_dtypes_that_are_not_there(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"--device cuda: .*--device cpu"):
         trainer.set_up_process("cuda", "auto")
-    with pytest.raises(UserError, match="--dtype bfloat16 is not for a CPU; use --dtype float32"):
+    assert trainer.set_up_process("auto", "auto").dtype == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(UserError, match="--dtype bfloat16 is not for this GPU; use --dtype float3"):
         trainer.set_up_process("auto", "bfloat16")
+
+
+def test_bfloat16_learns_nearly_the_same(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain", epochs=9, max_steps=20, learning_rate=5e-3)
+    train(config, "pretrain")
+    exact = log(config, "pretrain")
+    train(replace(config, dtype="bfloat16"), "pretrain")
+    rounded = log(config, "pretrain")
+    assert [entry["loss"] for entry in rounded] != [entry["loss"] for entry in exact]
+    for a, b in zip(exact, rounded, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=0.02)
+    assert {v.dtype for v in weights(config, "pretrain").values()} == {torch.float32}
 
 
 def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,46 @@
+"""Decoding one token: the numbers of the whole model, by other operations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import small
+import torch
+
+from minillm.config import ModelConfig
+from minillm.decode import OneTokenDecoder, sliced, times
+from minillm.model import KVCache
+
+
+@pytest.mark.parametrize("rows", [(512,), (520, 8), (1023,), (8, 4, 4)])  # 16, 16, 1, 1 slices
+def test_a_sliced_product_is_the_product(rows: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    matrices = [torch.randn(n, 600) for n in rows]
+    x = torch.randn(600)
+    assert torch.allclose(times(x, sliced(*matrices)), torch.cat(matrices) @ x, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        small.CONFIG,
+        replace(small.CONFIG, num_key_value_heads=4, rope_theta=500.0, rms_norm_eps=0.1),
+        replace(small.CONFIG, num_key_value_heads=1),
+        ModelConfig(num_hidden_layers=2),
+    ],
+)
+def test_scores_equal_those_of_the_whole_model(config: ModelConfig) -> None:
+    model = small.model(1, config)
+    with torch.inference_mode():
+        for parameter in model.parameters():  # fresh weights hardly attend to anything
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        ids = torch.randint(config.vocab_size, (1, 60))
+        expected = model(ids)[0]
+        cache = KVCache(config, 1, 60, model.lm_head.weight)
+        model(ids[:, :7], cache=cache)
+        decode = OneTokenDecoder(model)
+        scores = torch.cat([decode(ids[:, i : i + 1], cache) for i in range(7, 60)])
+    assert cache.length == 60
+    assert expected.std() > 0.1
+    assert torch.allclose(scores, expected[7:], rtol=1e-4, atol=1e-4)
