@@ -289,7 +289,7 @@ assert after_50["Muon"] < after_50["AdamW"] - 1
 show.source(checkpoint.write_atomically)
 
 # %% [markdown]
-# 文件先写到 `.tmp`，落盘后再改名。改名是一个不可分的操作：任何时刻断电，磁盘上不是完整的旧文件，就是完整的新文件。格式是 safetensors，只有张量和一段 JSON，读它不会执行代码（`pickle` 会）。
+# 文件先写到 `.tmp`，落盘后再改名。改名是一个不可分的操作：任何时刻断电，磁盘上不是完整的旧文件，就是完整的新文件。格式是 safetensors，只有张量和一段 JSON，读它不会执行代码（`pickle` 会）。文件头里记着全部内容的 SHA-256：磁盘坏了一个字节也看得出来，续训就退到前一个检查点。
 #
 # 说它能接着走，就要试：同样的 6 步，一次走完；另一次每 2 步存一个检查点，第 5 步后“断电”，再用 `resume=True` **断点续训**（resume）。两份权重应当逐位相同。
 
@@ -322,13 +322,13 @@ print(re.findall(r"going on from .*/(.*)", silent.getvalue()))
 #
 # ### 换到 GPU 上
 #
-# 同一段循环不改一行。`--dtype auto` 在 GPU 上用 bfloat16 做矩阵乘法，权重和优化器状态仍是 32 位（**混合精度**，mixed precision，{cite:t}`micikevicius2018mixed`）；bfloat16 的指数位和 32 位浮点数一样多，不需要那篇论文里的损失放大。`--compile` 先花一两分钟编译，之后更快。多张卡用 `torchrun`：
+# 同一段循环不改一行。`--dtype auto` 在 GPU 上用 bfloat16 做矩阵乘法，权重和优化器状态仍是 32 位（**混合精度**，mixed precision，{cite:t}`micikevicius2018mixed`）；bfloat16 的指数位和 32 位浮点数一样多，不需要那篇论文里的损失放大。`--compile` 先花些时间把模型和损失一起编译，之后更快：很多小算子合成几个大的，6,400 个分数的 32 位副本也不再占内存。快多少因卡而异，`python benchmarks/speed.py --batch_size 128 --compile` 会量。多张卡用 `torchrun`：
 #
 # ```bash
 # torchrun --nproc_per_node 2 trainer/train_pretrain.py --compile
 # ```
 #
-# 每步的行数 = 批大小 × 累积次数 × 进程数。内存不够时，把 `--batch_size` 减半、`--accumulation_steps` 加倍，结果只差舍入误差。
+# 每步的行数 = 批大小 × 累积次数 × 进程数。内存不够时，把 `--batch_size` 减半、`--accumulation_steps` 加倍，结果只差舍入误差；用 `--resume` 接着训练时，这个乘积必须和原来一样，否则第几步读哪几行就对不上了，程序会报错。
 #
 # ## 实验
 #

@@ -9,6 +9,7 @@ unpickled.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -96,8 +97,20 @@ def save_checkpoint(
                     tensors[key] = value
                 else:
                     scalars[key] = value
-    header = {"minillm": msgspec.json.encode({**asdict(metadata), "scalars": scalars}).decode()}
-    write_atomically(path, save({k: v.contiguous() for k, v in tensors.items()}, header))
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    about = msgspec.json.encode({**asdict(metadata), "scalars": scalars}).decode()
+    header = {"minillm": about, "sha256": _sha256(about, tensors)}
+    write_atomically(path, save(tensors, header))
+
+
+def _sha256(about: str, tensors: dict[str, Tensor]) -> str:
+    """Hash of all that a file says: safetensors itself notices a missing end, but no other byte
+    that is not what was written."""
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_training_checkpoint(
@@ -121,22 +134,28 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("minillm")
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path}: not a complete safetensors file ({error}); delete it and run its stage again"
         ) from None
-    if header is None:
+    if "minillm" not in header:
         raise UserError(f"{path}: these weights were not written by minillm (no metadata)")
-    return msgspec.json.decode(header), tensors
+    if header.get("sha256") != _sha256(header["minillm"], tensors):
+        raise UserError(
+            f"{path}: damaged or changed since it was written (its SHA-256 is another); delete it "
+            "and run its stage again"
+        )
+    return msgspec.json.decode(header["minillm"]), tensors
 
 
 def load_checkpoint(path: Path) -> tuple[Transformer, Metadata]:
     """The model and what its file says of it, on the CPU.
 
     Raises:
-        UserError: missing, truncated or foreign file, or tensors of another shape than it says.
+        UserError: missing, truncated, damaged or foreign file, or tensors of another shape than it
+            says.
     """
     header, tensors = _open(path)
     try:

@@ -6,12 +6,15 @@ import errno
 import json
 import os
 import pickle
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import small
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -125,9 +128,27 @@ def test_tensors_that_contradict_the_metadata_are_refused(tmp_path: Path) -> Non
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, small.model(), METADATA)
     header = json.dumps({**asdict(METADATA), "model": {**asdict(small.CONFIG), "hidden_size": 64}})
-    save_file(load_file(path), path, {"minillm": header})
+    tensors = load_file(path)
+    sha256 = checkpoint._sha256(header, tensors)
+    save_file(tensors, path, {"minillm": header, "sha256": sha256})
     with pytest.raises(UserError, match=r"a\.safetensors: tensors do not match the metadata"):
         load_checkpoint(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_no_damage_goes_unnoticed(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.safetensors")
+        save_checkpoint(path, small.model(), METADATA)
+        content = bytearray(path.read_bytes())
+        header_end = 8 + int.from_bytes(content[:8], "little")
+        # Half of the damage in the short header, half in the long rest.
+        place = st.integers(0, header_end - 1) | st.integers(header_end, len(content) - 1)
+        content[data.draw(place)] ^= data.draw(st.integers(1, 255))
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.safetensors: "):
+            load_checkpoint(path)
 
 
 def test_missing_weights_name_the_command(tmp_path: Path) -> None:

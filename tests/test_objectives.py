@@ -12,7 +12,9 @@ import small
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from minillm.model import Transformer
 from minillm.objectives import (
     dpo_loss,
     make_dpo_objective,
@@ -161,6 +163,21 @@ def test_an_objective_is_one_graph(stage: str) -> None:
         assert found.total.item() == expected.total.item()
         assert found.count == expected.count
         assert found.metrics == expected.metrics
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_an_objective_stays_on_the_gpu(stage: str) -> None:
+    """Fake tensors have a device but no data, and refuse to mix with those of another device."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        model = Transformer(small.CONFIG)
+        objective = next_token_loss
+        if stage == "dpo":
+            objective = make_dpo_objective(Transformer(small.CONFIG), beta=0.1, nll_weight=0.3)
+        with torch.device("cpu"):
+            batch = collate(pairs(), [[0, 1], [2]], 48)
+        loss = objective(model, batch.to(torch.device("cuda")))
+    assert {value.device.type for value in (loss.total, *loss.metrics.values())} == {"cuda"}
+    assert loss.total.requires_grad
 
 
 def test_dpo_before_training_is_ln_2_and_undecided() -> None:

@@ -51,13 +51,13 @@ def test_source_without_docstrings_is_still_python() -> None:
 
 
 def test_excerpt_shows_whole_lines_and_says_when_they_are_gone() -> None:
-    shown = show.excerpt(objectives.next_token_loss, "count = int(", "return Loss").data
+    shown = show.excerpt(objectives.per_document, "sums = ", "return sums").data
     assert shown == (
         "`minillm/objectives.py`\n\n```python\n"
-        "count = int((batch.labels != IGNORE_INDEX).sum())\n```"
+        "sums = values.new_zeros(batch.num_documents + 1)\n```"
     )
     with pytest.raises(ValueError, match="not found"):
-        show.excerpt(objectives.next_token_loss, "no such line", "return Loss")
+        show.excerpt(objectives.per_document, "no such line", "return sums")
 
 
 # ---- text ----
