@@ -175,9 +175,8 @@ MODELS: dict[Preset, ModelConfig] = {
     "smoke": ModelConfig(),
 }
 
-# Learning rates: pretraining's, and all of the tiny preset's below, are among the best of those
-# that benchmarks/sweep.py tried, which does not tell neighbours apart. SFT and DPO of the default
-# model take what is usual for models of its size.
+# Learning rates are among the best of those that benchmarks/sweep.py tried, which does not tell
+# neighbours apart; DPO's are the lowest that taught nearly every answer to be polite.
 _DEFAULT: dict[Stage, TrainConfig] = {
     "pretrain": TrainConfig(),
     "sft": TrainConfig(
@@ -189,7 +188,7 @@ _DEFAULT: dict[Stage, TrainConfig] = {
     "dpo": TrainConfig(
         data_path=Path("data/processed/dpo_chinese.jsonl"),
         optimizer="adamw",
-        learning_rate=2e-5,
+        learning_rate=5e-5,
         accumulation_steps=2,
         batch_size=16,
         epochs=1,
@@ -237,7 +236,6 @@ TRAINING: dict[Preset, dict[Stage, TrainConfig]] = {
         "sft": _tiny(
             "sft", optimizer="muon", learning_rate=6e-3, epochs=1, max_steps=800, decay_fraction=0.9
         ),
-        # The lowest rate that teaches nearly every answer to be polite.
         "dpo": _tiny("dpo", learning_rate=1e-4, epochs=2),
     },
     "smoke": {stage: _smoke(stage) for stage in STAGES},
