@@ -195,7 +195,7 @@ show.loss_mask(ids, mask, tokenizer, show.COLOURS["bad"])
 # `token_losses` 给出每个位置的 $-\log p$，形状 `[B, T]`，不学的位置是 0；下面的函数按文档编号把它们加起来，得到 `[documents]`：
 
 # %%
-show.source(objectives.sequence_log_probs, objectives.dpo_loss)
+show.source(objectives.per_document, objectives.sequence_log_probs, objectives.dpo_loss)
 
 # %% [markdown]
 # 为什么是和，不是平均？因为推导里的 $\pi(y \mid x)$ 是整个回答的概率。除以长度之后，它就不再是任何模型的概率，第三步的倒推不成立；而且每个词元受的力变成 $\beta / (2|y|)$，短回答的词元被压得比长回答的词元被推得更狠（{numref}`ex-dpo-2` 会量出来）。
