@@ -211,13 +211,20 @@ def main(options: Options) -> None:
     def generate_by_us() -> None:
         by_us[:] = [token for (token,) in generate(model, prompt.tolist(), count)]
 
-    by_turns = seconds([generate_by_llama, generate_by_us], device, 3)
-    theirs, ours = (count / taken for taken in by_turns)
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    def read() -> None:
+        for _ in range(count):
+            weights.sum()
+
+    by_turns = seconds([generate_by_llama, generate_by_us, read], device, 3)
+    theirs, ours, reading = (count / taken for taken in by_turns)
     if by_us != by_llama:
         sys.exit("the two models generate different tokens")
     print(
         f"\n{count} tokens, batch 1, greedy: MiniLLM {ours:,.0f} tokens/s, transformers "
-        f"{theirs:,.0f}: {ours / theirs:.1f} times as fast"
+        f"{theirs:,.0f}: {ours / theirs:.1f} times as fast; adding up all "
+        f"weights, which every token has to read, is possible {reading:,.0f} times a second"
     )
 
     training = TRAINING[options.preset]["pretrain"]

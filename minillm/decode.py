@@ -2,8 +2,8 @@
 
 ``Transformer.forward`` does the same in some 100 small operations a layer, for any number of rows
 and tokens. With a single token each of them takes longer to call than to compute, so that here,
-where every token of an answer passes, about 25 take their place. What then remains is reading the
-weights from memory, once for each token.
+where every token of an answer passes, about 25 take their place, all of which read and write the
+same few vectors. What then remains is reading the weights from memory, once for each token.
 """
 
 from __future__ import annotations
@@ -21,31 +21,45 @@ SMALL_MATRIX = 2**17
 """Numbers in a matrix for which cutting it into slices takes longer than it saves."""
 
 
-class Layer(NamedTuple):
-    """The weights of a ``Block``, side by side where they multiply the same vector."""
-
-    input_norm: Tensor  # [C]
-    qkv: Tensor  # slices of [(H + 2K) D, C]
-    output: Tensor  # slices of [C, H D]
-    mlp_norm: Tensor  # [C]
-    gate_up: Tensor  # slices of [2 intermediate_size, C]
-    down: Tensor  # slices of [C, intermediate_size]
-
-
-def sliced(*matrices: Tensor) -> Tensor:
-    """Matrices ``[rows, columns]``, one below the other, as ``[slices, columns, rows / slices]``.
+class Product:
+    """The product of matrices ``[rows, columns]``, one below the other, with a vector.
 
     PyTorch multiplies a matrix by one vector on one core of many a CPU. A batch of slices keeps
     all cores busy.
+
+    Args:
+        x: contiguous, of as many numbers as the matrices have columns; read whenever the product is
+            asked for.
+        y: contiguous, of as many numbers as they have rows; written then.
+        matrices: several are copied, so a model that learns needs a new product.
     """
-    matrix = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
-    slices = math.gcd(matrix.shape[0], 16) if matrix.numel() >= SMALL_MATRIX else 1
-    return matrix.view(slices, -1, matrix.shape[1]).mT
+
+    def __init__(self, x: Tensor, y: Tensor, *matrices: Tensor) -> None:
+        matrix = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+        slices = math.gcd(matrix.shape[0], 16) if matrix.numel() >= SMALL_MATRIX else 1
+        # [slices, columns, rows / slices]
+        self.slices = matrix.detach().view(slices, -1, matrix.shape[1]).mT
+        self.x = x.view(1, 1, -1).expand(slices, 1, -1)
+        self.y = y.view(slices, 1, -1)
+
+    def write(self) -> None:
+        """y = matrix x"""
+        torch.bmm(self.x, self.slices, out=self.y)
+
+    def add(self) -> None:
+        """y = y + matrix x"""
+        self.y.baddbmm_(self.x, self.slices)
 
 
-def times(x: Tensor, slices: Tensor) -> Tensor:
-    """``[columns]`` → ``[rows]``: the product with the matrices that were sliced."""
-    return torch.bmm(x.expand(slices.shape[0], 1, -1), slices).flatten()
+class Layer(NamedTuple):
+    """A ``Block``; matrices that multiply the same vector are one."""
+
+    input_norm: Tensor
+    qkv: Product
+    output: Product
+    mlp_norm: Tensor
+    gate_up: Product
+    down: Product
 
 
 class OneTokenDecoder:
@@ -55,48 +69,65 @@ class OneTokenDecoder:
     """
 
     def __init__(self, model: Transformer) -> None:
-        self.config, self.decoder = model.config, model.model
+        config, decoder = model.config, model.model
+        H, K, D = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.config, self.decoder = config, decoder
+        # The vectors that all operations read and write.
+        new = decoder.norm.weight.new_empty
+        self.x, self.normed, self.zeros = (
+            torch.zeros_like(decoder.norm.weight).expand(3, -1).clone()
+        )
+        self.heads = new(H + 2 * K, D)
+        self.attended = new(1, K, H // K, D)
+        self.gate_up = new(2, config.intermediate_size)
+        self.hidden = new(config.intermediate_size)
+        self.scores = new(config.vocab_size)
+        self.queries_and_keys, self.values = self.heads[: H + K], self.heads[None, H + K :, None]
+        self.gate, self.up = self.gate_up
         self.layers = []
-        for block in model.model.layers:
+        for block in decoder.layers:
             assert isinstance(block, Block)
             attention, mlp = block.self_attn, block.mlp
-            projections = attention.q_proj, attention.k_proj, attention.v_proj
+            q, k, v = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
+            gate, up = mlp.gate_proj.weight, mlp.up_proj.weight
             self.layers.append(
                 Layer(
                     block.input_layernorm.weight,
-                    sliced(*(projection.weight for projection in projections)),
-                    sliced(attention.o_proj.weight),
+                    Product(self.normed, self.heads, q, k, v),
+                    Product(self.attended, self.x, attention.o_proj.weight),
                     block.post_attention_layernorm.weight,
-                    sliced(mlp.gate_proj.weight, mlp.up_proj.weight),
-                    sliced(mlp.down_proj.weight),
+                    Product(self.normed, self.gate_up, gate, up),
+                    Product(self.hidden, self.x, mlp.down_proj.weight),
                 )
             )
-        self.head = sliced(model.lm_head.weight)
-        self.zeros = torch.zeros_like(model.model.norm.weight)
+        self.head = Product(self.normed, self.scores, model.lm_head.weight)
 
+    @torch.no_grad()
     def __call__(self, token: Tensor, cache: KVCache) -> Tensor:
         """Scores ``[1, vocab_size]`` after ``token`` ``[1, 1]``, which is appended to the cache."""
-        H, K, D = (
-            self.config.num_attention_heads,
-            self.config.num_key_value_heads,
-            self.config.head_dim,
-        )
-        place = cache.length
-        cos, sin = self.decoder.cos[place], self.decoder.sin[place]
-        x = self.decoder.embed_tokens(token).flatten()  # [C]
+        H = self.config.num_attention_heads
+        cos, sin = self.decoder.cos[cache.length], self.decoder.sin[cache.length]
+        self.x.copy_(self.decoder.embed_tokens(token)[0, 0])
         for i, layer in enumerate(self.layers):
-            qkv = times(self.norm(x, layer.input_norm), layer.qkv).view(-1, D)
-            turned = rotate(qkv[: H + K], cos, sin)
-            k, v = cache.append(i, turned[None, H:, None], qkv[None, H + K :, None])
+            self.norm(layer.input_norm)
+            layer.qkv.write()
+            turned = rotate(self.queries_and_keys, cos, sin)
+            k, v = cache.append(i, turned[None, H:, None], self.values)
             # The queries that share a key head stand where other tokens would.
-            y = F.scaled_dot_product_attention(turned[:H].view(1, K, -1, D), k, v)
-            x = x + times(y.flatten(), layer.output)
-            gate, up = times(self.norm(x, layer.mlp_norm), layer.gate_up).chunk(2)
-            x = x + times(F.silu(gate).mul_(up), layer.down)
+            queries = turned[:H].view(self.attended.shape)
+            self.attended.copy_(F.scaled_dot_product_attention(queries, k, v))
+            layer.output.add()
+            self.norm(layer.mlp_norm)
+            layer.gate_up.write()
+            torch.mul(F.silu(self.gate), self.up, out=self.hidden)
+            layer.down.add()
         cache.length += 1
-        return times(self.norm(x, self.decoder.norm.weight), self.head)[None]
+        self.norm(self.decoder.norm.weight)
+        self.head.write()
+        return self.scores.clone()[None]
 
-    def norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMSNorm of a vector."""
-        scale = (torch.dot(x, x).item() / len(x) + self.config.rms_norm_eps) ** -0.5
-        return torch.addcmul(self.zeros, x, weight, value=scale)
+    def norm(self, weight: Tensor) -> None:
+        """RMSNorm of x."""
+        mean_square = float(torch.dot(self.x, self.x)) / len(self.x)
+        scale = (mean_square + self.config.rms_norm_eps) ** -0.5
+        torch.addcmul(self.zeros, self.x, weight, value=scale, out=self.normed)

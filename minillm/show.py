@@ -137,7 +137,7 @@ def excerpt(thing: Any, first: str, end: str) -> Markdown:
 
 
 def _code(thing: Any, code: str) -> Markdown:
-    file = Path(inspect.getsourcefile(thing) or "")
+    file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "")
     shown = re.sub(r"  # type: ignore\[[\w-]+\]", "", textwrap.dedent(code).strip())
     return Markdown(  # type: ignore[no-untyped-call]
         f"`{file.parent.name}/{file.name}`\n\n```python\n{shown}\n```"

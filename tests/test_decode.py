@@ -9,16 +9,21 @@ import small
 import torch
 
 from minillm.config import ModelConfig
-from minillm.decode import OneTokenDecoder, sliced, times
+from minillm.decode import OneTokenDecoder, Product
 from minillm.model import KVCache
 
 
 @pytest.mark.parametrize("rows", [(512,), (520, 8), (1023,), (8, 4, 4)])  # 16, 16, 1, 1 slices
-def test_a_sliced_product_is_the_product(rows: tuple[int, ...]) -> None:
+def test_a_product_is_that_of_the_matrices(rows: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     matrices = [torch.randn(n, 600) for n in rows]
-    x = torch.randn(600)
-    assert torch.allclose(times(x, sliced(*matrices)), torch.cat(matrices) @ x, atol=1e-4)
+    x, y = torch.randn(600), torch.empty(sum(rows))
+    product = Product(x, y, *matrices)
+    product.write()
+    expected = torch.cat(matrices) @ x
+    assert torch.allclose(y, expected, atol=1e-4)
+    product.add()
+    assert torch.allclose(y, 2 * expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
