@@ -1,9 +1,10 @@
-"""One token through the model, on a CPU, with as few and as large operations as possible.
+"""One token through the model, on a CPU, with as few and as cheap operations as possible.
 
-``Transformer.forward`` does the same in some 100 small operations a layer, for any number of rows
-and tokens. With a single token each of them takes longer to call than to compute, so that here,
-where every token of an answer passes, about 25 take their place, all of which read and write the
-same few vectors. What then remains is reading the weights from memory, once for each token.
+``Transformer.forward`` computes the same for any number of rows and tokens, in some 100 small
+PyTorch operations a layer. With a single token each of them takes longer to call than to compute.
+So here, where every token of an answer passes, PyTorch multiplies by the large matrices, four times
+a layer, and NumPy, whose operations cost a third to call, does the rest in the same memory. What
+then remains is reading the weights, once for each token.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from minillm.model import Block, KVCache, Transformer, rotate
+from minillm.model import Block, KVCache, Transformer
+
+Array = NDArray[np.float32]
 
 SMALL_MATRIX = 2**17
 """Numbers in a matrix for which cutting it into slices takes longer than it saves."""
@@ -28,19 +32,18 @@ class Product:
     all cores busy.
 
     Args:
-        x: contiguous, of as many numbers as the matrices have columns; read whenever the product is
-            asked for.
-        y: contiguous, of as many numbers as they have rows; written then.
+        x: as many numbers as the matrices have columns; read whenever the product is asked for.
+        y: as many numbers as they have rows; written then.
         matrices: several are copied, so a model that learns needs a new product.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, *matrices: Tensor) -> None:
+    def __init__(self, x: Array, y: Array, *matrices: Tensor) -> None:
         matrix = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
         slices = math.gcd(matrix.shape[0], 16) if matrix.numel() >= SMALL_MATRIX else 1
         # [slices, columns, rows / slices]
         self.slices = matrix.detach().view(slices, -1, matrix.shape[1]).mT
-        self.x = x.view(1, 1, -1).expand(slices, 1, -1)
-        self.y = y.view(slices, 1, -1)
+        self.x = torch.from_numpy(x).view(1, 1, -1).expand(slices, 1, -1)
+        self.y = torch.from_numpy(y).view(slices, 1, -1)
 
     def write(self) -> None:
         """y = matrix x"""
@@ -54,10 +57,10 @@ class Product:
 class Layer(NamedTuple):
     """A ``Block``; matrices that multiply the same vector are one."""
 
-    input_norm: Tensor
+    input_norm: Array
     qkv: Product
     output: Product
-    mlp_norm: Tensor
+    mlp_norm: Array
     gate_up: Product
     down: Product
 
@@ -71,19 +74,17 @@ class OneTokenDecoder:
     def __init__(self, model: Transformer) -> None:
         config, decoder = model.config, model.model
         H, K, D = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        self.config, self.decoder = config, decoder
-        # The vectors that all operations read and write.
-        new = decoder.norm.weight.new_empty
-        self.x, self.normed, self.zeros = (
-            torch.zeros_like(decoder.norm.weight).expand(3, -1).clone()
-        )
-        self.heads = new(H + 2 * K, D)
-        self.attended = new(1, K, H // K, D)
-        self.gate_up = new(2, config.intermediate_size)
-        self.hidden = new(config.intermediate_size)
-        self.scores = new(config.vocab_size)
-        self.queries_and_keys, self.values = self.heads[: H + K], self.heads[None, H + K :, None]
-        self.gate, self.up = self.gate_up
+        self.config, self.embed_tokens = config, decoder.embed_tokens
+        # The vectors that the products read and write, and views of their parts.
+        self.x, self.normed = np.zeros((2, config.hidden_size), np.float32)
+        self.heads = np.zeros((H + 2 * K, D), np.float32)
+        self.turning, self.values = self.heads[: H + K], self.heads[H + K :]
+        # The queries that share a key head are the rows of one matrix.
+        self.queries, self.keys = self.heads[:H].reshape(K, H // K, D), self.heads[H : H + K]
+        self.attended = np.zeros_like(self.queries)
+        self.gate, self.up = self.gate_up = np.zeros((2, config.intermediate_size), np.float32)
+        self.hidden = np.zeros_like(self.up)
+        self.scores = np.zeros(config.vocab_size, np.float32)
         self.layers = []
         for block in decoder.layers:
             assert isinstance(block, Block)
@@ -92,42 +93,67 @@ class OneTokenDecoder:
             gate, up = mlp.gate_proj.weight, mlp.up_proj.weight
             self.layers.append(
                 Layer(
-                    block.input_layernorm.weight,
+                    block.input_layernorm.weight.detach().numpy(),
                     Product(self.normed, self.heads, q, k, v),
                     Product(self.attended, self.x, attention.o_proj.weight),
-                    block.post_attention_layernorm.weight,
+                    block.post_attention_layernorm.weight.detach().numpy(),
                     Product(self.normed, self.gate_up, gate, up),
                     Product(self.hidden, self.x, mlp.down_proj.weight),
                 )
             )
+        self.cos, self.sin = decoder.cos.numpy(), decoder.sin.numpy()
+        self.last_norm: Array = decoder.norm.weight.detach().numpy()
         self.head = Product(self.normed, self.scores, model.lm_head.weight)
 
-    @torch.no_grad()
     def __call__(self, token: Tensor, cache: KVCache) -> Tensor:
         """Scores ``[1, vocab_size]`` after ``token`` ``[1, 1]``, which is appended to the cache."""
-        H = self.config.num_attention_heads
-        cos, sin = self.decoder.cos[cache.length], self.decoder.sin[cache.length]
-        self.x.copy_(self.decoder.embed_tokens(token)[0, 0])
+        place, end = cache.length, cache.length + 1
+        cos, sin = self.cos[place], self.sin[place]
+        self.x[:] = self.embed_tokens(token)[0, 0].detach().numpy()
         for i, layer in enumerate(self.layers):
             self.norm(layer.input_norm)
             layer.qkv.write()
-            turned = rotate(self.queries_and_keys, cos, sin)
-            k, v = cache.append(i, turned[None, H:, None], self.values)
-            # The queries that share a key head stand where other tokens would.
-            queries = turned[:H].view(self.attended.shape)
-            self.attended.copy_(F.scaled_dot_product_attention(queries, k, v))
+            self.turn(cos, sin)
+            keys, values = cache.keys[i][0].numpy(), cache.values[i][0].numpy()
+            keys[:, place], values[:, place] = self.keys, self.values
+            self.attend(keys[:, :end], values[:, :end])
             layer.output.add()
             self.norm(layer.mlp_norm)
             layer.gate_up.write()
-            torch.mul(F.silu(self.gate), self.up, out=self.hidden)
+            self.swiglu()
             layer.down.add()
-        cache.length += 1
-        self.norm(self.decoder.norm.weight)
+        cache.length = end
+        self.norm(self.last_norm)
         self.head.write()
-        return self.scores.clone()[None]
+        return torch.from_numpy(self.scores.copy())[None]
 
-    def norm(self, weight: Tensor) -> None:
+    def norm(self, weight: Array) -> None:
         """RMSNorm of x."""
-        mean_square = float(torch.dot(self.x, self.x)) / len(self.x)
-        scale = (mean_square + self.config.rms_norm_eps) ** -0.5
-        torch.addcmul(self.zeros, self.x, weight, value=scale, out=self.normed)
+        mean_square = float(self.x.dot(self.x)) / len(self.x)
+        np.multiply(self.x, weight, out=self.normed)
+        self.normed *= (mean_square + self.config.rms_norm_eps) ** -0.5
+
+    def turn(self, cos: Array, sin: Array) -> None:
+        """``minillm.model.rotate`` of queries and keys, in place."""
+        half = self.config.head_dim // 2
+        partners = np.concatenate((self.turning[:, half:], self.turning[:, :half]), axis=1)
+        partners *= sin
+        self.turning *= cos
+        self.turning += partners
+
+    def attend(self, keys: Array, values: Array) -> None:
+        """Attention of one token to all so far, ``[K, end, D]``."""
+        weights = self.queries @ keys.transpose(0, 2, 1)  # [K, H / K, end]
+        weights -= weights.max(axis=-1, keepdims=True)
+        weights *= self.config.head_dim**-0.5
+        np.exp(weights, out=weights)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        np.matmul(weights, values, out=self.attended)
+
+    def swiglu(self) -> None:
+        """silu(gate) * up, where silu(x) = x / (1 + exp(-x))."""
+        with np.errstate(over="ignore"):  # exp(100) is inf, and x / inf 0, as it should be
+            np.exp(-self.gate, out=self.hidden)
+        self.hidden += 1
+        np.divide(self.gate, self.hidden, out=self.hidden)
+        self.hidden *= self.up

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import small
 import torch
+import torch.nn.functional as F
 
 from minillm.config import ModelConfig
 from minillm.decode import OneTokenDecoder, Product
@@ -18,7 +19,7 @@ def test_a_product_is_that_of_the_matrices(rows: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     matrices = [torch.randn(n, 600) for n in rows]
     x, y = torch.randn(600), torch.empty(sum(rows))
-    product = Product(x, y, *matrices)
+    product = Product(x.numpy(), y.numpy(), *matrices)
     product.write()
     expected = torch.cat(matrices) @ x
     assert torch.allclose(y, expected, atol=1e-4)
@@ -49,3 +50,19 @@ def test_scores_equal_those_of_the_whole_model(config: ModelConfig) -> None:
     assert cache.length == 60
     assert expected.std() > 0.1
     assert torch.allclose(scores, expected[7:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_numbers_do_not_overflow() -> None:
+    decode = OneTokenDecoder(small.model())
+    gate = torch.tensor([-1000.0, -80.0, 0.0, 80.0, 1000.0])
+    decode.gate[:5], decode.up[:5] = gate.numpy(), 2
+    decode.swiglu()
+    assert decode.hidden[:5].tolist() == pytest.approx((2 * F.silu(gate)).tolist(), abs=1e-30)
+
+    keys = torch.full((decode.queries.shape[0], 3, decode.config.head_dim), 1000.0)
+    values = torch.randn_like(keys)
+    decode.queries[:] = 1000  # all three keys are equally near
+    decode.attend(keys.numpy(), values.numpy())
+    expected = values.mean(dim=1, keepdim=True).expand(decode.queries.shape)
+    assert torch.allclose(torch.from_numpy(decode.attended), expected, atol=1e-6)

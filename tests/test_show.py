@@ -12,7 +12,7 @@ import torch
 from matplotlib import rcParams
 
 from minillm import objectives, show, world
-from minillm.decode import OneTokenDecoder
+from minillm.generate import generate
 from minillm.model import MLP, Transformer
 from minillm.tensors import PackedRows, TokenDataset, load_dataset
 from minillm.tokenizer import RustBPETokenizer
@@ -37,7 +37,7 @@ def test_source_is_the_code_itself() -> None:
     assert shown.startswith("`minillm/objectives.py`")
     assert "def next_token_loss(model: Model, batch: Batch) -> Loss:" in shown
     assert "Cross-entropy of the next token" in shown
-    assert show.source(OneTokenDecoder.__call__).data.startswith("`minillm/decode.py`")  # decorated
+    assert show.source(generate).data.startswith("`minillm/generate.py`")  # decorated
 
 
 def test_source_keeps_no_words_to_the_type_checker() -> None:
