@@ -350,14 +350,14 @@ def test_encode_and_decode_errors(trained: Any) -> None:
 
 
 def test_other_threads_run_while_training() -> None:
-    texts = ["".join(chr(0x4E00 + (i * j) % 5000) for j in range(200)) for i in range(3000)]
+    texts = ["".join(chr(0x4E00 + (i * j) % 5000) for j in range(200)) for i in range(9000)]
     worker = threading.Thread(target=train, args=(texts, 2000))
     worker.start()
     turns = 0
     while worker.is_alive():
         time.sleep(0.001)
         turns += 1
-    assert turns > 20
+    assert turns > 5  # once or twice, if training kept the interpreter's lock
 
 
 def test_ctrl_c_stops_training() -> None:
