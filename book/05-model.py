@@ -544,7 +544,7 @@ runs[False][1], runs[True][1]
 # %% [markdown]
 # 词元一个不差，要处理的从 2,970 个降到 79 个。
 #
-# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法；模型小到一定程度，连读内存也不慢了，时间都花在 PyTorch 调用一个个小算子上。所以在 CPU 上回答一个人的时候，`generate` 换用 `minillm.decode`：算的还是 {numref}`fig-model-block` 那些数，只是把乘同一个向量的矩阵并排放好，每层只剩四次大乘法归 PyTorch；其余的小算子交给 NumPy，在同一块内存里就地算，调用一次的代价只有三分之一。
+# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法；模型小到一定程度，连读内存也不慢了，时间都花在 PyTorch 调用一个个小算子上。所以在 CPU 上回答一个人的时候，`generate` 换用 `minillm.decode`：算的还是 {numref}`fig-model-block` 那些数，只是把乘同一个向量的矩阵并排放好，每层只剩四次大乘法归 PyTorch；其余的小算子交给 NumPy，在同一块内存里就地算，调用起来便宜得多。
 
 # %%
 from minillm.decode import OneTokenDecoder

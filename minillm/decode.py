@@ -3,8 +3,10 @@
 ``Transformer.forward`` computes the same for any number of rows and tokens, in some 100 small
 PyTorch operations a layer. With a single token each of them takes longer to call than to compute.
 So here, where every token of an answer passes, PyTorch multiplies by the large matrices, four times
-a layer, and NumPy, whose operations cost a third to call, does the rest in the same memory. What
-then remains is reading the weights, once for each token.
+a layer, and NumPy, whose operations are cheaper to call, does the rest in the same memory. What
+then remains is mostly reading the weights, once for each token.
+
+All of it is float32, as weights files are.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ def generate(
             cache.valid = torch.arange(limit, device=device) >= pad[:, None]
         return cache
 
-    one_token = OneTokenDecoder(model) if len(prompts) == 1 and device.type == "cpu" else None
+    one_token = None
+    if len(prompts) == 1 and device.type == "cpu" and model.lm_head.weight.dtype == torch.float32:
+        one_token = OneTokenDecoder(model)
 
     def run(cache: KVCache, tokens: Tensor) -> Tensor:
         if one_token and cache.length:

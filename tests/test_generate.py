@@ -32,6 +32,13 @@ def test_greedy_output_is_the_same_with_and_without_the_cache(prompt: list[int],
     assert cached == plain
 
 
+def test_weights_of_another_precision_generate_too() -> None:
+    model = small.model(3)
+    expected = complete(model, [[5, 6, 7]], 20)
+    assert complete(model.double(), [[5, 6, 7]], 20) == expected
+    assert len(complete(model.bfloat16(), [[5, 6, 7]], 20)[0]) == 20
+
+
 def test_greedy_output_equals_hugging_face() -> None:
     model = small.model()
     llama = LlamaForCausalLM(
