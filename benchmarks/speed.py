@@ -223,7 +223,7 @@ def main(options: Options) -> None:
         sys.exit("the two models generate different tokens")
     print(
         f"\n{count} tokens, batch 1, greedy: MiniLLM {ours:,.0f} tokens/s, transformers "
-        f"{theirs:,.0f}: {ours / theirs:.1f} times as fast; adding up all "
+        f"{theirs:,.0f}: {ours / theirs:.2f} times as fast; adding up all "
         f"weights, which every token has to read, is possible {reading:,.0f} times a second"
     )
 

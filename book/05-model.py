@@ -527,19 +527,25 @@ store.keys[0].shape, store.length
 # 省多少？提示有 $P$ 个词元，生成 $N$ 个。不用缓存，模型要处理 $P + (P+1) + \dots + (P+N-1) = NP + N(N-1)/2$ 个词元；用缓存，只有 $P + N - 1$ 个。
 # 取 $P = 20$，$N = 60$：$1200 + 1770 = 2970$ 对 $79$，差 38 倍。一个词元经过一个矩阵，每个参数做一次乘和一次加，小模型约 $2 \times 868{,}352 = 1.74$ MFLOP，于是 5.2 GFLOP 对 0.14 GFLOP（注意力打分另算，在这个长度上很小）。让程序数一数：
 
-# %%
-processed = []
-trained.model.embed_tokens.register_forward_hook(lambda _, args, out: processed.append(args[0]))
-prompt = [tokenizer.bos_id] * 20
-runs = {}
-for use_cache in (False, True):
-    processed.clear()
-    steps = generate.generate(trained, [prompt], 60, use_cache=use_cache)
-    runs[use_cache] = list(steps), sum(part.numel() for part in processed)
 
-assert runs[False][0] == runs[True][0]  # the same 60 tokens
-assert (runs[False][1], runs[True][1]) == (60 * 20 + 60 * 59 // 2, 20 + 59)
-runs[False][1], runs[True][1]
+# %%
+def write(prompt, count, use_cache):
+    text, processed = list(prompt), 0
+    store = model.KVCache(trained.config, batch_size=1, max_length=128, like=trained.lm_head.weight)
+    for _ in range(count):
+        part = text[store.length :]  # all of it where nothing is stored
+        logits = trained(torch.tensor([part]), cache=store if use_cache else None)
+        processed += len(part)
+        text.append(logits[0, -1].argmax().item())
+    return text[len(prompt) :], processed
+
+
+prompt = [tokenizer.bos_id] * 20
+with torch.no_grad():
+    (slow, many), (fast, few) = write(prompt, 60, False), write(prompt, 60, True)
+assert slow == fast == [token for (token,) in generate.generate(trained, [prompt], 60)]
+assert (many, few) == (60 * 20 + 60 * 59 // 2, 20 + 59)
+many, few
 
 # %% [markdown]
 # 词元一个不差，要处理的从 2,970 个降到 79 个。
@@ -552,11 +558,11 @@ from minillm.decode import OneTokenDecoder
 show.source(OneTokenDecoder.__call__, OneTokenDecoder.attend, doc=False)
 
 # %%
-one_token = OneTokenDecoder(trained)
 store = model.KVCache(trained.config, batch_size=1, max_length=32, like=trained.lm_head.weight)
 with torch.inference_mode():
     trained(ids[:, :4], cache=store)
-    scores = [one_token(ids[:, i : i + 1], store) for i in range(4, ids.shape[1])]
+    one_token = OneTokenDecoder(trained, store)
+    scores = [one_token(token) for token in ids[0, 4:].tolist()]
     assert torch.allclose(torch.cat(scores), trained(ids)[0, 4:], atol=1e-4)
 
 # %% [markdown]

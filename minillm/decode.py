@@ -4,7 +4,9 @@
 PyTorch operations a layer. With a single token each of them takes longer to call than to compute.
 So here, where every token of an answer passes, PyTorch multiplies by the large matrices, four times
 a layer, and NumPy, whose operations are cheaper to call, does the rest in the same memory. What
-then remains is mostly reading the weights, once for each token.
+then remains is mostly reading the weights, once for each token. They drive everything else out of
+the processor's caches, the code of the small operations too: many kinds of them cost more than many
+of one kind.
 
 All of it is float32, as weights files are.
 """
@@ -61,6 +63,10 @@ class Layer(NamedTuple):
 
     input_norm: Array
     qkv: Product
+    """Its queries are divided by sqrt(D), as attention asks."""
+    keys: Array
+    """``[K, max_length, D]``: the cache's, which grows in place."""
+    values: Array
     output: Product
     mlp_norm: Array
     gate_up: Product
@@ -71,24 +77,33 @@ class OneTokenDecoder:
     """Computes what ``model(token, cache=cache)`` does for a single token of a single row.
 
     It keeps copies of some weights, so a model that learns needs a new one.
+
+    Args:
+        cache: of one row; every call appends to it.
     """
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, cache: KVCache) -> None:
         config, decoder = model.config, model.model
         H, K, D = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-        self.config, self.embed_tokens = config, decoder.embed_tokens
+        self.config, self.cache = config, cache
+        self.embeddings: Array = decoder.embed_tokens.weight.detach().numpy()
         # The vectors that the products read and write, and views of their parts.
         self.x, self.normed = np.zeros((2, config.hidden_size), np.float32)
         self.heads = np.zeros((H + 2 * K, D), np.float32)
-        self.turning, self.values = self.heads[: H + K], self.heads[H + K :]
+        self.values = self.heads[H + K :]
+        # The numbers of a head's two halves turn in pairs.
+        self.turning = self.heads[: H + K].reshape(-1, 2, D // 2)
+        self.partners = self.turning[:, ::-1]
         # The queries that share a key head are the rows of one matrix.
         self.queries, self.keys = self.heads[:H].reshape(K, H // K, D), self.heads[H : H + K]
         self.attended = np.zeros_like(self.queries)
         self.gate, self.up = self.gate_up = np.zeros((2, config.intermediate_size), np.float32)
         self.hidden = np.zeros_like(self.up)
+        self.gate_tensor = torch.from_numpy(self.gate)
+        self.hidden_tensor = torch.from_numpy(self.hidden)
         self.scores = np.zeros(config.vocab_size, np.float32)
         self.layers = []
-        for block in decoder.layers:
+        for block, keys, values in zip(decoder.layers, cache.keys, cache.values, strict=True):
             assert isinstance(block, Block)
             attention, mlp = block.self_attn, block.mlp
             q, k, v = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
@@ -96,35 +111,37 @@ class OneTokenDecoder:
             self.layers.append(
                 Layer(
                     block.input_layernorm.weight.detach().numpy(),
-                    Product(self.normed, self.heads, q, k, v),
+                    Product(self.normed, self.heads, q * D**-0.5, k, v),
+                    keys[0].numpy(),
+                    values[0].numpy(),
                     Product(self.attended, self.x, attention.o_proj.weight),
                     block.post_attention_layernorm.weight.detach().numpy(),
                     Product(self.normed, self.gate_up, gate, up),
                     Product(self.hidden, self.x, mlp.down_proj.weight),
                 )
             )
-        self.cos, self.sin = decoder.cos.numpy(), decoder.sin.numpy()
+        self.cos = decoder.cos.numpy().reshape(-1, 2, D // 2)
+        self.sin = decoder.sin.numpy().reshape(-1, 2, D // 2)
         self.last_norm: Array = decoder.norm.weight.detach().numpy()
         self.head = Product(self.normed, self.scores, model.lm_head.weight)
 
-    def __call__(self, token: Tensor, cache: KVCache) -> Tensor:
-        """Scores ``[1, vocab_size]`` after ``token`` ``[1, 1]``, which is appended to the cache."""
-        place, end = cache.length, cache.length + 1
+    def __call__(self, token: int) -> Tensor:
+        """Scores ``[1, vocab_size]`` after ``token``, which is appended to the cache."""
+        place, end = self.cache.length, self.cache.length + 1
         cos, sin = self.cos[place], self.sin[place]
-        self.x[:] = self.embed_tokens(token)[0, 0].detach().numpy()
-        for i, layer in enumerate(self.layers):
+        self.x[:] = self.embeddings[token]
+        for layer in self.layers:
             self.norm(layer.input_norm)
             layer.qkv.write()
             self.turn(cos, sin)
-            keys, values = cache.keys[i][0].numpy(), cache.values[i][0].numpy()
-            keys[:, place], values[:, place] = self.keys, self.values
-            self.attend(keys[:, :end], values[:, :end])
+            layer.keys[:, place], layer.values[:, place] = self.keys, self.values
+            self.attend(layer.keys[:, :end], layer.values[:, :end])
             layer.output.add()
             self.norm(layer.mlp_norm)
             layer.gate_up.write()
             self.swiglu()
             layer.down.add()
-        cache.length = end
+        self.cache.length = end
         self.norm(self.last_norm)
         self.head.write()
         return torch.from_numpy(self.scores.copy())[None]
@@ -137,25 +154,21 @@ class OneTokenDecoder:
 
     def turn(self, cos: Array, sin: Array) -> None:
         """``minillm.model.rotate`` of queries and keys, in place."""
-        half = self.config.head_dim // 2
-        partners = np.concatenate((self.turning[:, half:], self.turning[:, :half]), axis=1)
-        partners *= sin
+        turned = self.partners * sin
         self.turning *= cos
-        self.turning += partners
+        self.turning += turned
 
     def attend(self, keys: Array, values: Array) -> None:
         """Attention of one token to all so far, ``[K, end, D]``."""
         weights = self.queries @ keys.transpose(0, 2, 1)  # [K, H / K, end]
-        weights -= weights.max(axis=-1, keepdims=True)
-        weights *= self.config.head_dim**-0.5
+        # Not weights.max(): that goes through a function written in Python.
+        weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
         np.exp(weights, out=weights)
-        weights /= weights.sum(axis=-1, keepdims=True)
+        weights /= np.add.reduce(weights, axis=-1, keepdims=True)
         np.matmul(weights, values, out=self.attended)
 
     def swiglu(self) -> None:
-        """silu(gate) * up, where silu(x) = x / (1 + exp(-x))."""
-        with np.errstate(over="ignore"):  # exp(100) is inf, and x / inf 0, as it should be
-            np.exp(-self.gate, out=self.hidden)
-        self.hidden += 1
-        np.divide(self.gate, self.hidden, out=self.hidden)
+        """silu(gate) * up, where silu(x) = x * sigmoid(x)."""
+        torch.sigmoid(self.gate_tensor, out=self.hidden_tensor)
+        self.hidden *= self.gate
         self.hidden *= self.up

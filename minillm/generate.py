@@ -97,13 +97,7 @@ def generate(
             cache.valid = torch.arange(limit, device=device) >= pad[:, None]
         return cache
 
-    one_token = None
-    if len(prompts) == 1 and device.type == "cpu" and model.lm_head.weight.dtype == torch.float32:
-        one_token = OneTokenDecoder(model)
-
     def run(cache: KVCache, tokens: Tensor) -> Tensor:
-        if one_token and cache.length:
-            return one_token(tokens, cache)
         positions = None
         if cache.valid is not None:
             places = torch.arange(cache.length, cache.length + tokens.shape[1], device=device)
@@ -112,10 +106,17 @@ def generate(
         return logits[:, -1]
 
     cache = new_cache()
+    one_token = None
+    dtype = model.lm_head.weight.dtype
+    if use_cache and len(prompts) == 1 and device.type == "cpu" and dtype == torch.float32:
+        one_token = OneTokenDecoder(model, cache)
     finished = [False] * len(prompts)
     tokens = ids
     for _ in range(limit - longest):
-        logits = run(cache, tokens) if use_cache else run(new_cache(), ids)
+        if one_token and cache.length:
+            logits = one_token(int(tokens))
+        else:
+            logits = run(cache, tokens) if use_cache else run(new_cache(), ids)
         tokens = choose(logits, sampling, generator)[:, None]
         if not use_cache:
             ids = torch.cat([ids, tokens], dim=1)
