@@ -36,7 +36,7 @@ class Product:
     all cores busy.
 
     Args:
-        x: as many numbers as the matrices have columns; read whenever the product is asked for.
+        x: as many numbers as the matrices have columns; read at every call.
         y: as many numbers as they have rows; written then.
         matrices: several are copied, so a model that learns needs a new product.
     """
@@ -49,13 +49,8 @@ class Product:
         self.x = torch.from_numpy(x).view(1, 1, -1).expand(slices, 1, -1)
         self.y = torch.from_numpy(y).view(slices, 1, -1)
 
-    def write(self) -> None:
-        """y = matrix x"""
+    def __call__(self) -> None:
         torch.bmm(self.x, self.slices, out=self.y)
-
-    def add(self) -> None:
-        """y = y + matrix x"""
-        self.y.baddbmm_(self.x, self.slices)
 
 
 class Layer(NamedTuple):
@@ -88,7 +83,7 @@ class OneTokenDecoder:
         self.config, self.cache = config, cache
         self.embeddings: Array = decoder.embed_tokens.weight.detach().numpy()
         # The vectors that the products read and write, and views of their parts.
-        self.x, self.normed = np.zeros((2, config.hidden_size), np.float32)
+        self.x, self.normed, self.change = np.zeros((3, config.hidden_size), np.float32)
         self.heads = np.zeros((H + 2 * K, D), np.float32)
         self.values = self.heads[H + K :]
         # The numbers of a head's two halves turn in pairs.
@@ -114,10 +109,10 @@ class OneTokenDecoder:
                     Product(self.normed, self.heads, q * D**-0.5, k, v),
                     keys[0].numpy(),
                     values[0].numpy(),
-                    Product(self.attended, self.x, attention.o_proj.weight),
+                    Product(self.attended, self.change, attention.o_proj.weight),
                     block.post_attention_layernorm.weight.detach().numpy(),
                     Product(self.normed, self.gate_up, gate, up),
-                    Product(self.hidden, self.x, mlp.down_proj.weight),
+                    Product(self.hidden, self.change, mlp.down_proj.weight),
                 )
             )
         self.cos = decoder.cos.numpy().reshape(-1, 2, D // 2)
@@ -132,18 +127,20 @@ class OneTokenDecoder:
         self.x[:] = self.embeddings[token]
         for layer in self.layers:
             self.norm(layer.input_norm)
-            layer.qkv.write()
+            layer.qkv()
             self.turn(cos, sin)
             layer.keys[:, place], layer.values[:, place] = self.keys, self.values
             self.attend(layer.keys[:, :end], layer.values[:, :end])
-            layer.output.add()
+            layer.output()
+            self.x += self.change
             self.norm(layer.mlp_norm)
-            layer.gate_up.write()
+            layer.gate_up()
             self.swiglu()
-            layer.down.add()
+            layer.down()
+            self.x += self.change
         self.cache.length = end
         self.norm(self.last_norm)
-        self.head.write()
+        self.head()
         return torch.from_numpy(self.scores.copy())[None]
 
     def norm(self, weight: Array) -> None:
