@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,19 +31,17 @@ SMALL_MATRIX = 2**17
 
 
 class Product:
-    """The product of matrices ``[rows, columns]``, one below the other, with a vector.
+    """The product of a matrix ``[rows, columns]`` with a vector.
 
     PyTorch multiplies a matrix by one vector on one core of many a CPU. A batch of slices keeps
     all cores busy.
 
     Args:
-        x: as many numbers as the matrices have columns; read at every call.
-        y: as many numbers as they have rows; written then.
-        matrices: several are copied, so a model that learns needs a new product.
+        x: as many numbers as the matrix has columns; read at every call.
+        y: as many numbers as it has rows; written then.
     """
 
-    def __init__(self, x: Array, y: Array, *matrices: Tensor) -> None:
-        matrix = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+    def __init__(self, x: Array, y: Array, matrix: Tensor) -> None:
         slices = math.gcd(matrix.shape[0], 16) if matrix.numel() >= SMALL_MATRIX else 1
         # [slices, columns, rows / slices]
         self.slices = matrix.detach().view(slices, -1, matrix.shape[1]).mT
@@ -53,12 +52,46 @@ class Product:
         torch.bmm(self.x, self.slices, out=self.y)
 
 
+class Joined(NamedTuple):
+    """Matrices of a ``Block`` that multiply the same vector, one below the other."""
+
+    qkv: Tensor
+    """``[(H + 2 K) D, hidden_size]``; queries come out divided by sqrt(D), as attention asks."""
+    gate_up: Tensor
+    """``[2 intermediate_size, hidden_size]``"""
+
+
+_joined: WeakKeyDictionary[Transformer, tuple[list[object], list[Joined]]] = WeakKeyDictionary()
+
+
+def join(model: Transformer) -> list[Joined]:
+    """Copies of matrices, for each layer.
+
+    Making them takes as long as ten tokens, so they are kept for the next answer, until a weight
+    changes. PyTorch counts the changes of each; one made through ``weight.data`` escapes it.
+    """
+    state: list[object] = []
+    for weight in model.parameters():
+        # Changes of a tensor made in inference mode are not counted, and nothing equals object().
+        state += [weight.data_ptr(), object() if weight.is_inference() else weight._version]
+    if model not in _joined or _joined[model][0] != state:
+        layers = []
+        for block in model.model.layers:
+            assert isinstance(block, Block)
+            attention, mlp = block.self_attn, block.mlp
+            q = attention.q_proj.weight * model.config.head_dim**-0.5
+            qkv = torch.cat((q, attention.k_proj.weight, attention.v_proj.weight))
+            gate_up = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))
+            layers.append(Joined(qkv.detach(), gate_up.detach()))
+        _joined[model] = state, layers
+    return _joined[model][1]
+
+
 class Layer(NamedTuple):
-    """A ``Block``; matrices that multiply the same vector are one."""
+    """A ``Block``."""
 
     input_norm: Array
     qkv: Product
-    """Its queries are divided by sqrt(D), as attention asks."""
     keys: Array
     """``[K, max_length, D]``: the cache's, which grows in place."""
     values: Array
@@ -71,9 +104,8 @@ class Layer(NamedTuple):
 class OneTokenDecoder:
     """Computes what ``model(token, cache=cache)`` does for a single token of a single row.
 
-    It keeps copies of some weights, so a model that learns needs a new one.
-
     Args:
+        model: if it learns on, it needs a new decoder.
         cache: of one row; every call appends to it.
     """
 
@@ -98,21 +130,20 @@ class OneTokenDecoder:
         self.hidden_tensor = torch.from_numpy(self.hidden)
         self.scores = np.zeros(config.vocab_size, np.float32)
         self.layers = []
-        for block, keys, values in zip(decoder.layers, cache.keys, cache.values, strict=True):
+        for block, joined, keys, values in zip(
+            decoder.layers, join(model), cache.keys, cache.values, strict=True
+        ):
             assert isinstance(block, Block)
-            attention, mlp = block.self_attn, block.mlp
-            q, k, v = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
-            gate, up = mlp.gate_proj.weight, mlp.up_proj.weight
             self.layers.append(
                 Layer(
                     block.input_layernorm.weight.detach().numpy(),
-                    Product(self.normed, self.heads, q * D**-0.5, k, v),
+                    Product(self.normed, self.heads, joined.qkv),
                     keys[0].numpy(),
                     values[0].numpy(),
-                    Product(self.attended, self.change, attention.o_proj.weight),
+                    Product(self.attended, self.change, block.self_attn.o_proj.weight),
                     block.post_attention_layernorm.weight.detach().numpy(),
-                    Product(self.normed, self.gate_up, gate, up),
-                    Product(self.hidden, self.change, mlp.down_proj.weight),
+                    Product(self.normed, self.gate_up, joined.gate_up),
+                    Product(self.hidden, self.change, block.mlp.down_proj.weight),
                 )
             )
         self.cos = decoder.cos.numpy().reshape(-1, 2, D // 2)
