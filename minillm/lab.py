@@ -7,20 +7,23 @@ stand variants: short runs with one thing changed, to see what that thing is goo
 
 A folder of the cache is named by a hash of everything that decides its content: the code, the
 settings and the data. So a changed default or a changed line of the trainer never shows old
-results, and nothing has to be cleaned up before a run.
+results, and nothing has to be cleaned up before a run; a changed comment trains nothing anew.
+
+``$MINILLM_SEED`` trains and runs the whole book with other random numbers, on the same data.
 
 ``python -m minillm.lab`` trains the whole ladder and the reader's persona on top of it.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
@@ -40,7 +43,7 @@ from minillm.checkpoint import (
     weights_path,
     write_atomically,
 )
-from minillm.config import PREVIOUS_STAGE, STAGES, TRAINING, Stage, UserError
+from minillm.config import PREVIOUS_STAGE, STAGES, TRAINING, Stage, TrainConfig, UserError
 from minillm.evaluate import EvaluateOptions, Evaluator
 from minillm.identity import Persona, conversations, fill
 from minillm.model import Transformer
@@ -51,10 +54,12 @@ ROOT = Path(minillm.__file__).resolve().parent.parent
 """The project."""
 SAMPLE = ROOT / "dataset" / "identity_cn_sample.jsonl"
 """Conversations about the persona; a reader may put their own there."""
-_NO_RESULT = {"__init__", "cli", "fetch", "export", "lab", "show", "mix_report"}
-"""Modules that decide no result of training."""
-_CODE = sorted({p.stem for p in Path(minillm.__file__).parent.glob("*.py")} - _NO_RESULT)
-_TRAINING_CODE = [name for name in _CODE if name not in ("decode", "generate", "evaluate")]
+SEED = int(os.environ.get("MINILLM_SEED") or 42)
+"""Of everything random in the book: fresh weights, the order of rows, samples. The data stay."""
+_ARITHMETIC = os.environ.get("ATEN_CPU_CAPABILITY", "")
+"""PyTorch's own switch: other kernels round differently, and training shows it."""
+RESULTS = ROOT / "book" / "results" / "seeds.json"
+"""What other seeds and other arithmetic lead to: ``benchmarks/seeds.py`` writes it."""
 _PERSONA = Persona()
 READER = Persona("小满", "这位读者")
 """The persona that chapter 9 gives the model. All its characters occur in the built-in data: a
@@ -79,12 +84,46 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MINILLM_CACHE") or ROOT / ".cache")
 
 
-def _key(modules: Sequence[str], *parts: object) -> str:
-    """A name for the outcome of these modules' code on these settings."""
-    digest = hashlib.sha256(repr(parts).encode())
-    for name in modules:
-        digest.update((Path(minillm.__file__).parent / f"{name}.py").read_bytes())
-    return digest.hexdigest()[:12]
+@cache
+def _code(module: str) -> str:
+    """What a module of the package does: its code without comments and docstrings."""
+    tree = ast.parse((Path(minillm.__file__).parent / f"{module}.py").read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            kept = [line for line in node.body if not _is_text(line)]
+            node.body = kept or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
+
+
+def _imported(module: str) -> set[str]:
+    """The package's modules that one of them runs on, itself included."""
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        found.add(name := waiting.pop())
+        tree = ast.parse((Path(minillm.__file__).parent / f"{name}.py").read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "minillm":
+                waiting |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("minillm."):
+                waiting.add(str(node.module).split(".")[1])
+        waiting -= found
+    return found
+
+
+@cache
+def _key(module: str, *parts: object) -> str:
+    """A name for what this module computes from these settings."""
+    code = [_code(name) for name in sorted(_imported(module))]
+    return hashlib.sha256(repr((code, parts)).encode()).hexdigest()[:12]
 
 
 # Progress bars are for people: where a chapter is run to compare or to store its outputs, whether
@@ -102,10 +141,10 @@ def _messages_to(path: Path) -> Iterator[None]:
             yield
 
 
-def _lock() -> FileLock:
+def _lock(what: str = f"seed-{SEED}{_ARITHMETIC}") -> FileLock:
     """Of chapters that run at the same time, one trains; the others wait for its result."""
     cache_dir().mkdir(parents=True, exist_ok=True)
-    return FileLock(cache_dir() / ".lock", is_singleton=True)
+    return FileLock(cache_dir() / f".lock-{what}", is_singleton=True)
 
 
 @dataclass(frozen=True)
@@ -146,7 +185,7 @@ class Run:
 
     def scores(self, items: int = 60, persona: Persona = _PERSONA) -> dict[str, Any]:
         """All scores of ``minillm evaluate``, computed once."""
-        key = _key(_CODE, items, persona)
+        key = _key("evaluate", _ARITHMETIC, items, persona)
         path = self.folder / f"{self.stage}-scores-{key}.json"
         with _lock():
             if not path.exists():
@@ -171,38 +210,38 @@ def _snapshot_path(folder: Path, stage: Stage, step: int) -> Path:
 
 
 @cache
-def _ladder_dir() -> Path:
-    settings = (mix.PRESETS["tiny"], tokenizer_training.PRESETS["tiny"], TRAINING["tiny"])
-    # Logs go elsewhere in every shell; the result does not depend on it.
-    configs = {s: replace(c, tf_dir=Path()) for s, c in settings[2].items()}
-    if not SAMPLE.exists():
-        raise UserError(f"{SAMPLE} is missing: run the chapters in the project's folder")
-    key = _key(_TRAINING_CODE, settings[0], settings[1], configs, file_sha256(SAMPLE))
-    return cache_dir() / f"tiny-{key}"
-
-
 def data() -> Path:
     """The tiny preset's data mix: a folder with pretrain, sft and dpo_chinese{,_val}.jsonl."""
-    folder = _ladder_dir() / "data"
-    with _lock():
+    if not SAMPLE.exists():
+        raise UserError(f"{SAMPLE} is missing: run the chapters in the project's folder")
+    key = _key("mix", repr(mix.PRESETS["tiny"]), file_sha256(SAMPLE))
+    folder = cache_dir() / f"data-{key}"
+    with _lock("data"):
         if not (folder / "mix_report.json").exists():
-            raw = _ladder_dir() / "chinese"
+            raw = folder / "chinese"
             raw.mkdir(parents=True, exist_ok=True)
             shutil.copy(SAMPLE, raw / "identity_conversations.jsonl")
-            with _messages_to(_ladder_dir() / "messages.txt"):
+            with _messages_to(folder / "messages.txt"):
                 mix.build(replace(mix.PRESETS["tiny"], data_dir=raw, out_dir=folder))
     return folder
 
 
+def _data_files() -> tuple[Path, ...]:
+    return tuple(data() / f"{stage}_chinese.jsonl" for stage in STAGES)
+
+
+@cache
 def tokenizer_path() -> Path:
     """The folder of ``tokenizer()``."""
-    folder = _ladder_dir() / "tokenizer"
-    with _lock():
+    options = tokenizer_training.PRESETS["tiny"]
+    key = _key("tokenizer_training", repr(options), *map(file_sha256, _data_files()))
+    folder = cache_dir() / f"tokenizer-{key}"
+    with _lock("data"):
         if not (folder / "tokenizer_meta.json").exists():
-            paths = tuple(data() / f"{stage}_chinese.jsonl" for stage in STAGES)
-            options = replace(tokenizer_training.PRESETS["tiny"], data_path=paths, out_dir=folder)
-            with _messages_to(_ladder_dir() / "messages.txt"):
-                tokenizer_training.run_tokenizer(options)
+            with _messages_to(cache_dir() / f"tokenizer-{key}.txt"):
+                tokenizer_training.run_tokenizer(
+                    replace(options, data_path=_data_files(), out_dir=folder)
+                )
     return folder
 
 
@@ -212,11 +251,23 @@ def tokenizer() -> RustBPETokenizer:
     return RustBPETokenizer.load(tokenizer_path())
 
 
+def training(stage: Stage) -> TrainConfig:
+    """How the tiny preset trains a stage, with the book's seed."""
+    # Logs go elsewhere in every shell; the result does not depend on it.
+    return replace(TRAINING["tiny"][stage], tf_dir=Path(), seed=SEED)
+
+
 def fresh() -> Transformer:
     """The tiny model before its first step: the random weights that pretraining starts from."""
-    config = TRAINING["tiny"]["pretrain"]
-    torch.manual_seed(config.seed)
-    return Transformer(config.model).eval()
+    torch.manual_seed(SEED)
+    return Transformer(training("pretrain").model).eval()
+
+
+@cache
+def _ladder_dir() -> Path:
+    files = [*_data_files(), tokenizer_path() / "tokenizer_meta.json"]
+    configs = [repr(training(stage)) for stage in STAGES]
+    return cache_dir() / f"tiny-{_key('trainer', _ARITHMETIC, *configs, *map(file_sha256, files))}"
 
 
 def ladder(stage: Stage) -> Run:
@@ -243,8 +294,8 @@ def variant(
         start = ladder(previous)
     data_path = data_path or data() / f"{stage}_chinese.jsonl"
     origin = (_ladder_dir().name, start and start.folder.name, start and start.stage)
-    base = replace(TRAINING["tiny"][stage], tf_dir=Path())
-    key = _key(_TRAINING_CODE, origin, file_sha256(data_path), base, sorted(changes.items()))
+    settings = (repr(training(stage)), repr(sorted(changes.items())))
+    key = _key("trainer", _ARITHMETIC, origin, file_sha256(data_path), *settings)
     return _train(Run(name, stage, cache_dir() / f"{name}-{key}"), data_path, start, changes)
 
 
@@ -268,7 +319,7 @@ def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]
     with _lock():
         if not run.weights.exists():
             config = replace(
-                TRAINING["tiny"][run.stage],
+                training(run.stage),
                 data_path=data_path,
                 out_dir=run.folder,
                 tf_dir=run.folder / "tensorboard",
@@ -304,18 +355,26 @@ def ask(model: Transformer, question: str) -> str:
     return Evaluator(model, tokenizer()).ask([question])[0]
 
 
-def start(seed: int = 42) -> None:
+def start() -> None:
     """First line of a chapter: seeds PyTorch, and says what the figures were computed with."""
-    torch.manual_seed(seed)
+    torch.manual_seed(SEED)
     torch.set_printoptions(precision=4, sci_mode=False)  # type: ignore[no-untyped-call]
     print(f"Python {platform.python_version()}, torch {torch.__version__}")
-    print(f"minillm {minillm.__version__}, seed {seed}")
+    print(f"minillm {minillm.__version__}, seed {SEED}")
+
+
+def report() -> dict[str, dict[str, float]]:
+    """Every score of the book's models, after each stage: stage → name in the tables → score.
+
+    ``identity`` is the reader's persona on top of DPO.
+    """
+    results: dict[str, dict[str, Any]] = {stage: ladder(stage).scores() for stage in STAGES}
+    results["identity"] = identity().scores(persona=READER)
+    return {stage: evaluate.flatten(result) for stage, result in results.items()}
 
 
 def main() -> None:
-    for stage in STAGES:
-        ladder(stage).scores()
-    identity().scores(persona=READER)
+    report()
     print(f"the models of the book are in {cache_dir()}", file=sys.stderr)
 
 

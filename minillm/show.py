@@ -75,21 +75,27 @@ _STYLE: Any = {
 
 
 class Picture:
-    """A figure that notebooks show by itself, as the same bytes on every run."""
+    """A figure that notebooks show by itself, as the same bytes on every run.
 
-    def __init__(self, figure: Figure) -> None:
+    Args:
+        data: in words, the figures that it shows. The page adds them to the alt text, which is
+            typed into the cell and therefore knows none.
+    """
+
+    def __init__(self, figure: Figure, data: str) -> None:
         self.figure = figure
+        self.data = data
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         with rc_context(_STYLE):
             buffer = io.BytesIO()
             self.figure.savefig(
                 buffer, dpi=160, transparent=True, bbox_inches="tight", metadata={"Software": None}
             )
-        return buffer.getvalue()
+        return buffer.getvalue(), {"alt": self.data}
 
     def __repr__(self) -> str:
-        return "<figure>"
+        return f"<figure: {self.data}>"
 
 
 def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -106,6 +112,36 @@ def _drawn(draw: Callable[P, Picture]) -> Callable[P, Picture]:
             return draw(*args, **kwargs)
 
     return styled
+
+
+# --- Sentences from figures -----------------------------------------------------------------------
+
+
+def say(*sentences: str) -> Markdown:
+    """A paragraph of the book that speaks of this very run: f-strings, filled in by the cell.
+
+    What is typed into Markdown stays when the outputs change. So whatever another run could make
+    untrue is written by code, and what the sentences claim is asserted in the same cell.
+    """
+    return Markdown("".join(sentences))  # type: ignore[no-untyped-call]
+
+
+def quote(text: str) -> str:
+    """What a model said, in quotation marks, for ``say``: none of its characters is markup."""
+    return "“" + re.sub(r"([\\`*_{}\[\]<>()#+.!|~$&-])", r"\\\1", _clean(text)) + "”"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+
+
+def _course(y: Sequence[float]) -> str:
+    """How a line runs, in words."""
+    low, high = min(y), max(y)
+    words = f"从 {_number(y[0])} 到 {_number(y[-1])}"
+    if low < min(y[0], y[-1]) or high > max(y[0], y[-1]):
+        words += f"，其间最低 {_number(low)}，最高 {_number(high)}"
+    return words
 
 
 # --- The package's own source ---------------------------------------------------------------------
@@ -369,10 +405,12 @@ def bars(
     shown = colours if isinstance(colours, str) else list(colours)[::-1]
     drawn = axes.barh(names, numbers, color=shown, height=0.65)
     whole = all(float(n).is_integer() for n in numbers)
-    axes.bar_label(drawn, [f"{n:,.0f}" if whole else f"{n:,.3g}" for n in numbers], padding=3)
+    labels = [f"{n:,.0f}" if whole else f"{n:,.3g}" for n in numbers]
+    axes.bar_label(drawn, labels, padding=3)
     axes.set_xlabel(xlabel)
     axes.margins(x=0.12)
-    return Picture(figure)
+    told = [f"{name} {label}" for name, label in zip(names, labels, strict=True)][::-1]
+    return Picture(figure, "，".join(told))
 
 
 @_drawn
@@ -416,7 +454,8 @@ def lines(
             color=palette[i % len(palette)],
             va="center",
         )
-    return Picture(figure)
+    told = [f"{name} {_course(list(y))}" for name, (_, y) in series.items()]
+    return Picture(figure, "；".join(told))
 
 
 _AXES_HEIGHT = 165.0
@@ -471,7 +510,15 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], window: int = 20) 
     left.legend()
     right.set_xlabel("step")
     right.set_ylabel("learning rate")
-    return Picture(figure)
+    told = []
+    for name, log in logs.items():
+        losses = smooth([entry["loss"] for entry in log], window)
+        peak = max(entry["learning_rate"] for entry in log)
+        told.append(f"{name} 的损失{_course(losses)}，学习率最高 {peak:g}")
+        told += [
+            f"第 {e['step']:.0f} 步验证 {_number(e['val_loss'])}" for e in log if "val_loss" in e
+        ]
+    return Picture(figure, "；".join(told))
 
 
 @_drawn
@@ -493,7 +540,12 @@ def histogram(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.legend()
-    return Picture(figure)
+    told = [
+        f"{name} 的平均数 {_number(float(np.mean(values)))}，从 {_number(min(values))} 到 "
+        f"{_number(max(values))}"
+        for name, values in groups.items()
+    ]
+    return Picture(figure, "；".join(told))
 
 
 @_drawn
@@ -517,7 +569,9 @@ def packing(batch: Batch) -> Picture:
     axes.invert_yaxis()
     axes.set_xlabel("position in the row (tokens)")
     axes.set_ylabel("row")
-    return Picture(figure)
+    filled = int((batch.document_ids >= 0).sum())
+    told = f"{rows} 行，{batch.num_documents} 个序列，{rows * width} 个位置中 {filled} 个有词元"
+    return Picture(figure, told)
 
 
 @_drawn
@@ -540,4 +594,4 @@ def flow(boxes: Sequence[tuple[str, str]], colours: Sequence[str] | None = None)
             axes.annotate(
                 "", (i + 1.02, 0.5), (i + 0.85, 0.5), arrowprops={"arrowstyle": "->", "color": GREY}
             )
-    return Picture(figure)
+    return Picture(figure, " → ".join(f"{title} {detail}" for title, detail in boxes))

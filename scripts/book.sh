@@ -6,11 +6,14 @@ source scripts/env.sh
 
 usage() {
   cat <<'TEXT'
-Usage: bash scripts/book.sh [--execute [PAGE...] | --serve [PORT]]
+Usage: bash scripts/book.sh [--execute [--seed SEED] [PAGE...] | --serve [PORT]]
 
   (no argument)        builds the book from the stored outputs into _build/html: a few seconds
   --execute [PAGE...]  runs the chapters first (such as 03-rustbpe; default: all of them) and stores their outputs in
                        book/*.ipynb. The first time, models that the chapters share are trained, which takes some minutes
+  --execute --seed SEED [PAGE...]
+                       runs them with other random numbers, on models of their own, into a second book in
+                       .cache/book-seed-SEED: every assertion must hold there too, and book/ stays as it is
   --serve [PORT]       builds the book, then serves it on this machine only: http://127.0.0.1:PORT (default: 8000)
   --help               this text
 
@@ -21,6 +24,7 @@ TEXT
 action=build
 port=8000
 pages=()
+seed=
 case ${1-} in
   "") ;;
   -h | --help)
@@ -30,6 +34,11 @@ case ${1-} in
   --execute)
     action=execute
     shift
+    if [ "${1-}" = --seed ]; then
+      seed=${2-}
+      [[ $seed =~ ^[0-9]{1,9}$ ]] || fail "--seed '$seed': a seed is a whole number, such as --seed 7"
+      shift 2
+    fi
     pages=("$@")
     # Before the models are trained, which may take minutes.
     for page in ${pages[@]+"${pages[@]}"}; do
@@ -53,13 +62,18 @@ prepare_environment
 
 if [ "$action" = execute ]; then
   step "Shared models"
-  python -m minillm.lab
+  MINILLM_SEED=$seed python -m minillm.lab
   step "Chapters"
   # ${...+...}: an empty list is an unset variable to the bash of macOS.
-  python scripts/run_notebooks.py ${pages[@]+"${pages[@]}"}
+  python scripts/run_notebooks.py ${seed:+--seed "$seed"} ${pages[@]+"${pages[@]}"}
 fi
 
 step "Book"
+if [ -n "$seed" ]; then
+  build_book ".cache/book-seed-$seed"
+  echo "The second book: open .cache/book-seed-$seed/_build/html/index.html"
+  exit
+fi
 build_book
 
 if [ "$action" = serve ]; then

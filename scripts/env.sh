@@ -57,17 +57,17 @@ build_rustbpe() {
   maturin develop --release --manifest-path rustbpe/Cargo.toml || fail "RustBPE did not build: see the message above"
 }
 
-# The book's pages, from the outputs that the notebooks hold. A warning is an error; what Sphinx says of its progress is
+# build_book [FOLDER]: the book's pages, from the outputs that the notebooks hold. A warning is an error; what Sphinx says of its progress is
 # shown only then.
 build_book() {
-  local log
+  local log site=${1:+$1/}_build
   # Sphinx warns of a page only when it reads it: a second build would pass where the first one failed.
-  rm -rf _build
-  log=$(jupyter-book build . -W --keep-going -n 2>&1) || {
+  rm -rf "$site"
+  log=$(jupyter-book build "${1-.}" -W --keep-going -n 2>&1) || {
     echo "$log" >&2
     fail "the book did not build: see the warnings above"
   }
-  echo "Built $(find _build/html -name '*.html' | wc -l | tr -d ' ') pages in _build/html"
+  echo "Built $(find "$site/html" -name '*.html' | wc -l | tr -d ' ') pages in $site/html"
 }
 
 # Finds Python, makes the virtual environment once, installs requirements.txt once; from then on `python` is the

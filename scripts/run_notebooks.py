@@ -1,20 +1,27 @@
 """Runs the book's chapters and stores their outputs.
 
     python scripts/run_notebooks.py [PAGE...]   PAGE: 03-rustbpe, book/03-rustbpe.py (default: all)
+    python scripts/run_notebooks.py --seed 7    runs them with other random numbers
     python scripts/run_notebooks.py --count     says what nbval compares
 
 People edit book/PAGE.py; this takes its cells into book/PAGE.ipynb, runs them and stores the
 outputs, in such a way that a second run changes no byte. Where a cell fails, the old notebook stays
 as it was.
+
+With another seed the book is a second one, in .cache/book-seed-SEED; book/ stays as it is. Every
+assertion must hold there too, and an output that differs from the stored one must be that of a cell
+with the tag nbval-ignore-output: it belongs to one run, and no typed word may rest on it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import configparser
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections import Counter
@@ -60,8 +67,8 @@ def tidy(source: Path) -> None:
         source.write_text("".join(lines), encoding="utf-8")
 
 
-def run(source: Path) -> tuple[int, float]:
-    """Runs one page and stores its outputs in the .ipynb beside it.
+def run(source: Path, folder: Path) -> tuple[int, float]:
+    """Runs one page and stores its outputs in a .ipynb in ``folder``.
 
     Returns: number of code cells, seconds.
 
@@ -103,7 +110,7 @@ def run(source: Path) -> tuple[int, float]:
     seconds = time.perf_counter() - start
 
     notebook.metadata.get("language_info", {}).pop("version", None)
-    target = source.with_suffix(".ipynb")
+    target = folder / f"{source.stem}.ipynb"
     old: Any = nbformat.read(target, as_version=4).cells if target.exists() else []
     stored = {c.source: c.outputs for c in old if c.cell_type == "code"}
     patterns = sanitizers()
@@ -122,6 +129,50 @@ def run(source: Path) -> tuple[int, float]:
     nbformat.write(notebook, beside)
     os.replace(beside, target)
     return len(code), seconds
+
+
+def second_book(seed: int) -> Path:
+    """A copy of the book for the outputs of another seed; its folder of pages."""
+    home = ROOT / ".cache" / f"book-seed-{seed}"
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(BOOK, home / BOOK.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, home)
+    return home / BOOK.name
+
+
+def check_same(source: Path, folder: Path) -> int:
+    """Compares a page's outputs with those stored in book/, where no tag says that they may differ.
+
+    Returns: number of assertions in the page's cells; all of them held, since the page ran.
+
+    Raises: PageError: some output depends on the seed.
+    """
+    import nbformat
+
+    before, after = (
+        [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        for path in (source.with_suffix(".ipynb"), folder / f"{source.stem}.ipynb")
+    )
+    if [c.source for c in before] != [c.source for c in after]:
+        raise PageError(f"{source.name}: its stored outputs are of other cells: run it first")
+    patterns = sanitizers()
+    asserts = 0
+    for old, new in zip(before, after, strict=True):
+        nodes = ast.walk(ast.parse(new.source))
+        asserts += sum(isinstance(node, ast.Assert) for node in nodes)
+        if "nbval-ignore-output" in new.metadata.get("tags", []):
+            continue
+        texts = [
+            [output for output in cell.outputs if not set(PICTURES) & set(output.get("data", ()))]
+            for cell in (old, new)
+        ]
+        if not same(texts[0], texts[1], patterns):
+            raise PageError(
+                f"{at(source, after[: after.index(new) + 1])}: its output depends on the seed: "
+                "give it the tag nbval-ignore-output, and let code write what is said of it"
+            )
+    return asserts
 
 
 def at(source: Path, started: list[Any]) -> str:
@@ -213,6 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="such as 03-rustbpe; default: all")
     parser.add_argument("--count", action="store_true", help="only say what nbval compares")
+    parser.add_argument("--seed", type=int, help="run a second book with other random numbers")
     options = parser.parse_args(arguments)
     if options.count:
         print(count())
@@ -221,15 +273,30 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("PYTHONHASHSEED", "0")
     # Whether a model was trained just now or came from the cache must not show.
     os.environ["MINILLM_QUIET"] = "1"
+    folder = BOOK
+    failed = 0
     try:
-        for source in find_pages(options.pages):
-            print(f"{source.stem:<20}", end=" ", flush=True)
-            cells, seconds = run(source)
-            print(f"{cells:3d} cells {seconds:7.1f} s", flush=True)
+        pages = find_pages(options.pages)
+        if options.seed is not None:
+            os.environ["MINILLM_SEED"] = str(options.seed)
+            folder = second_book(options.seed)
     except PageError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    for source in pages:
+        print(f"{source.stem:<20}", end=" ", flush=True)
+        try:
+            cells, seconds = run(source, folder)
+            said = f"{cells:3d} cells {seconds:7.1f} s"
+            if options.seed is not None:
+                said += f", {check_same(source, folder)} assertions hold"
+            print(said, flush=True)
+        except PageError as error:
+            print(f"\nerror: {error}", file=sys.stderr, flush=True)
+            failed += 1
+            if options.seed is None:
+                break
+    return min(failed, 1)
 
 
 if __name__ == "__main__":

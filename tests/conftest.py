@@ -61,12 +61,13 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Monke
     options = replace(mix.PRESETS["tiny"], built_in_text=200, val_fraction=0.2, **rows)
     patch.setitem(mix.PRESETS, "tiny", options)
     patch.setattr(lab, "SNAPSHOTS", (1,))
-    lab._ladder_dir.cache_clear()
-    lab.tokenizer.cache_clear()
+    made = (lab.data, lab.tokenizer_path, lab.tokenizer, lab._ladder_dir)
+    for function in made:
+        function.cache_clear()
     yield patch
     patch.undo()
-    lab._ladder_dir.cache_clear()
-    lab.tokenizer.cache_clear()
+    for function in made:
+        function.cache_clear()
 
 
 @dataclass

@@ -73,32 +73,71 @@ def test_a_variant_is_keyed_by_settings_and_data(
     assert lab.variant("short", "sft", start, data, max_steps=2).folder != other.folder
 
 
-def test_changed_code_makes_a_new_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_changed_code_makes_a_new_key_and_changed_words_do_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     package = tmp_path / "minillm"
     package.mkdir()
-    (package / "trainer.py").write_text("a = 1\n")
     monkeypatch.setattr(lab.minillm, "__file__", str(package / "__init__.py"))
-    before = lab._key(["trainer"])
-    (package / "trainer.py").write_text("a = 2\n")
-    assert lab._key(["trainer"]) != before
+
+    def key(trainer: str, model: str = "b = 1\n") -> str:
+        (package / "trainer.py").write_text(trainer)
+        (package / "model.py").write_text(model)
+        (package / "other.py").write_text("from minillm.trainer import f\n")
+        lab._code.cache_clear()
+        lab._key.cache_clear()
+        return lab._key("trainer", 1)
+
+    code = (
+        '"""Trains."""\nfrom minillm.model import b\n\ndef f():\n    """Steps."""\n    return b\n'
+    )
+    before = key(code)
+    assert key(code.replace("Trains", "Teaches").replace("Steps", "Walks")) == before
+    assert key(code.replace('    """Steps."""\n', "    # why\n")) == before
+    assert key(code, "b = 1  # one\n") == before
+    assert key(code.replace("return b", "return b + 1")) != before
+    assert key(code, "b = 2\n") != before, "what it imports counts"
+    assert lab._key("trainer", 2) != before
+    lab._code.cache_clear()
+    lab._key.cache_clear()
 
 
-def test_another_persona_in_the_dataset_makes_another_ladder(
+def test_another_seed_and_other_arithmetic_have_models_of_their_own(
+    small_lab: pytest.MonkeyPatch,
+) -> None:
+    data, ladder, start = lab.data(), lab._ladder_dir(), lab.fresh()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab, "SEED", 7)
+        lab._ladder_dir.cache_clear()
+        assert lab.training("sft").seed == 7
+        assert lab.data() == data
+        assert lab._ladder_dir() != ladder
+        other = lab.fresh()
+        assert not torch.equal(start.lm_head.weight, other.lm_head.weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lab, "_ARITHMETIC", "default")
+        lab._ladder_dir.cache_clear()
+        assert lab._ladder_dir() != ladder
+    lab._ladder_dir.cache_clear()
+    assert lab._ladder_dir() == ladder
+
+
+def test_another_persona_in_the_dataset_makes_other_data(
     small_lab: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    before = lab._ladder_dir()
+    before = lab.data()
     sample = tmp_path / "identity_cn_sample.jsonl"
     sample.write_bytes(b"".join(lab.SAMPLE.read_bytes().splitlines(keepends=True)[:50]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lab, "SAMPLE", sample)
-        lab._ladder_dir.cache_clear()
-        assert lab._ladder_dir() != before
+        lab.data.cache_clear()
+        assert lab.data() != before
         patch.setattr(lab, "SAMPLE", tmp_path / "gone.jsonl")
-        lab._ladder_dir.cache_clear()
+        lab.data.cache_clear()
         with pytest.raises(UserError, match=r"gone.jsonl is missing: run the chapters in"):
             lab.data()
-    lab._ladder_dir.cache_clear()
-    assert lab._ladder_dir() == before
+    lab.data.cache_clear()
+    assert lab.data() == before
 
 
 def test_scores_are_computed_once_and_include_the_references(small_lab: pytest.MonkeyPatch) -> None:

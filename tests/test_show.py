@@ -179,10 +179,28 @@ FIGURES: dict[str, Callable[[], show.Picture]] = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_a_png_and_the_same_on_every_run(name: str) -> None:
     before = dict(rcParams)
-    first, second = (FIGURES[name]()._repr_png_() for _ in range(2))
+    (first, told), second = (FIGURES[name]()._repr_png_() for _ in range(2))
     assert first.startswith(PNG)
-    assert first == second
+    assert (first, told) == second
     assert dict(rcParams) == before, "the reader's own plots keep their style"
+
+
+def test_a_figure_tells_its_data_to_those_who_cannot_see_it() -> None:
+    told = {name: draw()._repr_png_()[1]["alt"] for name, draw in FIGURES.items()}
+    assert told["bars"] == "text 57,920，math 8,000"
+    assert told["lines"] == "a 从 3 到 4"
+    assert told["curves"].startswith(
+        "pretrain 的损失从 5 到 2.28，学习率最高 0.1；第 5 步验证 0.5；dpo 的损失从 5"
+    )
+    assert told["histogram"] == "before 的平均数 -0.5，从 -1 到 0；after 的平均数 1.5，从 1 到 2"
+    assert told["flow"] == "rows JSONL → batch [B, T]"
+    swing = show.lines({"b": ([1, 2, 3], [0.5, 0.125, 1])}, "step", "loss")
+    assert swing.data == "b 从 0.5 到 1，其间最低 0.125，最高 1"
+
+
+def test_a_sentence_quotes_a_model_without_its_markup() -> None:
+    said = show.say(f"它说{show.quote('*8* | <b>$2$</b> [a](b)')}，", f"对了 {7 / 8:.2f}。")
+    assert said.data == r"它说“\*8\* \| \<b\>\$2\$\</b\> \[a\]\(b\)”，对了 0.88。"
 
 
 def test_names_of_lines_that_end_together_do_not_overlap() -> None:
@@ -206,7 +224,7 @@ def test_packing_draws_each_document_and_its_learned_part(
     widths = [patch.get_width() for patch in axes.patches]
     assert sum(w for w in widths if w > 1) >= int((batch.document_ids >= 0).sum())
     assert len(axes.lines) == batch.num_documents
-    assert picture._repr_png_().startswith(PNG)
+    assert picture._repr_png_()[0].startswith(PNG)
 
 
 def test_smoothing_is_the_mean_of_the_last_values() -> None:
