@@ -1,23 +1,26 @@
 """What the tiny preset learns under other seeds and arithmetic: the book's claims rest on it.
 
-    python benchmarks/seeds.py    # goes on where it was stopped: runs are taken from the cache
+    python benchmarks/seeds.py             # a run that was made before is in the cache
+    python benchmarks/seeds.py --no-train  # only writes the READMEs' tables from the file
 
 Another processor rounds differently, which changes the outcome of training as another seed does. So
 each seed is trained twice, with PyTorch's plain kernels (ATEN_CPU_CAPABILITY=default) and with
 those that it chooses for this machine, each on one thread. Writes ``book/results/seeds.json``: for
 every score after every stage its mean, its standard deviation, its lowest and its highest value,
-and the value of each run.
+and the value of each run. The tables of README.md and README.zh.md are written from that file.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -32,6 +35,28 @@ REPORT = (
 
 Report = dict[str, dict[str, float]]
 """Stage → score → value."""
+Summary = dict[str, dict[str, dict[str, Any]]]
+"""Stage → score → mean, std, min, max, values."""
+
+
+ROWS = {
+    "answer fact": ("facts about people", "人物的事实"),
+    "answer phrasing": ("facts, asked in phrasings never seen", "换一种从没见过的问法"),
+    "answer reading": ("reading a story", "读故事回答问题"),
+    "answer multi_turn": ("second question of a conversation", "多轮对话的第二问"),
+    "answer choice": ("multiple choice, answered", "选择题（回答内容）"),
+    "answer calendar": ("calendar", "日历推算"),
+    "answer add": ("sums without counting", "直接算加法"),
+    "answer sub": ("differences without counting", "直接算减法"),
+    "answer chain": ("sums and differences, step by step", "一步一步数着算"),
+    "answer shop": ("shopping", "购物算账"),
+    "multiple choice": ("multiple choice, the likeliest option", "选择题（按似然选）"),
+    "polite": ("polite style (what DPO teaches)", "礼貌的风格（DPO 要教的）"),
+    "identity": ("who are you, in paraphrases never seen", "“你是谁”的新问法"),
+}
+"""Score → its name in README.md and in README.zh.md."""
+READMES = {lab.ROOT / "README.md": "held-out test", lab.ROOT / "README.zh.md": "留出测试"}
+MARKED = re.compile(r"(<!-- seeds -->\n).*?(<!-- /seeds -->)", re.S)
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,8 @@ class Options:
     out: Path = lab.RESULTS
     processes: int = 2
     """Trained at a time, each on one thread."""
+    train: bool = True
+    """With --no-train only the READMEs' tables are written."""
 
 
 def train(seed: int, capability: str) -> Report:
@@ -57,9 +84,9 @@ def train(seed: int, capability: str) -> Report:
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Report)
 
 
-def summary(reports: list[Report]) -> dict[str, dict[str, dict[str, object]]]:
+def summary(reports: list[Report]) -> Summary:
     """Stage → score → mean, std (of a sample), min, max, and the values in the order of runs."""
-    found: dict[str, dict[str, dict[str, object]]] = {}
+    found: Summary = {}
     for stage, scores in reports[0].items():
         found[stage] = {}
         for name in scores:
@@ -74,7 +101,29 @@ def summary(reports: list[Report]) -> dict[str, dict[str, dict[str, object]]]:
     return found
 
 
+def with_table(text: str, language: int, head: str, scores: Summary) -> str:
+    """A README with its table of scores: the mean of all runs, and the lowest and the highest."""
+    stages = ("pretrain", "sft", "dpo")
+    lines = [f"| {head} | pretrain | SFT | DPO |", "| --- | --- | --- | --- |"]
+    for score, names in ROWS.items():
+        found = [scores[stage][score] for stage in stages]
+        cells = [f"{s['mean']:.2f} ({s['min']:.2f}–{s['max']:.2f})" for s in found]
+        lines.append(f"| {names[language]} | {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    return MARKED.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text)
+
+
+def write_tables(path: Path) -> None:
+    scores = msgspec.json.decode(path.read_bytes())["scores"]
+    for language, (readme, head) in enumerate(READMES.items()):
+        text = with_table(readme.read_text(encoding="utf-8"), language, head, scores)
+        write_atomically(readme, text.encode())
+
+
 def main(options: Options) -> None:
+    if not options.train:
+        write_tables(options.out)
+        return
     native = torch.backends.cpu.get_cpu_capability()
     runs = [(seed, c) for seed in options.seeds for c in ("default", native)]
     lab.tokenizer()  # before several processes ask for it
@@ -82,12 +131,14 @@ def main(options: Options) -> None:
         reports = list(pool.map(lambda run: train(*run), runs))
     content = {
         "machine": machine(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "runs": [{"seed": seed, "arithmetic": capability} for seed, capability in runs],
         "scores": summary(reports),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out, msgspec.json.format(msgspec.json.encode(content), indent=1))
+    if options.out == lab.RESULTS:
+        write_tables(options.out)
     print(f"{len(runs)} runs: {options.out}")
 
 

@@ -20,35 +20,40 @@
 # :class: tip
 #
 # - **你将学会**：从一台空机器装好全书的环境；用数数的办法做出第一个语言模型，并用留出的数据给它打分。
-# - **需要时间**：安装约 10 分钟（看网速），本章运行约 20 秒。
+# - **需要时间**：安装约 10 分钟（看网速），本章运行约半分钟。
 # - **需要内存**：2 GB。
 # - **用到的模块**：`minillm.lab`、`minillm.show`、`minillm.config`、`minillm.world`。
 # :::
 
 # %%
+import json
 import math
 import random
+import re
 import time
 from collections import Counter
 
 import psutil
 import torch
 
-from minillm import config, lab, show, world
+from minillm import config, lab, show
 
 lab.start()
 
 # %% [markdown]
 # ## 开场
 #
-# 这本书只训练一个模型，从第一页到最后一页。它有 87 万个参数，生活在一个很小的中文世界里：48 个人物、20 种商品、20 以内的算术。每过一章，我们都问它同样的三句话。
+# 这本书只训练一个模型，从第一页到最后一页。它有 87 万个参数，生活在一个很小的中文世界里：48 个人物、20 种商品、20 以内的算术。每过一章，我们都问它同样的三句话。<!-- by: round(869504 / 10000) == 87 -->
+#
 # 今天它还是一堆随机数：
 
 # %% tags=["nbval-ignore-output"]
-show.spine({"fresh": lab.showcase(lab.fresh())})
+answers = lab.showcase(lab.fresh())
+assert all(re.fullmatch(r"(.+?)\1{9,}", answer) for answer in answers)
+show.spine({"fresh": answers})
 
 # %% [markdown]
-# 它只会把一个词元重复到底。到 {numref}`第 %s 章 <sec-dpo>`，同样的三句话都会答对，至少前两句还会带上一句客气话。全书的路线见 {numref}`fig-environment-map`。
+# 它只会把一个词元重复到底。到 {numref}`第 %s 章 <sec-dpo>`，我们要它用通顺的中文回答这三句话，再带上一句客气话。全书的路线见 {numref}`fig-environment-map`。
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "全书的路线：数据、分词器、张量、三个训练阶段。框里的 ch. 是讲它的章。", "name": "fig-environment-map"}, "image": {"alt": "六个方框从左到右用箭头相连：数据（第 2 章），词元（第 3 章），张量（第 4 章），预训练（第 5、6 章），SFT（第 7 章），DPO（第 8 章）"}}
 colours = [show.GREY] * 3 + [show.COLOURS[stage] for stage in ("pretrain", "sft", "dpo")]
@@ -69,7 +74,7 @@ show.flow(
 #
 # ### 装好环境
 #
-# 你需要：git，Python 3.10 或更新的版本，4 GB 磁盘（PyTorch 的 CPU 版；带 CUDA 的要 8 GB），2 GB 空闲内存，两个 CPU 核。**不需要 GPU。** 取到源代码之后，在项目的文件夹里运行：
+# 你需要：git，Python 3.10 或更新的版本，4 GB 磁盘（PyTorch 的 CPU 版；带 CUDA 的要 8 GB），2 GB 空闲内存，两个 CPU 核。**不需要 GPU。**<!-- by: pyproject.toml --> 取到源代码之后，在项目的文件夹里运行：
 #
 # ```bash
 # bash scripts/run.sh --smoke-test   # every stage for a few steps: about two minutes on 2 cores, plus the download
@@ -96,13 +101,13 @@ show.flow(
 # | `PIP_INDEX_URL` | pip 从哪里下载；下载太慢时设为离你近的镜像 | pip 自己的默认 |
 # | `ENABLE_RUSTBPE` | 设为 1 就编译 Rust 写的分词器训练器，需要 Rust（{numref}`第 %s 章 <sec-bpe>`） | 关闭 |
 #
-# 没有 GPU 时，不必下载带 CUDA 的 PyTorch：建好 `.venv`，先按 PyTorch 官网 “Get Started” 页面的 CPU 命令装 2.10 或更新的 `torch`，再运行 `scripts/run.sh`，它会保留你装的这一份。
+# 没有 GPU 时，不必下载带 CUDA 的 PyTorch：建好 `.venv`，先按 PyTorch 官网 “Get Started” 页面的 CPU 命令装 2.10 或更新的 `torch`，再运行 `scripts/run.sh`，它会保留你装的这一份。<!-- by: pyproject.toml -->
 #
 # 读这本书也有两种方法。想边读边运行，用 JupyterLab 或 VS Code 打开 `book/` 里的笔记本，内核选 `.venv` 里的 Python；想只读，`bash scripts/book.sh --serve` 会在本机打开网页。出了问题，先查 {ref}`sec-faq`。
 #
 # ### 你的机器有多快
 #
-# 训练几乎全是矩阵乘法。两个 $n \times n$ 的矩阵相乘要 $2n^3$ 次浮点运算，除以时间，就是这台机器的速度：
+# 训练主要是矩阵乘法。两个 $n \times n$ 的矩阵相乘要 $2n^3$ 次浮点运算，除以时间，就是这台机器的速度：
 
 # %% tags=["nbval-ignore-output"]
 n = 1024
@@ -128,9 +133,9 @@ assert parameters == 869_504
 print(f"{parameters:,} parameters, {tokens:,} tokens, {flops:.1e} floating-point operations")
 
 # %% [markdown]
-# 用这个数除以你的机器的速度，就是预训练时间的下限。实际要多几倍，因为小矩阵喂不饱处理器，注意力、损失和优化器也要时间。
+# 用这个数除以你的机器的速度，就是预训练时间的下限。实际要更久：小矩阵喂不饱处理器，注意力、损失和优化器也要时间。
 #
-# 还有一件事要知道：在 CPU 上，本书全用 32 位浮点数（float32）计算，它只有约 7 位有效数字。
+# 还有一件事要知道：在 CPU 上，本书全用 32 位浮点数（float32）计算，它只有约 7 位有效数字。<!-- by: round(-math.log10(2**-24)) == 7 -->
 
 # %%
 one = torch.tensor(1.0)
@@ -139,7 +144,7 @@ assert one + 1e-6 != one
 print(f"{torch.finfo(torch.float32).eps:.1e}")
 
 # %% [markdown]
-# 所以，换一台机器、换一种加法的次序，第 7 位之后就会不同，几百步训练之后，模型也会略有不同。书里凡是训练出来的数，检查时都留了余地；你看到的数和书上差一点，是正常的。
+# 所以，换一台机器、换一种加法的次序，第 7 位之后就会不同，几百步训练之后，模型也会略有不同。书里说到训练结果的句子，数字因此都由代码填进去：你在自己的机器上运行，读到的就是你的模型。在每台机器上都该成立的话，旁边有 `assert` 守着，不成立就会报错。
 #
 # ## 手算
 #
@@ -170,52 +175,70 @@ print(f"{torch.finfo(torch.float32).eps:.1e}")
 #
 # $$p = \underbrace{\tfrac25}_{他} \times \underbrace{\tfrac12}_{爱} \times \underbrace{\tfrac13}_{西} \times \underbrace{1}_{瓜} \times \underbrace{1}_{。} = \tfrac{1}{15}$$
 #
-# 没见过的句子，也得到了不小的概率：模型**概括**了，而不只是背下来。
+# 没见过的句子，也得到了不小的概率：模型做到了**泛化**，而不只是背下来。
 #
-# 一个模型好不好，怎样用一个数来说？看它对真实的文字有多吃惊。一个字的概率是 $p$，吃惊的程度就是 $-\log_2 p$ 比特：一定会出现的，0 比特；一半的机会，1 比特。对整段文字取平均，就是**交叉熵**（cross-entropy）{cite:p}`shannon1948`：
+# 一个模型好不好，怎样用一个数来说？看它对真实的文字有多吃惊。一个字的概率是 $p$，吃惊的程度就是 $-\log_2 p$ 比特：一定会出现的，0 比特；像掷硬币的，1 比特。平均起来的吃惊叫**交叉熵**（cross-entropy）{cite:p}`shannon1948`。
+#
+# 平均到什么上？这一章按字猜，后面的模型按词元猜，字和词元长短不一。所以我们平均到谁都一样的东西上：UTF-8 编码的字节，一个汉字是 3 个。这叫**每字节比特数**（bits per byte）：
 #
 # ```{math}
 # :label: eq-environment-entropy
-# H = -\frac{1}{N} \sum_{i=1}^{N} \log_2 p(c_i \mid c_1, \dots, c_{i-1})
+# H = -\frac{1}{B} \sum_{i=1}^{N} \log_2 p(c_i \mid c_1, \dots, c_{i-1})
 # ```
 #
-# $c_i$ 是第 $i$ 个字，$N$ 是字数。对“他爱西瓜。”，$H = \tfrac15 \log_2 15 = 0.78$ 比特每字。如果什么都不知道，9 个字里瞎猜，就是 $\log_2 9 = 3.17$ 比特。交叉熵越低越好，它是全书最重要的一个数，{numref}`第 %s 章 <sec-pretrain>` 的损失就是它（只是换成自然对数，单位叫奈特）。
+# $c_i$ 是第 $i$ 个字，$N$ 是字数，$B$ 是字节数。“他爱西瓜。”有 5 个字、15 个字节，$H = \tfrac1{15} \log_2 15 = 0.26$。如果什么都不知道，每个字都在 9 个字里瞎猜，就是 $\tfrac5{15} \log_2 9 = 1.06$。
+#
+# 交叉熵越低越好，它是全书最重要的一个数。{numref}`第 %s 章 <sec-pretrain>` 的损失就是它，只是平均到词元上，又换成自然对数，单位叫奈特。
 
 
 # %%
 def count(texts, n):
-    """How often each n characters, and each n - 1 before another, occur; ^ is the start."""
-    grams, contexts = Counter(), Counter()
+    """How often each string of up to n characters occurs; ^ stands for the start of a text."""
+    table = Counter({"": sum(map(len, texts))})
     for text in texts:
-        text = "^" * (n - 1) + text
-        for i in range(n - 1, len(text)):
-            grams[text[i - n + 1 : i + 1]] += 1
-            contexts[text[i - n + 1 : i]] += 1
-    return grams, contexts
+        text = "^" + text
+        table.update(text[i : i + k] for k in range(1, n + 1) for i in range(len(text) - k + 1))
+    return table
 
 
-grams, contexts = count(["我爱苹果。", "我爱西瓜。", "他爱苹果。", "我吃苹果。", "他吃西瓜。"], 2)
-assert (grams["^我"], grams["^他"], grams["爱苹"], contexts["爱"]) == (3, 2, 2, 3)
+table = count(["我爱苹果。", "我爱西瓜。", "他爱苹果。", "我吃苹果。", "他吃西瓜。"], 2)
+assert (table["^我"], table["^他"], table["爱苹"], table["爱"]) == (3, 2, 2, 3)
 
 sentence = "他爱西瓜。"
-p = [grams[x + y] / contexts[x] for x, y in zip("^" + sentence, sentence, strict=False)]
-assert math.isclose(math.prod(p), 1 / 15)
-print(f"p = {math.prod(p):.4f}, {-math.log2(math.prod(p)) / len(sentence):.2f} bits per character")
+steps = [table[x + y] / table[x] for x, y in zip("^" + sentence, sentence, strict=False)]
+surprise, size = -math.log2(math.prod(steps)), len(sentence.encode())
+assert math.isclose(math.prod(steps), 1 / 15)
+assert (size, round(5 * math.log2(9) / size, 2)) == (15, 1.06)
+print(f"p = {math.prod(steps):.4f}, {surprise / size:.2f} bits per byte")
 
 # %% [markdown]
-# 这样数有一个毛病：“我爱他。”里的“爱他”一次也没有出现过，概率是 0，吃惊是无穷大。补救的办法是给每种可能都预先加上一点点 $k$，叫**平滑**（smoothing）：
+# 这样数有一个毛病：“我爱他。”里的“爱他”一次也没有出现过，概率是 0，吃惊是无穷大。补救的办法叫**平滑**（smoothing）。我们用其中的插值（interpolation）：让少看一个字的模型也来投票，给它 5 票。
 #
 # ```{math}
 # :label: eq-environment-smooth
-# p(c \mid h) = \frac{\mathrm{count}(hc) + k}{\mathrm{count}(h) + kV}
+# p(c \mid h) = \frac{\mathrm{count}(hc) + 5\,p(c \mid h')}{\mathrm{count}(h) + 5}
 # ```
 #
-# $h$ 是前面的 $n-1$ 个字，$V$ 是字的种数。取 $k = 0.01$、$V = 9$，$p(\text{他} \mid \text{爱}) = 0.01 / (3 + 0.09) = 0.0032$，不再是 0。
+# $h$ 是前面的 $n-1$ 个字，$h'$ 是去掉最前面一个字的 $h$。$h$ 见过很多次，5 票算不了什么；$h$ 从没见过，就全听 $h'$ 的。$h$ 一个字也不剩时，$\mathrm{count}(h)$ 是总字数，5 票交给瞎猜的模型，它给每个字 $1/V$，$V$ 是字的种数。
+#
+# 代入 $V = 9$。语料共 25 个字，“他”有 2 个：$p(\text{他}) = (2 + \tfrac59)/(25 + 5) = 0.085$。“爱”有 3 个，后面从来不是“他”：$p(\text{他} \mid \text{爱}) = (0 + 5 \times 0.085)/(3 + 5) = 0.053$，不再是 0。
+
 
 # %%
-p = (grams["爱他"] + 0.01) / (contexts["爱"] + 0.01 * 9)
-assert math.isclose(p, 0.01 / 3.09)
-print(f"{p:.4f}")
+def probability(table, before, character, V):
+    """Of a character after those before it: each context gives 5 votes to the shorter one."""
+    p = 1 / V
+    for start in range(len(before), -1, -1):
+        h = before[start:]
+        p = (table[h + character] + 5 * p) / (table[h] + 5)
+    return p
+
+
+assert table[""] == 25
+assert math.isclose(probability(table, "", "他", 9), (2 + 5 / 9) / 30)
+p = probability(table, "爱", "他", 9)
+assert math.isclose(p, 5 * (2 + 5 / 9) / 30 / 8)
+print(f"{p:.3f}")
 
 # %% [markdown]
 # ## 真实代码
@@ -226,7 +249,7 @@ print(f"{p:.4f}")
 show.source(config.ModelConfig)
 
 # %% [markdown]
-# 2,580 万参数的默认模型是给 GPU 的；本书用的是 `tiny` 这一套：
+# 2,580 万参数的默认模型是给 GPU 的；本书用的是 `tiny` 这一套：<!-- by: round(25829888, -5) / 10000 == 2580 -->
 
 # %%
 tiny = config.MODELS["tiny"]
@@ -263,141 +286,164 @@ print(script[first : script.index("# install_once MARKER")].strip())
 #
 # ## 实验
 #
-# 现在把数数的办法用到真正的语料上。微世界的文档由程序按种子生成（{numref}`第 %s 章 <sec-data>`）。取 5,000 篇来数，另取 500 篇**留出集**（held-out set）来打分；凡是和前者一字不差的，先剔掉。每篇末尾加一个结束符 `$`，它也要猜。
+# 现在把数数的办法用到真正的语料上。微世界的文本由程序写成，{numref}`第 %s 章 <sec-data>` 讲它怎样来；`lab.data()` 已经备好两份：84,320 篇用来数，另有 842 篇**留出集**（held-out set）用来打分，没有一篇在两边都出现。{numref}`第 %s 章 <sec-pretrain>` 的模型读的、考的，也是这两份。每篇末尾加一个结束符 `$`，它也要猜。
+
 
 # %%
-training = [text + "$" for text in world.documents(5000, seed=0)]
-seen = set(training)
-fresh = (text + "$" for text in world.documents(600, seed=1))
-held_out = [text for text in fresh if text not in seen][:500]
-characters = Counter("".join(training))
-V = len(characters)
-assert set("".join(held_out)) <= set(characters)
+def texts(name):
+    lines = (lab.data() / name).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["text"] + "$" for line in lines]
 
-print(f"{sum(characters.values()):,} characters of {V} kinds to count")
-print(f"{sum(map(len, held_out)):,} held out")
+
+training, held_out = texts("pretrain_chinese.jsonl"), texts("pretrain_chinese_val.jsonl")
+assert not set(training) & set(held_out)
+kinds = sorted(set("".join(training)))
+V = len(kinds)
+assert set("".join(held_out)) <= set(kinds)
+held_out_bytes = sum(len(text[:-1].encode()) for text in held_out)
+
+print(f"{len(training):,} texts, {sum(map(len, training)):,} characters of {V} kinds to count")
+print(f"{len(held_out)} texts, {sum(map(len, held_out)):,} characters held out")
+print(f"{held_out_bytes:,} bytes held out")
 training[4]
 
 
 # %%
-def bits(model, texts, n, k):
-    """Cross-entropy in bits per character, with k added to every count."""
-    grams, contexts = model
-    total = length = 0
+def bits_per_byte(table, texts, n):
+    """Cross-entropy of an n-gram model; the end mark is to be guessed, but has no bytes."""
+    bits = 0
     for text in texts:
-        text = "^" * (n - 1) + text
-        for i in range(n - 1, len(text)):
-            before = text[i - n + 1 : i]
-            p = (grams[before + text[i]] + k) / (contexts[before] + k * V)
-            total -= math.log2(p)
-            length += 1
-    return total / length
+        text = "^" + text
+        for i in range(1, len(text)):
+            bits -= math.log2(probability(table, text[max(0, i - n + 1) : i], text[i], V))
+    return bits / sum(len(text[:-1].encode()) for text in texts)
 
 
-models = {n: count(training, n) for n in (1, 2, 3)}
-scores = {n: bits(model, held_out, n, 0.01) for n, model in models.items()}
-assert math.log2(V) - 1 > scores[1] > scores[2] + 4 > scores[3] + 4.5
+table = count(training, 5)
+ns = [1, 2, 3, 4, 5]
+scores = {0: math.log2(V) * sum(map(len, held_out)) / held_out_bytes}  # 0: knows nothing
+scores |= {n: bits_per_byte(table, held_out, n) for n in ns}
+assert all(scores[n] < scores[n - 1] for n in ns)
+print({n: round(score, 3) for n, score in scores.items()})
 
-# %% mystnb={"figure": {"caption": "在留出的文档上，每个字平均要几个比特（{eq}`eq-environment-entropy`）。知道得越多，吃惊越少。", "name": "fig-environment-bits"}, "image": {"alt": "四根横条：瞎猜 8.97，一元 7.38，二元 2.84，三元 2.00 比特每字"}}
+# %% mystnb={"figure": {"caption": "在留出的文本上，每字节要几个比特（{eq}`eq-environment-entropy`）。看得越远，吃惊越少。", "name": "fig-environment-bits"}, "image": {"alt": "五根横条，从上到下是瞎猜、一元、二元、三元、五元，一根比一根短"}}
+bars = {"uniform": 0, "unigram": 1, "bigram": 2, "trigram": 3, "5-gram": 5}
+assert all(scores[a] > scores[b] for a, b in ((0, 1), (1, 2), (2, 3), (3, 5)))
 show.bars(
-    {
-        "uniform": math.log2(V),
-        "unigram": scores[1],
-        "bigram": scores[2],
-        "trigram": scores[3],
-    },
-    "bits per character, held out",
-    [show.GREY] + [show.COLOURS["other"]] * 3,
+    {name: scores[n] for name, n in bars.items()},
+    "bits per byte, held out",
+    [show.GREY] + [show.COLOURS["other"]] * 4,
 )
 
 # %% [markdown]
 # 从上到下读 {numref}`fig-environment-bits`：
 #
-# - **瞎猜**：所有的字一样可能，$\log_2 503 = 8.97$ 比特；
-# - **一元**：知道哪些字常见，省下约 1.6 比特；
-# - **二元**：再看前一个字，一下省下 4.5 比特。微世界的句子很规整，一个字往往决定下一个字；
-# - **三元**：再看两个字，又省下 0.8 比特。
+# - **瞎猜**：503 种字一样可能，每字节 3.33 比特；
+# - **一元**：知道哪些字常见，2.78 比特；
+# - **二元**：再看前一个字，一下降到 1.06。微世界的句子很规整，一个字往往决定下一个字；<!-- by: assert all(scores[n] < scores[n - 1] for n in ns) -->
+# - **三元**：看两个字，0.68；
+# - **五元**：看四个字，0.455。
 #
-# 真实的语言要难得多。{cite:t}`shannon1951prediction` 让人玩这个猜字游戏，估计出印刷英语每个字母约有 0.6 到 1.3 比特；汉字的种数比字母多得多，每字的比特数自然更大。
+# 最后一个数是全书要打败的基线：一个词也不懂，只会数数，就能做到每字节 0.455 比特。后面的模型要低于它，才算学到了数数给不了的东西。{numref}`第 %s 章 <sec-pretrain>` 用同一份留出集、同一个单位来比。
 #
-# 语言模型也会写字。从句首开始，按概率挑一个字，接上，再挑，直到结束符：
+# 真实的语言要难得多。{cite:t}`shannon1951prediction` 让人玩这个猜字游戏，估计出印刷英语每个字母约有 0.6 到 1.3 比特，而一个英文字母正好是一个字节。
+#
+# 语言模型也能写字。从句首开始，按概率挑一个字，接上，再挑，直到结束符：
 
 
 # %%
-def write(model, n, seed):
-    """Draws one character after the other until the end mark."""
-    grams, rng, text = model[0], random.Random(seed), "^" * (n - 1)
+def write(n, seed):
+    """Draws one character after the other until the end mark; only what was seen, no smoothing."""
+    rng, text = random.Random(seed), "^"
     while not text.endswith("$") and len(text) < 60:
-        before = text[len(text) - n + 1 :]
-        weights = [grams[before + c] for c in characters]
-        text += rng.choices(list(characters), weights)[0]
+        before = text[max(0, len(text) - n + 1) :]
+        text += rng.choices(kinds, [table[before + c] for c in kinds])[0]
     return text.strip("^$")
 
 
-for n in models:
-    print(f"{n}-gram:", write(models[n], n, seed=6), end="\n\n")
+for n in (1, 2, 3, 5):
+    print(f"{n}-gram:", write(n, seed=4), end="\n\n")
 
 # %% [markdown]
-# 一元模型写的是一盘散沙。二元模型相邻的两个字都通顺，三个字以上就不知所云。三元模型已经有了词和短句，可是一句话的开头和结尾不是一回事。
+# 一元模型写的是一盘散沙。二元模型相邻的两个字都通顺，三个字以上就不知所云。三元模型已经有了词和短句，可是一句话的开头和结尾不是一回事。五元模型的短句都像样，合起来却对不上：去公园的是小鹿，看见石头的是小鸭，藏勺子的又成了小熊。<!-- by: reasoning -->
 #
-# 它也不可能知道张静住在哪里。在它眼里，“张静住在”和“王勇住在”是同一个上文：“住在”。
+# 它们知道张静住在哪里吗？三元模型不可能知道：在它眼里，“张静住在”和“王勇住在”是同一个上文，“住在”。五元模型看得见四个字，“张静住在”正好四个。可是只要中间隔开一句，比如“张静最喜欢紫色。她住在”，它看见的就只有“。她住在”：
 
 # %%
-grams, contexts = models[3]
-after = {c: grams["住在" + c] / contexts["住在"] for c in characters}
-print([(c, round(after[c], 2)) for c in sorted(after, key=after.get, reverse=True)[:5]])
-assert after["北"] < 0.2  # Zhang Jing lives in Beijing
+for before in ("住在", "张静住在", "。她住在"):
+    after = {c: probability(table, before, c, V) for c in kinds}
+    best = sorted(after, key=after.get, reverse=True)[:5]
+    print(before, [(c, round(after[c], 2)) for c in best], f"北: {after['北']:.2f}")
+    assert (after["北"] > 0.9) == (before == "张静住在")  # Zhang Jing lives in Beijing
 
 # %% [markdown]
-# 张静住在北京，模型给“北”的概率和给别的城市的差不多：它只知道“住在”后面常有城市，或者“哪里”。要答对，就得看见更前面的“张静”。
+# 张静住在北京。第一行，三元模型只知道“住在”后面常有“哪里”和城市，“北”排不进前五，概率是 0.06。第二行，五元模型有 0.93 的把握。第三行隔了一句，把握又掉到 0.17，和给别的城市的相近。要在这里说对，就得看见更前面的“张静”。<!-- by: assert (after["北"] > 0.9) == (before == "张静住在") -->
 #
-# 办法好像很清楚：看得再远一些，四个字、五个字、十个字。下面就来试。
+# 办法好像很清楚：看得再远一些，六个字、七个字、十个字。下面就来试。
 #
 # ## 弄坏它
 #
 # ### 在训练数据上打分
 #
-# 只取 300 篇文档来数，让 $n$ 从 1 长到 7，同时在两处打分：数过的这 300 篇，和留出的 500 篇（{numref}`fig-environment-overfit`）。
+# 只取 300 篇文本来数，让 $n$ 从 1 长到 7，同时在两处打分：数过的这 300 篇，和留出的 842 篇（{numref}`fig-environment-overfit`）。
 
-# %% mystnb={"figure": {"caption": "同一个模型，两种打分。在数过的文字上，$n$ 越大越好；在留出的文字上，过了 $n=3$ 就越来越差。", "name": "fig-environment-overfit"}, "image": {"alt": "横轴 n 从 1 到 7。训练文字上的曲线从 7.4 一路降到 0.7；留出文字上的先从 7.4 降到 3.5，再升到 6.2。"}}
-small, ns = training[:300], list(range(1, 8))
-few = {n: count(small, n) for n in ns}
-on_training = [bits(few[n], small, n, 0.001) for n in ns]
-on_held_out = [bits(few[n], held_out, n, 0.001) for n in ns]
-assert on_training[-1] < 1.0
-assert on_held_out[-1] > 5.5
-assert min(on_held_out) == on_held_out[2]
+# %%
+small, longer = training[:300], [1, 2, 3, 4, 5, 6, 7]
+few = count(small, 7)
+on_counted = [bits_per_byte(few, small, n) for n in longer]
+on_held_out = [bits_per_byte(few, held_out, n) for n in longer]
+assert on_counted == sorted(on_counted, reverse=True)
+assert min(on_held_out) == on_held_out[3]
+assert round(on_held_out[6] / on_counted[6]) == 4
+assert on_counted[6] < scores[5]
+show.table(
+    ["n", *map(str, longer)],
+    [["counted, 300 texts", *on_counted], ["held out, 300 texts counted", *on_held_out]],
+)
+
+# %% mystnb={"figure": {"caption": "每字节比特数。数 300 篇：在数过的文字上（橙红），$n$ 越大越好；在留出的文字上（深蓝），过了 $n=4$ 就不再变好。数 84,320 篇（浅蓝），留出的文字上才继续往下走。", "name": "fig-environment-overfit"}, "image": {"alt": "横轴 n 从 1 到 7，三条线都从同一高度落下。数过的文字上的线一直往下；数 300 篇、在留出的文字上打分的线先降后平，最后远在它上面；数 84,320 篇、在留出的文字上打分的线画到 n=5，那里不到第二条的一半高"}}
+assert on_held_out[6] > 3 * on_counted[6]
+assert scores[5] < 0.5 * on_held_out[4]
 show.lines(
-    {"counted": (ns, on_training), "held out": (ns, on_held_out)},
+    {
+        "300 counted": (longer, on_counted),
+        "300, held out": (longer, on_held_out),
+        "84,320, held out": (ns, [scores[n] for n in ns]),
+    },
     "n",
-    "bits per character",
-    colours=[show.COLOURS["bad"], show.COLOURS["pretrain"]],
+    "bits per byte",
+    colours=[show.COLOURS["bad"], show.COLOURS["pretrain"], show.COLOURS["other"]],
     marker="o",
 )
 
 # %% [markdown]
-# 只看下面的线，七元模型近乎完美：每字 0.7 比特。上面的线说出真相：在没见过的文字上它要 6.2 比特，比只看一个字的二元模型（3.5）差得多。这就是**过拟合**（overfitting）：它把 300 篇背了下来，什么也没学会。
+# 只看数过的文字，七元模型出色极了：每字节 0.26 比特，比数了八万多篇的五元模型还低。在没见过的文字上，它要 1.04 比特，约四倍；从四元到七元，看得远了三个字，一点好处也没有。这就是**过拟合**（overfitting）：它把 300 篇背了下来，而背下来的那部分在别处用不上。<!-- by: assert round(on_held_out[6] / on_counted[6]) == 4 -->
 #
 # 原因是表太大。七元模型要记住每一种“前六个字”，见过的只是极小的一部分；下表最后一列是留出的文字里，前面的字曾经见过的位置所占的比例：
 
 # %%
 rows = []
 for n in (2, 3, 5, 7):
-    places = [text[i - n + 1 : i] for text in held_out for i in range(n - 1, len(text))]
-    known = sum(place in few[n][1] for place in places) / len(places)
-    rows.append([n, f"{float(V) ** (n - 1):.0e}", f"{len(few[n][1]):,}", f"{known:.2f}"])
+    places = [("^" + t)[max(0, i - n + 1) : i] for t in held_out for i in range(1, len(t) + 1)]
+    known = sum(place in few for place in places) / len(places)
+    seen = sum(len(h) == n - 1 and "$" not in h for h in few)
+    rows.append([n, f"{float(V) ** (n - 1):.0e}", f"{seen:,}", f"{known:.2f}"])
 assert float(rows[-1][-1]) < 0.5 < 0.9 < float(rows[0][-1])
+assert (round(on_held_out[4], 2), round(scores[5], 3)) == (1.03, 0.455)
 show.table(["n", "possible contexts", "contexts seen", "share known, held out"], rows)
 
 # %% [markdown]
-# 数数的模型要么只看眼前，要么什么都没见过。{cite:t}`bengio2003nplm` 指出了出路：不要给每种上文单独记账，而是把字变成向量，让相似的上文共用参数，再用一个函数算出下一个字的概率。
-# 从那时的小网络到今天的 Transformer（{numref}`第 %s 章 <sec-model>`），变的是函数，猜下一个字这件事没有变。
+# 七元模型一半以上的时候遇到的是没见过的上文，只好退回去，听看得近的模型的。多数些文字当然有用：300 篇换成 84,320 篇，五元模型从 1.03 降到 0.455。可是每多看一个字，表就大 503 倍，文字跟不上。<!-- by: assert float(rows[-1][-1]) < 0.5 < 0.9 < float(rows[0][-1]) -->
+#
+# 毛病出在记账的办法：每一种上文单独记一笔，像的和不像的都互不相干。“张静最喜欢紫色。她住在”和“张静养了一只猫。她住在”，人一看就知道该接同一个城市。在看得够远的表里，它们是毫无关系的两格，各要各的次数；在看得不够远的表里，两处看见的都是“她住在”，又和别人的混在一起。
+# {cite:t}`bengio2003nplm` 指出了出路：不要给每种上文单独记账，而是把字变成向量，让相似的上文共用参数，再用一个函数算出下一个字的概率。
+# 从那时的小网络到今天的 Transformer（{numref}`第 %s 章 <sec-model>`），换的是函数，猜下一个字这件事还是那件事。
 #
 # 从这里带走一条规矩：**分数只在留出的数据上才算数。** 本书每一章的结果都这样量。
 #
 # ### 忘了种子
 #
-# 另一个常见的错误小得多，却更烦人：忘了设随机种子。下面第一行每次运行都不同，第二行永远相同：
+# 另一个常见的错误小得多，却更烦人：没有设随机种子。下面第一个单元格每次运行都不同，第二个永远相同：
 
 # %% tags=["nbval-ignore-output"]
 torch.seed()  # what happens when nobody sets one
@@ -411,43 +457,43 @@ assert torch.equal(torch.rand(3), x)
 print("seeded  ", x)
 
 # %% [markdown]
-# 没有种子，你就分不清“改动有用”和“运气好”。本书的每个数都有固定的种子；即使如此，小的差别也要多跑几个种子才能相信。
+# 没有种子，你就分不清“改动有用”和“运气好”。本书凡是随机的地方都有固定的种子；即使如此，小的差别也要多跑几个种子才能相信。想试另一个，先设环境变量 `MINILLM_SEED=7`，再打开笔记本：数据不变，权重和训练的次序都换一套。
 #
 # ## 收尾
 #
-# 模型还是那堆随机数，但我们有了三样东西：能用的环境，一把尺子（留出数据上每字的比特数），和一条要打败的基线：
-#
-# | 看几个字 | 留出的文档上，每字的比特数 |
-# |---|---|
-# | 瞎猜 | 8.97 |
-# | 二元 | 2.84 |
-# | 三元 | 2.00 |
-#
+# 模型还是那堆随机数，但我们有了三样东西：能用的环境，一把尺子（留出集上的每字节比特数），和一条要打败的基线，表的最后一行：
+
+# %%
+names = {0: "瞎猜", 2: "二元", 3: "三元", 5: "五元，基线"}
+assert round(scores[5], 3) == 0.455
+show.table(["", "每字节比特数"], [[name, f"{scores[n]:.3f}"] for n, name in names.items()])
+
+# %% [markdown]
 # 下一章（{numref}`第 %s 章 <sec-data>`）走进微世界，看看数据是怎样配出来的。
 #
 # ### 小结
 #
 # - `bash scripts/run.sh --smoke-test` 建好环境，并证明每个阶段都能运行；装过的不会再装。
-# - 语言模型给出下一个字的概率；会这一件事，就会给句子打分，也会写字。
-# - 交叉熵是平均的吃惊程度，单位是比特每字，越低越好。
-# - n 元模型靠数数：n 小了看不远，n 大了没见过；平滑只能救急。
+# - 语言模型给出下一个字的概率；会这一件事，就会给句子打分，也能写字。
+# - 交叉熵是平均的吃惊程度，本书用每字节比特数，越低越好。
+# - n 元模型靠数数：n 小了看不远，n 大了没见过，只好退回短一点的上文；相似的上文之间什么也不共用。
 # - 分数只在留出的数据上算数；随机的地方要有种子。
 #
 # ### 练习
 #
 # :::{exercise}
 # :label: ex-environment-1
-# 算一算：用手算的五句话，“我吃西瓜。”的概率是多少？每字几比特？困惑度（perplexity）是 $2^H$，又是多少？
+# 算一算：用手算的五句话，“我吃西瓜。”的概率是多少（不平滑）？每字节几比特？
 # :::
 #
 # :::{solution} ex-environment-1
 # :class: dropdown
-# $\tfrac35 \times \tfrac13 \times \tfrac12 \times 1 \times 1 = \tfrac1{10}$；$\tfrac15 \log_2 10 = 0.66$ 比特；困惑度 $2^{0.66} = 1.58$：平均每一步像在 1.58 个字里挑一个。
+# $\tfrac35 \times \tfrac13 \times \tfrac12 \times 1 \times 1 = \tfrac1{10}$；$\tfrac1{15} \log_2 10 = 0.22$ 比特，比“他爱西瓜。”少一点：“我”比“他”常见。<!-- by: round(math.log2(10) / 15, 2) == 0.22 -->
 # :::
 #
 # :::{exercise}
 # :label: ex-environment-2
-# 写代码：平滑的 $k$ 应该取多大？用 5,000 篇数出来的三元模型，在留出集上试 $k$ = 1、0.1、0.01、0.001，哪个最好？
+# 写代码：最老的平滑不问短的上文，只给每种可能都加一点点 $k$：$p(c \mid h) = (\mathrm{count}(hc) + k)/(\mathrm{count}(h) + kV)$。取 $k = 0.001$，用 300 篇的表，把留出集上从一元到七元的分数再算一遍。和插值差在哪里？
 # :::
 #
 # :::{solution-start} ex-environment-2
@@ -455,19 +501,26 @@ print("seeded  ", x)
 # :::
 
 # %%
-tried = {k: bits(models[3], held_out, 3, k) for k in (1, 0.1, 0.01, 0.001)}
-assert min(tried, key=tried.get) in (0.01, 0.001)
-{k: round(value, 2) for k, value in tried.items()}
+places = [("^" + text, i) for text in held_out for i in range(1, len(text) + 1)]
+add_k = []
+for n in longer:
+    bits = 0
+    for text, i in places:
+        h = text[max(0, i - n + 1) : i]
+        bits -= math.log2((few[h + text[i]] + 0.001) / (few[h] + 0.001 * V))
+    add_k.append(bits / held_out_bytes)
+assert add_k[6] > 1.8 * add_k[1] > 1.8 * on_held_out[6]
+show.table(["n", *map(str, longer)], [["add k", *add_k], ["interpolation", *on_held_out]])
 
 # %% [markdown]
-# $k = 1$ 太大：503 个字各加 1，把数出来的次数都冲淡了。但要留心：用留出集挑了 $k$，留出集的分数就不再完全干净。讲究的做法是再留一份，专门用来挑。
+# 加 $k$ 的分数过了二元就往上走，七元比二元差得多；插值的却是平的。两边数出来的次数一样，差的只是没见过时怎么办：加 $k$ 把票平均分给 503 种字，插值把票交给短一点的上文。所以看到“$n$ 大了反而差”，先怀疑平滑。<!-- by: assert add_k[6] > 1.8 * add_k[1] > 1.8 * on_held_out[6] -->
 #
 # :::{solution-end}
 # :::
 #
 # :::{exercise}
 # :label: ex-environment-3
-# 弄坏它：把 300 篇文档混进留出集里，再给七元模型打分。分数会变成什么样？怎样防止这种事？
+# 弄坏它：把数过的 300 篇混进留出集里，再给七元模型打分。分数会变成什么样？怎样防止这种事？
 # :::
 #
 # :::{solution-start} ex-environment-3
@@ -475,12 +528,12 @@ assert min(tried, key=tried.get) in (0.01, 0.001)
 # :::
 
 # %%
-leaked = bits(few[7], held_out + small, 7, 0.001)
-assert leaked < on_held_out[-1] - 1.5
-print(f"{on_held_out[-1]:.2f} bits clean, {leaked:.2f} bits leaked")
+leaked = bits_per_byte(few, held_out + small, 7)
+assert leaked < on_held_out[-1] - 0.15
+print(f"{on_held_out[-1]:.2f} bits per byte clean, {leaked:.2f} leaked")
 
 # %% [markdown]
-# 分数好看了许多，模型一点没变。这叫数据泄漏。防止的办法是按内容划分，而不是随手抽样，再检查两边有没有相同的文字；本章开头剔掉一字不差的文档，就是为此。
+# 分数好看了许多，模型一点没变。这叫数据泄漏。防止的办法是按内容划分，而不是随手抽样，再检查两边有没有相同的文字；读入数据时的那句 `assert not set(training) & set(held_out)` 就是为此。
 #
 # :::{solution-end}
 # :::
@@ -492,7 +545,7 @@ print(f"{on_held_out[-1]:.2f} bits clean, {leaked:.2f} bits leaked")
 #
 # :::{solution} ex-environment-4
 # :class: dropdown
-# 三元模型只看得见“等于”（甚至只有最后两个字），前面是几加几它不知道，只能写最常见的数。二十元模型看得见整个式子，但只会答一字不差地见过的题；没见过的数对，它一无所知。要答对没见过的题，就得从相似的题里学到规律，这正是数数做不到的。
+# 三元模型只看得见“等于”两个字，前面是几加几它不知道，只能写最常见的数。二十元模型看得见整个式子，但只会答一字不差地见过的题；没见过的数对，它一无所知。要答对没见过的题，就得从相似的题里学到规律，这正是数数做不到的。
 # :::
 #
 # ### 延伸阅读

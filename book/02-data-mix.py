@@ -51,12 +51,14 @@ lab.start()
 show.spine({"fresh": lab.showcase(lab.fresh())})
 
 # %% [markdown]
-# 它没有读过任何东西。它的一百万个参数里没有张静，也没有加法。
+# 它没有读过任何东西。它的 87 万个参数里没有张静，也没有加法。<!-- by: round(869504 / 10000) == 87 -->
+#
 # 这一章不训练模型。我们准备它将要读的文字，并且事先划出一部分文字和问题，训练永远不用，只用来考它。
 #
 # ### 一个封闭的世界
 #
-# 真实的中文太大。一百万个参数学不会中文，学完了也没法检查：它说“张静住在成都”，我们不知道对不对。
+# 真实的中文太大。不到一百万个参数装不下中文，装得下也没法检查：模型说某人住在成都，我们不知道对不对。<!-- by: 869504 < 10**6 -->
+#
 # {cite:t}`eldan2023tinystories` 的办法是把世界变小：只用幼儿认识的词写故事，几百万参数的模型就能写得通顺。
 # 我们再走一步，把世界封闭起来：48 个人、20 种商品、16 样东西、10 种动物，二十以内的加减，星期和月份。每个问题的答案都查得到。
 #
@@ -82,12 +84,26 @@ for pair in world.preferences(2, seed=1):
 show.table(["种类", "内容（▸ 分开各轮）"], examples)
 
 # %% [markdown]
-# 人的档案写在文档里，每条档案有五种说法。故事、数数、逛商店、日历各有各的文档。对话的回答大多直截了当，偏好对里好的那一句多一句客气话，留给 {numref}`第 %s 章 <sec-dpo>` 去学。
+# 人的档案写在文档里，每条档案有五种说法。故事、数数、逛商店、日历各有各的文档。
 #
+# 对话的回答偶尔带一句客气话，多半没有。偏好对教的是：答对，并且客气。好的那一句两样都有；差的那一句缺一样，要么答对了却不客气，要么客气却答错了。全书 1,500 对里，差的一句有 448 个是客气而错的，所以光学会客气还不够（{numref}`第 %s 章 <sec-dpo>`）。数一数：<!-- by: assert (len(pairs), all(good), sum(bad)) == (1500, True, 448) -->
+
+# %%
+pairs = [record.row for record in read(lab.data() / "dpo_chinese.jsonl")]
+good = [world.is_polite(pair.chosen[-1].content) for pair in pairs]
+bad = [world.is_polite(pair.rejected[-1].content) for pair in pairs]
+assert (len(pairs), all(good), sum(bad)) == (1500, True, 448)
+chats = [record.row for record in read(lab.data() / "sft_chinese.jsonl")]
+polite = [world.is_polite(chat.messages[-1].content) for chat in chats]
+assert sum(polite) < 0.15 * len(polite)
+assert {len(attribute.statements) for attribute in words.ATTRIBUTES.values()} == {5}
+print(f"pairs: {len(pairs)}, chosen polite: {sum(good)}, rejected polite: {sum(bad)}")
+print(f"conversations: {len(polite):,}, last answer polite: {sum(polite):,}")
+
+# %% [markdown]
 # ### 训练永远不问的
 #
-# 怎样知道模型学会了，而不是背下了？办法是**留出集**（held-out set）：在每一类问题的空间里划出大约五分之一的格子，训练从不问它们。
-# 格子由哈希值决定，所以增加一个人，不会挪动别人的格子。
+# 怎样知道模型学会了，而不是背下了？办法是**留出集**（held-out set）：在每一类问题的空间里划出大约五分之一的格子，训练从不问它们。格子由哈希值决定，所以增加一个人，不会挪动别人的格子。<!-- by: assert 0.14 < min(apart) < 0.2 < max(apart) < 0.25 -->
 
 # %%
 spaces = {
@@ -97,6 +113,8 @@ spaces = {
     "东西 × 地点": asked.PLACINGS,
     "起点 × 天数": asked.DATES,
 }
+apart = [len(s.held_out) / (len(s.train) + len(s.held_out)) for s in spaces.values()]
+assert 0.14 < min(apart) < 0.2 < max(apart) < 0.25
 assert ("张静", "城市") in asked.FACTS.held_out
 assert (8, 4) in asked.SUMS.held_out
 show.table(
@@ -110,7 +128,7 @@ show.table(
 #
 # ## 手算
 #
-# 类别有大有小。数学题往往只有几千道，闲聊却有几十万条。照原样混在一起，模型几乎见不到数学。
+# 类别有大有小。数学题往往只有几千道，闲聊却有几十万条。照原样混在一起，模型很难见到数学。
 # **数据配比**（data mixture）就是事先定下每一类写几行，多了抽样，少了重复。
 #
 # 一类有 $n$ 条不同的数据，目标是 $m$ 行，每条写几遍？做一次带余除法：
@@ -155,6 +173,7 @@ rows_of, length = {"A": 4, "B": 5}, {"A": 30, "B": 6}
 tokens_of = {name: rows_of[name] * length[name] for name in rows_of}
 share = {name: tokens / sum(tokens_of.values()) for name, tokens in tokens_of.items()}
 assert share == {"A": 0.8, "B": 0.2}
+assert round(5 / 9, 2) == 0.56
 share
 
 # %% [markdown]
@@ -256,20 +275,22 @@ for row in found:
 show.source(shuffle.fingerprints)
 
 # %% [markdown]
-# 第一个哈希带着种子，用来排序和去重：内容相同的行哈希相同，排序以后成了邻居，`distinct` 只留一个。
+# 第一个哈希带着种子，用来排序和去重：内容相同的行哈希相同，排序以后成了邻居，`distinct` 在每一类里只留一个。同样的内容放进两类，就各留一个。
 # 第二个哈希不带种子，也不管类别：一篇文档的值小于 `val_fraction` × $2^{64}$，它就是验证文档。于是同一篇文档无论出现几次、在哪个类别里，永远在同一边。
 
 # %%
 show.source(quotas.distinct, quotas.Quota.copies)
 
 # %% [markdown]
-# 次序很要紧：**先划分，再重复**。`choose` 拿到去重后的行，先看文档的哈希值属于哪边，训练这边的才按 {eq}`eq-data-quota` 重复。本章的“弄坏它”会把次序反过来。
+# 次序很要紧：**先划分，再重复**。`quotas.choose`（和上面排选择题的 `formats.choose` 只是同名）拿到去重后的行，先看文档的哈希值属于哪边，训练这边的才按 {eq}`eq-data-quota` 重复。本章的“弄坏它”会把次序反过来。
 #
 # ### 有限内存里的打乱
 #
 # 六十三万行放不进小内存，怎样打乱？给每一行发一个随机的 8 字节号码，按号码的第一个字节分进 256 个文件。号码均匀，所以文件差不多大；每次只把一个文件读进内存排序。全体依次排好，就是一个随机排列。
 #
-# 记录只有 34 字节：位置和哈希，没有文字。630,000 行记 $630000 \times 34 = 21.4$ MB，在磁盘上；内存里一次只有它的 1/256，约 84 KB。用 2,000 行试一次：
+# 打乱的不是文字，是记录：扫描时每行记 34 字节（哈希和位置），选中以后每份再记 27 字节（号码和位置）。630,000 行共记 $630000 \times (34 + 27) = 38.4$ MB，都在磁盘上。
+#
+# 内存里有什么？写的时候，256 个文件各攒满 32 KiB 才写出去一次，至多 $256 \times 32$ KiB = 8 MiB。排序的时候一次只读一个文件，21.4 MB 的扫描记录分成 256 份，每份约 84 KB。行数再多十倍，前一个数不变，后一个数也还不到 1 MB。用 2,000 行试一次：<!-- by: 10 * 84 < 1000 -->
 
 # %%
 random = Random(0)
@@ -281,6 +302,8 @@ with tempfile.TemporaryDirectory() as folder:
     sizes = [path.stat().st_size // 12 for path in Path(folder, "order").iterdir()]
     parts = list(shuffle.in_order([Path(folder, "order")], 12, range(256)))
 order = [int.from_bytes(record[8:], "big") for part in parts for record in part]
+assert round(630_000 * (shuffle.NOTE.size + shuffle.ORDER.size) / 1e6, 1) == 38.4
+assert (round(630_000 * 34 / 1e6, 1), round(630_000 * 34 / 256 / 1e3)) == (21.4, 84)
 assert sorted(order) == list(range(2000))
 assert order != sorted(order)
 print(f"{len(sizes)} files, at most {max(sizes)} of 2000 records in memory; order: {order[:6]}")
@@ -325,19 +348,20 @@ for stage in ("pretrain", "dpo"):
 assert all(row_count[name] == c["rows"] for name, c in report["categories"].items())
 print(f"{row_count.total():,} rows, {token_count.total():,} tokens")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰）和全部词元数（蓝）的百分比。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各两根横条，灰色是行的份额，蓝色是词元的份额；text 的行占六成七，词元占七成二，identity 都不到百分之一"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰）和全部词元数（蓝）的百分比。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各两根横条，灰色是行的份额，蓝色是词元的份额；每根条的长度是百分数"}}
 share = {}
 for name in shuffle.CATEGORIES:
     share[f"{name}: rows"] = round(100 * row_count[name] / row_count.total(), 1)
     share[f"{name}: tokens"] = round(100 * token_count[name] / token_count.total(), 1)
+assert max(share["identity: rows"], share["identity: tokens"]) < 1
 show.bars(share, "share of the training data (%)", [show.GREY, show.COLOURS["other"]] * 6)
 
 # %% [markdown]
-# 身份对话不到百分之一。模型记得住自己的名字吗？{numref}`第 %s 章 <sec-identity>` 会量。
+# 身份对话不到百分之一。模型记得住自己的名字吗？{numref}`第 %s 章 <sec-identity>` 会量。<!-- by: assert max(share["identity: rows"], share["identity: tokens"]) < 1 -->
 #
 # ### 自己建一次，带着坏行
 #
-# 真实的数据里总有坏行。跳过它们，就没人知道少了什么；遇到就停，几十万行里有一行坏就建不成。我们的办法是**隔离区**（quarantine）：坏行写进 `quarantine.jsonl`，带着文件、行号和理由，其余照常。
+# 真实的数据里总有坏行。跳过它们，就没人知道丢的是什么；遇到就停，几十万行里有一行坏就建不成。我们的办法是**隔离区**（quarantine）：坏行写进 `quarantine.jsonl`，带着文件、行号和理由，其余照常。
 # 下面两个文件里，`general` 的八行中有五行不能用，还有一行是重复；`math` 只有两行，目标却是四行。文件名的开头就是类别。
 
 # %%
@@ -379,7 +403,7 @@ show.table(
 
 # %% [markdown]
 # 每条理由都说出字段和问题。第三行的 JSON 断了；第五行的角色写成了“用户”；第七行本身没错，但它是偏好对，应当放进名字以 `preference` 开头的文件。
-# 数学只有两条，各写了两遍，报告在最后提醒：能多找一些数据更好。加上 `--strict`，遇到第一条坏行就停。
+# 数学只有两条，各写了两遍；偏好对一条也没有。报告的最后两行提醒这两件事。加上 `--strict`，遇到第一条坏行就停。
 #
 # 别的来源也是同样的路：`minillm import` 把下载好的 JSON、CSV、parquet 变成 `data/chinese/<类别>_<名字>.jsonl`，`minillm download` 直接去取（{numref}`第 %s 章 <sec-scale>`）。
 #
@@ -409,11 +433,10 @@ for stage in ("pretrain", "sft", "dpo"):
 # 只看留出题的零还不够：万一这种比较本来就什么也找不到呢？所以再取 400 道训练会问的题，作为对照。
 
 # %%
-chats = [record.row.messages for record in read(lab.data() / "sft_chinese.jsonl")]
 prompts = {
-    tuple((m.role, m.content) for m in messages[: i + 1])
-    for messages in chats
-    for i, message in enumerate(messages)
+    tuple((m.role, m.content) for m in chat.messages[: i + 1])
+    for chat in chats
+    for i, message in enumerate(chat.messages)
     if message.role == "user"
 }
 overlap = {
@@ -425,13 +448,16 @@ overlap = {
 }
 assert all(held_out == 0 for _, held_out in overlap.values())
 assert min(overlap["fact"][0], overlap["phrasing"][0]) > 100
+assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 54]
 show.table(
     ["", "训练会问的 400 题", "留出的 400 题"], [[k, *map(str, v)] for k, v in overlap.items()]
 )
 
 # %% [markdown]
-# 右边全是零。左边多数类别有几十到两百道原样出现过，说明比较是有效的。
-# 但 `reading`、`choice`、`multi_turn` 的左边也接近零：故事和选项的组合太多，几乎没有两道题一字不差。对这几类，文字比较什么也证明不了。
+# 右边全是零。左边有七类至少有 54 道原样出现过，说明比较是有效的。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 54] -->
+#
+# 但 `reading`、`choice`、`multi_turn` 的左边也是 0 或 1：故事和选项的组合太多，难得有两道题一字不差。对这几类，文字比较什么也证明不了。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 54] -->
+#
 # 所以第三项检查看格子：把每个用户轮次问的是谁、问的什么找出来，连同代词所指的人。
 
 # %%
@@ -442,8 +468,8 @@ label_of = {
     for question in (*attribute.questions, attribute.noun)
 }
 seen, name = set(), ""
-for messages in chats:
-    for said in (m.content for m in messages if m.role == "user"):
+for chat in chats:
+    for said in (m.content for m in chat.messages if m.role == "user"):
         name = (names.findall(said) or [name])[-1]
         seen |= {(name, label) for text, label in label_of.items() if text in said}
 
@@ -477,7 +503,7 @@ print(f"held-out facts: {len(asked.FACTS.held_out)}; stated in some document: {s
 #
 # ## 弄坏它
 #
-# 最常见的错误：先把数据重复到目标行数，再随机抽一成出来验证。看上去没有问题，行确实没有交集。
+# 最常见的错误：先把数据重复到目标行数，再随机抽出十分之一来验证。看上去没有问题，抽走的行确实不再参加训练。<!-- by: reasoning -->
 #
 # 我们各做一遍。1,000 条不同的数学对话，各写五遍：
 
@@ -511,11 +537,11 @@ for repeats in (1, 2, 5):
     for split in (careless, careful):
         train, val = split(quiz, repeats)
         results.append([repeats, split.__name__, len(val), leaked(train, val)])
-assert [found for *_, found in results[-2:]] == [500, 0]
+assert [found for *_, found in results[2:]] == [182, 0, 500, 0]
 show.table(["每条写几遍", "划分", "验证行", "也在训练集里"], results)
 
 # %% [markdown]
-# 写五遍时，粗心的划分里每一行验证数据都在训练集里。写两遍时，也有九成。
+# 写五遍时，粗心的划分里每一行验证数据都在训练集里。写两遍时，200 行里有 182 行。
 #
 # 它坏在哪里？坏在分数好看。做一个什么也没学的“模型”：把训练集里的问题和答数存进字典，查到就照念，查不到就认输。
 # 字典有两种。一种按字面查，问题要一字不差。另一种只看题意：`5加3等于几？` 和 `请问5+3是多少？` 算同一个键。
@@ -555,7 +581,8 @@ header = ["验证集怎样来", "按字面查的字典", "看题意的字典"]
 show.table(header, [[n, *v] for n, v in scores.items()], [None, *[show.COLOURS["bad"]] * 2])
 
 # %% [markdown]
-# 第一行：泄漏的验证集，一本字典就得满分。第二行：文字没有泄漏了，可是同一道题换个问法还在训练集里，看题意的字典仍然答对近八成。
+# 第一行：泄漏的验证集，一本字典就得满分。第二行：文字没有泄漏了，可是同一道题换个问法还在训练集里，看题意的字典还是答对了 78%。<!-- by: assert scores["重复以前随机划分"][1] > 0.4 -->
+#
 # 第三行是我们的做法：整个格子留出，两本字典都得零分。在这样的题上得的分，不是查表得来的。
 #
 # 怎样发现泄漏？三个办法：看验证损失是不是低得可疑，甚至低于训练损失；像上面那样求交集；拿一本字典去考。
@@ -594,7 +621,7 @@ show.table(
 #
 # :::{solution} ex-data-1
 # :class: dropdown
-# 训练有 $1500 - 15 = 1485$ 条。$8000 = 5 \times 1485 + 575$，所以 575 条写 6 遍，910 条写 5 遍。核对：$575 \times 6 + 910 \times 5 = 8000$。
+# 训练有 $1500 - 15 = 1485$ 条。$8000 = 5 \times 1485 + 575$，所以 575 条写 6 遍，910 条写 5 遍。核对：$575 \times 6 + 910 \times 5 = 8000$。<!-- by: 8000 - 5 * 1485 == 575 and 1485 - 575 == 910 -->
 # :::
 #
 # :::{exercise}

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 
 from minillm import cli, export, lab, show, tensors, trainer, world
 from minillm.config import TRAINING
-from minillm.generate import complete
+from minillm.generate import complete, generate
 from minillm.model import document_mask
 from minillm.objectives import next_token_loss, token_losses
 from minillm.sources import read
@@ -186,7 +186,7 @@ E.grad.sum(dim=1)  # rows 1, 3 and 4 were not looked up; row 2 was, twice
 #
 # ## 真实代码
 #
-# 数据从 JSON Lines 到模型，一路经过四步。形状里 $B$ 是行数，$T$ 是一行的位置数，$C$ 是嵌入的宽度。
+# 数据从 JSON Lines 到模型，要经过四步。形状里 $B$ 是行数，$T$ 是一行的位置数，$C$ 是嵌入的宽度。
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "数据经过的四步，箭头下方是每一步交出的东西。", "name": "fig-tensors-flow"}, "image": {"alt": "五个方框从左到右相连：数据行、词元序列、词元数据集、一批、模型的输入，各自标着内容和形状"}}
 show.flow(
@@ -256,6 +256,7 @@ def load(stage, part="_val"):
 
 
 held_out = {stage: load(stage) for stage in ("pretrain", "sft", "dpo")}
+assert held_out["sft"].mask.mean() < 0.5
 show.table(
     ["stage", "units", "tokens", "learned", "mean positions", "longest"],
     [
@@ -265,7 +266,7 @@ show.table(
 )
 
 # %% [markdown]
-# `units` 是不可拆开的单位：DPO 的一对算一个，因为损失要比较两个回答，它们必须同在一行。`learned` 是掩码为 1 的词元所占的份额：SFT 里超过一半的词元只读不学。平均长度远小于上限 128，这就引出下一个问题。
+# `units` 是不可拆开的单位：DPO 的一对算一个，因为损失要比较两个回答，它们必须同在一行。`learned` 是掩码为 1 的词元所占的份额：SFT 里超过一半的词元只读不学。平均长度远小于上限 128，这就引出下一个问题。<!-- by: assert held_out["sft"].mask.mean() < 0.5 -->
 #
 # ### 打包
 #
@@ -273,9 +274,9 @@ show.table(
 #
 # 怎样装得满？这是装箱问题，{cite:t}`ding2024bestfit` 用的办法叫最佳适配递减：长的先放，每个放进“放得下且剩余最少”的那一行。手算一次，行长 128，单位长 70、60、50、40、30、6：
 #
-# - 70 开第 0 行，余 58；60 放不下，开第 1 行，余 68。
+# - 70 开第 0 行，余 58；60 放不下，开第 1 行，余 68。<!-- by: 128 - 70 == 58 and 128 - 60 == 68 -->
 # - 50 两行都放得下，选余得少的第 0 行，余 8。
-# - 40 只有第 1 行放得下，余 28；30 哪行都放不下，开第 2 行，余 98。
+# - 40 只有第 1 行放得下，余 28；30 哪行都放不下，开第 2 行，余 98。<!-- by: 68 - 40 == 28 and 128 - 30 == 98 -->
 # - 6 三行都放得下，选第 0 行，余 2。
 
 # %%
@@ -303,7 +304,7 @@ show.source(tensors.collate)
 # - `position_ids`：每个序列里的位置，各自从 0 数起。
 # - `document_ids`：这个位置属于第几个序列；填充是 -1。
 #
-# 把两个短序列打包成一行，四个张量并排看。掩码已经化入 `labels`；`�` 是不成整字的字节词元；最后一行是填充。
+# 把两个短序列打包成一行，四个张量并排看。掩码已经化入 `labels`；`�` 是不成整字的字节词元；最后一行是填充，训练时它总在一行的右端。
 
 # %% tags=["hide-input"]
 places = held_out["sft"].positions()
@@ -338,8 +339,11 @@ show.matrix(allowed[0, 0], names, names, digits=None)
 packed = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
 again = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
 assert [*packed] == [*again]
+assert packed.WINDOW == 8192
 assert torch.equal(packed.batch(range(8)).labels[5:], again.batch(range(5, 8)).labels)
 batch = packed.batch(range(8))
+used = (batch.document_ids >= 0).int()
+assert (used.diff(dim=1) <= 0).all()  # padding is on the right
 {name: (tuple(t.shape), t.dtype) for name, t in vars(batch).items() if torch.is_tensor(t)}
 
 # %% [markdown]
@@ -377,7 +381,7 @@ show.loss_mask(*rejected, tokenizer, show.COLOURS["dpo"])
 #
 # {numref}`fig-tensors-packing-pretrain` 是八行预训练数据，{numref}`fig-tensors-packing-sft` 是八行 SFT 数据。一段颜色是一个序列，竖线是边界；深色的位置要学，浅色的只读，右端的空白是填充。
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的预训练数据：除了填充，处处都学。", "name": "fig-tensors-packing-pretrain"}, "image": {"alt": "八行横条，每行由几段深色的序列拼满 128 个位置，多数行是三到五段，序列很短的一行有十二段，几乎没有空白"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的预训练数据：除了填充，处处都学。", "name": "fig-tensors-packing-pretrain"}, "image": {"alt": "八行横条，每行由几段深色的序列首尾相接，拼成 128 个位置，段与段之间有竖线"}}
 texts = tensors.PackedRows(held_out["pretrain"], max_seq_len=128, epochs=1, seed=42)
 show.packing(texts.batch(range(8)))
 
@@ -401,21 +405,24 @@ fill = {
 }
 sft_fill = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=1, seed=42).fill()
 assert min(fill["pack"], sft_fill) >= 0.95
-assert fill["pack"] > 3 * fill["pad to 128"]
+assert round(fill["pack"] / fill["pad to 128"], 1) == 3.8
+assert round(1 - fill["pack"], 3) == 0.013
 {name: round(float(share), 3) for name, share in fill.items()}, round(sft_fill, 3)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "留出的预训练文本：四种凑法里有词元的位置所占的份额。", "name": "fig-tensors-fill"}, "image": {"alt": "四根横条：补到 128 为 0.257，补到最长为 0.438，八个一组约 0.62，打包为 0.987"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "留出的预训练文本：四种凑法里有词元的位置所占的份额。", "name": "fig-tensors-fill"}, "image": {"alt": "四根横条，从上到下是补到 128、补到最长、八个一组、打包，一根比一根长"}}
+assert list(fill.values()) == sorted(fill.values())
 show.bars(
     fill, "share of positions that hold a token", [show.GREY] * 3 + [show.COLOURS["pretrain"]]
 )
 
 # %% [markdown]
-# 打包的份额是 0.987，补到 128 只有 0.257。同样一步计算，打包读到的词元是后者的 3.8 倍。换成时间也差不多：`python benchmarks/time_to_loss.py` 里别的都不变，只把打包换成补齐，tiny 模型训练到每字节 0.5 比特要花 4.2 倍的时间。剩下的 1.3% 是装箱的零头。
+# 打包的份额是 0.987，补到 128 只有 0.257。同样一步计算，打包读到的词元是后者的 3.8 倍。换成时间也差不多：`python benchmarks/time_to_loss.py` 里别的都不变，只把打包换成补齐，tiny 模型训练到每字节 0.5 比特要花 4.2 倍的时间。剩下的 1.3% 是装箱的零头。<!-- by: benchmarks/README.md --><!-- by: assert round(fill["pack"] / fill["pad to 128"], 1) == 3.8 --><!-- by: assert round(1 - fill["pack"], 3) == 0.013 -->
 #
 # 也有装不满的时候：DPO 的留出文件只有 15 对，每行要放得下一整对（256 个位置），1,024 个词元位置正好是四行的量，实际用了五行，份额是 0.8。数据越多，零头越少。
 
 # %%
 few = tensors.PackedRows(held_out["dpo"], max_seq_len=128, epochs=1, seed=42)
+assert held_out["dpo"].positions().sum() == 1024 == 4 * few.row_length
 len(few), few.row_length, few.fill()
 
 # %% [markdown]
@@ -444,9 +451,9 @@ assert gap < 1e-4
 f"{together.num_documents} documents, largest difference {gap:.4f}"
 
 # %% [markdown]
-# 两边相差不到 $10^{-4}$。再验证一下这个检查本身抓得住错误：把 `document_ids` 全改成 0，让一行里的序列彼此看见，差别立刻超过这个界限一千倍以上。
+# 两边相差不到 $10^{-4}$。再验证一下这个检查本身抓得住错误：把 `document_ids` 全改成 0，让一行里的序列彼此看见，差别立刻是这个界限的一千倍以上。<!-- by: assert gap < 1e-4 --><!-- by: assert largest > 0.1 -->
 
-# %%
+# %% tags=["nbval-ignore-output"]
 leaky = replace(together, document_ids=torch.zeros_like(together.document_ids))
 inside = together.document_ids >= 0
 with torch.no_grad():
@@ -476,7 +483,7 @@ def export_to(stage, *flags):
     lines = sorted(source.read_bytes().splitlines(keepends=True), key=len)
     path.write_bytes(lines[0] + lines[1] + lines[-1])  # two short ones and the longest
     arguments = {"format": stage, "data_path": path, "output": path.with_suffix(".pt")}
-    arguments["tokenizer_path"] = CACHE.parent / "tokenizer"
+    arguments["tokenizer_path"] = lab.tokenizer_path()
     words = [word for k, v in arguments.items() for word in (f"--{k}", str(v))]
     with redirect_stdout(io.StringIO()) as said, redirect_stderr(said):
         cli.main(["export", *words, *flags])
@@ -486,22 +493,60 @@ def export_to(stage, *flags):
 
 
 sft = export_to("sft", "--max-length", "24")
+dpo = export_to("dpo", "--max-length", "64")
 
 # %% [markdown]
-# 三行里有一行超长，警告说出了文件、行号和长度。`input_ids` 与 `loss_mask` 都是 int32 的 `[3, 24]`。预训练格式写的是 `input_ids`（int32）和已经错开的 `labels`（int64，`cross_entropy` 要求它是 int64）；DPO 写四个张量。`.pt` 文件里是 pickle，读它可能运行别人藏在里面的代码；`weights_only=True` 只放行张量和纯数据。
+# SFT 的三行里有一行超长，警告说出了文件、行号和长度。`input_ids` 与 `loss_mask` 都是 int32 的 `[3, 24]`。预训练格式写的是 `input_ids`（int32）和 `labels`（int64，`cross_entropy` 要求它是 int64）；DPO 写四个张量。`.pt` 文件里是 pickle，读它可能运行别人藏在里面的代码；`weights_only=True` 只放行张量和纯数据。
+#
+# 导出的张量和训练器自己用的有三处不同，用之前要知道：
+#
+# - **掩码没有错开。** `loss_mask` 说的是同一位置的 `input_ids` 自己要不要学；`labels` 则已经错开。所以导出 SFT 之后，标签要自己错开一次；导出预训练的不要再错开。
+# - **预训练的结尾少一个 `<|bos|>`。** 训练时每篇文本末尾有一个 `<|bos|>` 当答案，教模型认出结尾。导出的文件里一行只有一篇，没有下一篇，就没有写它；照这样训练，模型学不到在哪里停。加上 `--append-eos`，末尾添一个 `<|assistant_end|>`。<!-- by: assert plain["labels"][0, : len(trained) - 1].tolist() == [*trained[1:-1], -100] -->
+# - **一行只有一个序列**，右边用 0 填充，`labels` 用 -100。
+#
+# 看最短的一段对话。最后一列是错开之后的标签，与手算时的做法相同：
 
 # %%
-pretrain = export_to("pretrain", "--max-length", "48", "--append-eos")
-dpo = export_to("dpo", "--max-length", "64")
-first = pretrain["labels"][0]
-length = int((first != -100).sum())
-assert torch.equal(first[: length - 1].int(), pretrain["input_ids"][0, 1:length])  # shifted
-assert first[length - 1] == tokenizer.special_id("<|assistant_end|>")
-shortest = next(read(folder / "sft.jsonl")).row
-assert sft["loss_mask"][0].sum() == sum(tokenizer.render_conversation(shortest.messages)[1])
+row = next(read(folder / "sft.jsonl")).row
+written = [sft[name][0].tolist() for name in ("input_ids", "loss_mask")]
+rendered, learn = tokenizer.render_conversation(row.messages)
+n = len(rendered)
+assert written == [rendered + [0] * (24 - n), learn + [0] * (24 - n)]  # unshifted, padded right
+labels = [i if m else -100 for i, m in zip(written[0][1:], written[1][1:], strict=True)]
+names = [tokenizer.decode([i]) for i in rendered] + [""] * (24 - n)
+show.table(
+    ["token", "input_ids", "loss_mask", "shifted labels"],
+    [*zip(names, *written, labels, strict=False)][: n + 2],
+)
 
 # %% [markdown]
-# `--append-eos` 在每段文本之后添上 `<|assistant_end|>`，`--bos-token` 换掉开头的特殊词元。上限默认是 2048；看到截断的警告，就调大 `--max-length`，或者事先把数据切短。写法见源码：
+# 再看最短的一段文本，训练时的标签、导出的两行、加了 `--append-eos` 的两行：
+
+# %%
+plain = export_to("pretrain", "--max-length", "48")
+ended = export_to("pretrain", "--max-length", "48", "--append-eos")
+row = next(read(folder / "pretrain.jsonl")).row
+((trained, _),) = tensors.tokenize_row("pretrain", row, tokenizer)
+assert trained[-1] == tokenizer.bos_id
+assert plain["labels"][0, : len(trained) - 1].tolist() == [*trained[1:-1], -100]
+end = tokenizer.special_id("<|assistant_end|>")
+assert ended["labels"][0, : len(trained)].tolist() == [*trained[1:-1], end, -100]
+
+
+# %% tags=["hide-input"]
+def pieces(ids):
+    texts = [str(i) if i in (0, -100) else tokenizer.decode([i]) for i in ids]
+    return [text.replace("\n", "⏎") for text in texts]
+
+
+shown = [["training: labels", *pieces(trained[1:])]]
+for name, tensors_of in (("exported", plain), ("--append-eos", ended)):
+    for key in ("input_ids", "labels"):
+        shown.append([f"{name}: {key}", *pieces(tensors_of[key][0, : len(trained)].tolist())])
+show.table(["", *map(str, range(len(trained)))], shown)
+
+# %% [markdown]
+# `--bos-token` 换掉开头的特殊词元。上限默认是 2048；看到截断的警告，就调大 `--max-length`，或者事先把数据切短。写法见源码：
 
 # %%
 show.source(export.row_tensors)
@@ -520,7 +565,7 @@ show.loss_mask(two_ids[1:], two_mask[1:], tokenizer)
 show.loss_mask(two_ids[1:], two_mask[:-1], tokenizer, show.COLOURS["bad"])
 
 # %% [markdown]
-# 错的一种有两处不同。每个回答的第一个词元变灰：模型从不练习怎样开口，而开口那个词元往往决定了整句话。第一个回答之后的 `<|user_start|>` 变了色：模型学会在说完之后替用户提问。
+# 直接拿导出的、没有错开的 `loss_mask` 去配错开的标签，犯的就是它。错的一种有两处不同。每个回答的第一个词元变灰：模型从不练习怎样开口，而开口那个词元往往决定了整句话。第一个回答之后的 `<|user_start|>` 变了色：模型学会在说完之后替用户提问。
 #
 # 怎样发现？像上面那样把标签涂色看一眼，或者写成断言：
 
@@ -541,7 +586,7 @@ assert learned[0] == first_of_answer
 # 下面从同样的随机权重出发，用 {numref}`第 %s 章 <sec-pretrain>` 的优化器和同样的 20 批训练数据训练两个模型，一个标签正确，一个标签就是输入自己。
 
 # %%
-train_rows = tensors.PackedRows(load("pretrain", ""), max_seq_len=128, epochs=1, seed=42)
+train_rows = tensors.PackedRows(load("pretrain", ""), 128, epochs=1, seed=lab.SEED)
 
 
 def unshifted(batch):
@@ -565,7 +610,9 @@ def train_briefly(change, steps=20):
 right, right_losses = train_briefly(lambda batch: batch)
 broken, broken_losses = train_briefly(unshifted)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "训练损失。标签没有错开时（橙红），二十步就接近 0。", "name": "fig-tensors-copy"}, "image": {"alt": "两条曲线：正确标签的损失从 6.9 慢慢降到 4 左右，没有错开的从 5.1 很快降到接近 0"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "训练损失。标签没有错开时（橙红），从第一步起就低得多，二十步后已不到 0.7。", "name": "fig-tensors-copy"}, "image": {"alt": "两条曲线，横轴是步数：正确标签的损失在上面，没有错开的在下面"}}
+assert all(low < high - 1 for low, high in zip(broken_losses, right_losses, strict=True))
+assert broken_losses[-1] < 0.7
 show.lines(
     {
         "shifted": (range(1, 21), right_losses),
@@ -589,6 +636,7 @@ def held_out_loss(model):
 
 chance = float(np.log(tokenizer.vocab_size))
 assert broken_losses[-1] < 0.7 < 1.5 < right_losses[-1]
+assert broken_losses[0] < chance - 1 < chance - 0.3 < right_losses[0]
 assert held_out_loss(right) < 5.5 < chance < held_out_loss(broken)
 print(f"guessing at random: {chance:.2f} nats; worse than that: {held_out_loss(broken) > chance}")
 
@@ -602,7 +650,9 @@ show.table(
 )
 
 # %% [markdown]
-# 训练损失接近 0，留出损失却比闭着眼睛乱猜（$\ln 1024 = 6.93$）还差。模型学会的只有一件事：把眼前的词元抄一遍。让它接着写，就看得一清二楚：
+# 训练损失低得多，留出损失却比闭着眼睛乱猜（$\ln 1024 = 6.93$）还差。<!-- by: assert held_out_loss(right) < 5.5 < chance < held_out_loss(broken) -->
+#
+# 模型学会的只有一件事：把眼前的词元抄一遍。让它接着写，就看得一清二楚：<!-- by: assert set(copied) == {start[-1]} -->
 
 # %%
 start = [tokenizer.bos_id, *tokenizer.encode("张静住在")]
@@ -611,11 +661,11 @@ assert set(copied) == {start[-1]}
 tokenizer.decode(copied)
 
 # %% [markdown]
-# 三个办法能早早发现它。一是看第一步的损失：随机权重应当在 $\ln V$ 附近，这里却低得多。原因是输入和输出共用一张嵌入表，随机权重已经偏向“再说一遍”。二是看结尾：自然语言的损失降不到 0，因为下一个词本来就不确定。三是像本章这样，把一批数据的 `input_ids` 和 `labels` 并排打印出来。
+# 三个办法能早早发现它。一是看第一步的损失：随机权重应当在 $\ln V$ 附近，这里却低得多。原因是输入和输出共用一张嵌入表，随机权重已经偏向“再说一遍”。二是看结尾：自然语言的损失降不到 0，因为下一个词本来就不确定。三是像本章这样，把一批数据的 `input_ids` 和 `labels` 并排打印出来。<!-- by: assert broken_losses[0] < chance - 1 < chance - 0.3 < right_losses[0] -->
 #
 # ## 收尾
 #
-# 三个问题现在是一个张量。这是它们送进模型时的样子：前面加上对话的记号，短的一端填充，形状 `[3, T]`。
+# 三个问题现在是一个张量，形状 `[3, T]`。这是它们送进模型时的样子：前面加上对话的记号，短的在**左边**填充。
 
 # %%
 rendered = [
@@ -623,11 +673,19 @@ rendered = [
 ]
 width = max(map(len, rendered))
 tensor = torch.tensor([[0] * (width - len(r)) + r for r in rendered])
+at_once = complete(lab.fresh(), rendered, max_new_tokens=5)
+assert at_once == [complete(lab.fresh(), [r], max_new_tokens=5)[0] for r in rendered]
 print(tuple(tensor.shape), tensor.dtype)
 show.table(
-    ["question", "tokens", "padding"],
-    [[q, len(r), width - len(r)] for q, r in zip(world.SHOWCASE, rendered, strict=True)],
+    ["", *map(str, range(width))],
+    [[q, *pieces(row)] for q, row in zip(world.SHOWCASE, tensor.tolist(), strict=True)],
 )
+
+# %% [markdown]
+# 训练时填充在右边，回答时为什么在左边？训练时一行是整篇给的，填充放在末尾，谁也碍不着。回答时却要在右端一个一个地接上新词元：左边填充，三个问题的最后一个词元就都在最后一列，下一个词元都接在它后面。填充的 0 谁也看不见，`position_ids` 从真正的第一个词元数起，所以三个问题一起答和分开答，结果相同。做这件事的是 `generate`：
+
+# %%
+show.excerpt(generate, "pad = torch.tensor", "def run")
 
 # %% [markdown]
 # ### 小结
@@ -635,7 +693,8 @@ show.table(
 # - $n$ 个词元占 $n-1$ 个位置：标签是错开一位的输入，只错开一次。
 # - 损失掩码标出该由模型说的词元，它和标签一起错开；不学的标签是 -100。
 # - 嵌入就是查表，等于独热矩阵乘嵌入表。
-# - 打包让 95% 以上的位置有词元（数据很少时除外）；`document_ids` 和 `position_ids` 保证损失与单独计算时相同。
+# - 打包让 95% 以上的位置有词元（数据很少时除外）；`document_ids` 和 `position_ids` 保证损失与单独计算时相同。<!-- by: assert min(fill["pack"], sft_fill) >= 0.95 -->
+# - 填充在训练和导出时在右边，回答时在左边。
 # - 训练损失好得离谱时，先把 `input_ids` 和 `labels` 并排看一眼。
 #
 # ### 练习
@@ -649,7 +708,7 @@ show.table(
 # :class: dropdown
 # :::
 #
-# 长 $n$ 的序列里，第 $i$ 个位置看得见 $i$ 个，一共 $n(n+1)/2$ 个。三个序列是 $1275 + 820 + 741 = 2836$。只有**因果掩码**（causal mask）时是 $128 \times 129 / 2 = 8256$。许可的只占 16,384 个格子的 17%。
+# 长 $n$ 的序列里，第 $i$ 个位置看得见 $i$ 个，一共 $n(n+1)/2$ 个。三个序列是 $1275 + 820 + 741 = 2836$。只有**因果掩码**（causal mask）时是 $128 \times 129 / 2 = 8256$。许可的只占 16,384 个格子的 17%。<!-- by: 128**2 == 16384 and round(2836 / 16384, 2) == 0.17 -->
 
 # %%
 numbers = torch.tensor([[0] * 50 + [1] * 40 + [2] * 38])
@@ -679,18 +738,18 @@ for need in held_out["pretrain"].positions().tolist():
         count, room = count + 1, 128
     room -= need
 best = len(tensors.pack(held_out["pretrain"].positions(), 128, range(len(held_out["pretrain"]))))
-assert count > 1.1 * best
+assert 1.1 * best < count < 1.2 * best
 count, best
 
 # %% [markdown]
-# 多用一成多的行，也就多花一成多的计算。
+# 多用一成多的行，也就多花一成多的计算。<!-- by: assert 1.1 * best < count < 1.2 * best -->
 #
 # :::{solution-end}
 # :::
 #
 # :::{exercise}
 # :label: ex-tensors-3
-# 弄坏它：让 `position_ids` 不再从头数，一行从 0 数到 127，但保留 `document_ids`。每个序列的损失会变吗？先猜，再运行。
+# 弄坏它：让 `position_ids` 不再从头数，一行从 0 数到 127，但保留 `document_ids`。每个序列的损失会变吗？先猜，再运行。<!-- by: 128 - 1 == 127 -->
 # :::
 #
 # :::{solution-start} ex-tensors-3
@@ -704,7 +763,7 @@ assert change < 1e-4
 f"unchanged: {change < 1e-4}"
 
 # %% [markdown]
-# 几乎不变。这个模型用**旋转位置编码**（RoPE），两个词元之间的注意力只取决于它们相距多远（{numref}`第 %s 章 <sec-model>`）；整个序列一起后移，距离不变。那为什么还要从头数？因为位置的表有长度上限，而且换成每个位置一个向量的绝对位置编码，这个错误就会显形。
+# 不变，差别只是舍入。这个模型用**旋转位置编码**（RoPE），两个词元之间的注意力只取决于它们相距多远（{numref}`第 %s 章 <sec-model>`）；整个序列一起后移，距离不变。那为什么还要从头数？因为位置的表有长度上限，而且换成每个位置一个向量的绝对位置编码，这个错误就会显形。
 #
 # :::{solution-end}
 # :::

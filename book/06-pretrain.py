@@ -20,28 +20,29 @@
 # :class: tip
 #
 # - **你将学会**：手算交叉熵、困惑度和每字节比特数；读懂训练循环的每一步；看曲线判断训练是否正常；说清预训练学到了什么、没学到什么。
-# - **需要时间**：阅读 40 分钟。没有缓存时，预训练 1,500 步在 2 个 CPU 核上约两分半钟，另有三次 50 步的对照，共不到 1 分钟；有缓存时，整页约半分钟。
+# - **需要时间**：阅读 40 分钟。没有缓存时，预训练 1,500 步在 2 个 CPU 核上约两分半钟，比较优化器的六次 150 步和两次 50 步的对照约一分半钟；有缓存时，整页不到一分钟。
 # - **需要内存**：1.5 GB。
 # - **用到的模块**：`minillm.objectives`、`minillm.trainer`、`minillm.checkpoint`。
 # :::
 
 # %%
 import io
+import json
 import math
 import re
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from minillm import checkpoint, lab, objectives, show, trainer, world, world_text
+from minillm import checkpoint, lab, muon, objectives, show, trainer, world, world_text
 from minillm.config import TRAINING
-from minillm.evaluate import Evaluator
+from minillm.evaluate import Evaluator, wilson_interval
 from minillm.generate import Sampling, complete
-from minillm.muon import Muon, orthogonalize
 from minillm.tensors import Batch, PackedRows, load_dataset
 
 lab.start()
@@ -52,10 +53,12 @@ lab.start()
 # {numref}`第 %s 章 <sec-model>` 搭好了模型，权重是随机的。它对三个问题的回答如下。
 
 # %%
-show.spine({"fresh": lab.showcase(lab.fresh())})
+replies = lab.showcase(lab.fresh())
+assert all(reply == "<|assistant_start|>" * 64 for reply in replies)
+show.spine({"fresh": replies})
 
 # %% [markdown]
-# 随机的模型只会重复一个词元。它不知道哪个字跟在哪个字后面，更不知道张静是谁。
+# 随机的模型只会重复一个词元。它不知道哪个字跟在哪个字后面，更不知道张静是谁。 <!-- by: assert all(reply == "<|assistant_start|>" * 64 for reply in replies) -->
 #
 # **预训练**（pretraining）只做一件事：给模型看大量文本，让它在每个位置预测下一个词元，猜得不准就改一点权重。没有人告诉它什么是语法、什么是事实；要猜准下一个词元，它只好自己学会这些。
 #
@@ -90,6 +93,17 @@ show.spine({"fresh": lab.showcase(lab.fresh())})
 # 同一个数有三种常用的读法。**困惑度**（perplexity）是 $e^{L}=e^{0.559}=1.75$：平均每一步像在 1.75 个同样可能的词元里猜一个。换成比特要除以 $\ln 2$：$1.676/0.693=2.418$ 比特。三个词元共 $6+6+9=21$ 个 UTF-8 字节，所以**每字节比特数**（bits per byte）是 $2.418/21=0.115$。
 #
 # 损失和困惑度随分词器而变：词元越长，每步越难猜。每字节比特数除掉了这一点，不同分词器的模型才能相比。
+#
+# 先用最笨的办法核对表里的每一个数，再交给包里的函数：
+
+# %%
+e = [[math.exp(z) for z in row] for row in ([2, 0, 1], [0, 3, 1], [0, 0, 0])]
+assert [round(math.exp(z), 3) for z in (1, 2, 3)] == [2.718, 7.389, 20.086]
+assert [round(sum(row), 3) for row in e] == [11.107, 23.804, 3]
+p = [row[y] / sum(row) for row, y in zip(e, (0, 1, 2), strict=True)]
+assert [round(x, 3) for x in p] == [0.665, 0.844, 0.333]
+total = -sum(math.log(x) for x in p)
+assert (round(total, 3), round(total / math.log(2), 3)) == (1.676, 2.418)
 
 # %%
 logits = torch.tensor([[[2.0, 0, 1], [0, 3, 1], [0, 0, 0], [5, 5, 5]]])  # [B=1, T=4, V=3]
@@ -127,6 +141,7 @@ assert torch.allclose(z.grad, torch.tensor([1 / 3, 1 / 3, -2 / 3]))
 z_new = z.detach() - 0.5 * z.grad
 loss_new = -z_new.log_softmax(0)[2]
 assert round(float(loss_new), 3) == 0.794
+assert round(float(z_new.softmax(0)[2]), 3) == 0.452
 z.grad, z_new, loss_new
 
 # %% [markdown]
@@ -142,13 +157,21 @@ z.grad, z_new, loss_new
 #
 # 第一步的大小恰好是学习率，与梯度大小无关：梯度是 0.2 还是 0.0002，都走 0.006。训练刚开始，$m$ 和 $v$ 只见过一两个批次，方向并不可靠，这正是需要**预热**（warm-up）的原因。
 
+
 # %%
-w = torch.nn.Parameter(torch.tensor(0.5))
-adamw = torch.optim.AdamW([w], lr=0.006, betas=(0.9, 0.95), weight_decay=0.1)
-w.grad = torch.tensor(0.2)
-adamw.step()
-assert round(w.item(), 4) == 0.4937
-round(w.item(), 4)
+def first_step(gradient):
+    w = torch.nn.Parameter(torch.tensor(0.5))
+    adamw = torch.optim.AdamW([w], lr=0.006, betas=(0.9, 0.95), weight_decay=0.1)
+    w.grad = torch.tensor(gradient)
+    adamw.step()
+    return w.item()
+
+
+m, v = 0.1 * 0.2, 0.05 * 0.04
+assert math.isclose(m / 0.1, 0.2)
+assert math.isclose(v / 0.05, 0.04)
+assert round(first_step(0.2), 4) == round(first_step(0.0002), 4) == 0.4937
+first_step(0.2), first_step(0.0002)
 
 # %% [markdown]
 # ### 学习率表
@@ -182,7 +205,7 @@ show.source(objectives.token_losses, objectives.next_token_loss, trainer.learnin
 #
 # 一个大批次放不进内存时，可以拆成几个小批次，各自反向传播，让梯度加起来，再走一步：**梯度累积**（gradient accumulation）。拆开之后，怎样平均才和不拆一样？
 #
-# 设小批次一有 3 个词元、损失和 3.0，小批次二有 1 个词元、损失和 3.0。各自平均再平均，是 $(1.0+3.0)/2=2.0$；所有词元一起平均，是 $6.0/4=1.5$。前一种算法让第二批的那个词元的分量是别人的三倍。所以目标函数只给和与个数，训练器把它们分别加起来，只除一次。预训练里每批几乎一样满，差别很小；监督微调里每批的回答长短不一（{numref}`第 %s 章 <sec-sft>`），差别就大了。
+# 设小批次一有 3 个词元、损失和 3.0，小批次二有 1 个词元、损失和 3.0。各自平均再平均，是 $(1.0+3.0)/2=2.0$；所有词元一起平均，是 $6.0/4=1.5$。前一种算法让第二批的那个词元占 1/2，其余每个只占 1/6，差三倍。所以目标函数只给和与个数，训练器把它们分别加起来，只除一次。预训练里每批都装得差不多满，差别很小；监督微调里每批的回答长短不一（{numref}`第 %s 章 <sec-sft>`），差别就大了。 <!-- by: (1 / 2) / (1 / 6) == 3 --> <!-- by: assert tokens.min() > 0.8 * config.batch_size * config.max_seq_len -->
 #
 # ### 批次从哪里来
 #
@@ -209,7 +232,7 @@ show.excerpt(trainer._train, "for step, batches in enumerate(", "# Sums of losse
 show.excerpt(trainer._train, "# Sums of losses", "totals = torch.stack")
 
 # %% [markdown]
-# **二、前向、反向，把和与个数加起来。** `loss.total` 是损失的和，`.backward()` 让梯度累加到 `parameter.grad`，它现在是**和的梯度**。`autocast` 只在 GPU 上起作用；`no_sync` 让多进程只在最后一个小批次时通信。
+# **二、前向、反向，把和与个数加起来。** `loss.total` 是损失的和，`.backward()` 让梯度累加到 `parameter.grad`，它现在是**和的梯度**。`autocast` 让矩阵乘法用 `--dtype` 所说的精度：GPU 上默认是 bfloat16，CPU 上写明 `--dtype bfloat16` 才是；float32 时它什么也不做。`no_sync` 让多进程只在最后一个小批次时通信。
 
 # %% tags=["hide-input"]
 show.excerpt(trainer._train, "totals = torch.stack", "done = step + 1")
@@ -237,9 +260,9 @@ show.excerpt(trainer._train, "done = step + 1", "path = weights_path")
 show.source(trainer.make_optimizers)
 
 # %% [markdown]
-# AdamW 把每个权重当作单独的数。可是注意力和前馈网络的权重是矩阵，它的梯度也是矩阵，往往被少数几个方向占满，别的方向几乎不动。Muon {cite:p}`jordan2024muon` 把梯度（先做动量平均）换成离它最近的正交矩阵：奇异值分解写成 $G=U\Sigma V^\top$，把所有奇异值换成 1，得 $UV^\top$，于是每个方向走一样远。
+# AdamW 把每个权重当作单独的数。可是注意力和前馈网络的权重是矩阵，它的梯度也是矩阵，各个方向的大小相差很多：按梯度走，大的方向走得远，小的方向走得少。Muon {cite:p}`jordan2024muon` 把梯度（先做动量平均）换成离它最近的正交矩阵：奇异值分解写成 $G=U\Sigma V^\top$，把所有奇异值换成 1，得 $UV^\top$，于是每个方向走一样远。
 #
-# $2\times2$ 的例子：$G=\begin{pmatrix}3&0\\4&5\end{pmatrix}$，$G^\top G=\begin{pmatrix}25&20\\20&25\end{pmatrix}$，特征值 45 和 5，奇异值是 $\sqrt{45}=6.71$ 和 $\sqrt5=2.24$：一个方向的步子是另一个的三倍。换成 1 之后是 $UV^\top=\frac{1}{\sqrt{20}}\begin{pmatrix}4&-2\\2&4\end{pmatrix}=\begin{pmatrix}0.894&-0.447\\0.447&0.894\end{pmatrix}$。
+# $2\times2$ 的例子：$G=\begin{pmatrix}3&0\\4&5\end{pmatrix}$，$G^\top G=\begin{pmatrix}25&20\\20&25\end{pmatrix}$，特征值 45 和 5，奇异值是 $\sqrt{45}=6.71$ 和 $\sqrt5=2.24$：一个方向的步子是另一个的三倍。换成 1 之后是 $UV^\top=\frac{1}{\sqrt{20}}\begin{pmatrix}4&-2\\2&4\end{pmatrix}=\begin{pmatrix}0.894&-0.447\\0.447&0.894\end{pmatrix}$。 <!-- by: (45 / 5) ** 0.5 == 3 -->
 
 # %%
 G = torch.tensor([[3.0, 0], [4, 5]])
@@ -248,9 +271,9 @@ assert torch.allclose(S, torch.tensor([45.0, 5.0]).sqrt())
 assert torch.allclose(U @ Vt, torch.tensor([[4.0, -2], [2, 4]]) / math.sqrt(20))
 
 w = torch.nn.Parameter(torch.zeros(2, 2))
-muon = Muon([w], lr=1.0, weight_decay=0.0)
+optimizer = muon.Muon([w], lr=1.0, weight_decay=0.0)
 w.grad = G.clone()
-muon.step()
+optimizer.step()
 after = torch.linalg.svdvals(w.detach()) / (0.2 * math.sqrt(2))
 assert after.max() / after.min() < 2 < 2.9 < S.max() / S.min()
 print("singular values of the gradient:", [round(float(s), 2) for s in S])
@@ -260,26 +283,47 @@ print("of Muon's step, unscaled:       ", [round(float(s), 1) for s in after])
 # 真正的 Muon 不做奇异值分解，那太慢。奇异值可以不分解就改：$(aI+bXX^\top+c(XX^\top)^2)X$ 的 $U$、$V$ 与 $X$ 相同，每个奇异值 $s$ 变成 $as+bs^3+cs^5$。选好系数，重复 5 次（Newton–Schulz 迭代），0.002 到 1 之间的都落到 1 附近，不恰好是 1：
 
 # %%
-show.source(orthogonalize)
+s = torch.linspace(0.002, 1, 1000)
+for _ in range(muon.ROUNDS):
+    s = muon.A * s + muon.B * s**3 + muon.C * s**5
+assert muon.ROUNDS == 5
+assert 0.6 < s.min() < s.max() < 1.3
+show.source(muon.orthogonalize)
 
 # %% [markdown]
-# 同样形状的矩阵叠在一起算，CPU 上用单精度；PyTorch 自带的 `torch.optim.Muon` 是同一条规则，逐个矩阵用 bfloat16 算。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，仍用 AdamW。
+# 同样形状的矩阵叠在一起算，CPU 上用单精度；PyTorch 自带的 `torch.optim.Muon` 是同一条规则，逐个矩阵用 bfloat16 算。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，留给 AdamW。 <!-- by: assert 0.16 < rms < 0.20 -->
 #
-# 值不值得？{cite:t}`liu2025muon` 报告达到同样损失约需 AdamW 一半的计算量。我们只做一次小对照：从同样的随机权重出发，各训练 50 步。AdamW 的学习率取 0.001，是我们试过的 0.001、0.003、0.006 里验证损失最低的。
+# 值不值得？{cite:t}`liu2025muon` 报告达到同样损失约需 AdamW 一半的计算量。自己来比，先要公平：两边都得用自己最好的学习率，预热也都要够长。预设的预热是 2%，150 步里只有 3 步，对 AdamW 太短；下面两边都取 20%，30 步。学习率各试三个，每个是前一个的两倍；其余与预设相同，都从同样的随机权重出发。 <!-- by: reasoning --> <!-- by: 0.02 * 150 == 3 --> <!-- by: 0.2 * 150 == 30 -->
+
 
 # %%
-short = lab.variant("pretrain-50", "pretrain", max_steps=50)
-with_adamw = lab.variant(
-    "pretrain-adamw", "pretrain", max_steps=50, optimizer="adamw", learning_rate=0.001
-)
-after_50 = {name: r.log[-1]["val_loss"] for name, r in (("Muon", short), ("AdamW", with_adamw))}
-assert after_50["Muon"] < after_50["AdamW"] - 1
+def loss_after_150(optimizer, rate):
+    changes = {"optimizer": optimizer, "learning_rate": rate, "warmup_fraction": 0.2}
+    run = lab.variant(f"pretrain-{optimizer}", "pretrain", max_steps=150, **changes)
+    return run.log[-1]["val_loss"]
+
+
+rates = {"muon": (0.006, 0.012, 0.024), "adamw": (0.002, 0.004, 0.008)}
+early = {name: {r: loss_after_150(name, r) for r in tried} for name, tried in rates.items()}
 
 # %% tags=["nbval-ignore-output"]
-{name: round(value, 2) for name, value in after_50.items()}
+rows = [[name, rate, loss] for name, losses in early.items() for rate, loss in losses.items()]
+show.table(["优化器", "学习率", "150 步后的验证损失"], [[n, f"{r:g}", x] for n, r, x in rows])
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+best = {name: min(losses, key=losses.get) for name, losses in early.items()}
+assert early["muon"][best["muon"]] < early["adamw"][best["adamw"]] - 0.1
+spread = {name: max(losses.values()) - min(losses.values()) for name, losses in early.items()}
+show.say(
+    f"各取最好的一个：Muon 是 {early['muon'][best['muon']]:.2f}（学习率 {best['muon']:g}），",
+    f"AdamW 是 {early['adamw'][best['adamw']]:.2f}（学习率 {best['adamw']:g}）。起跑的这一段，Muon 领先。",
+    f"学习率从最小到最大差四倍，Muon 的三个损失相差 {spread['muon']:.2f}，AdamW 的相差 {spread['adamw']:.2f}。",
+)
 
 # %% [markdown]
-# 50 步之后，Muon 的验证损失已经低得多。这只是起跑的一段、一个种子。默认模型要练久一点才分得出高下，太慢，不放在本章里：`python benchmarks/sweep.py --preset default` 用微世界的文本训练 150 步，验证损失 Muon 是 1.29（学习率 0.003），AdamW 试过五个学习率，损失最小的是 2.32（学习率 0.00025；全表和完整的命令在 `benchmarks/README.md`）。所以两个预设的预训练都用 Muon。它每步多做一些矩阵乘法，多少与一步里有几个词元无关；默认的一步有 65,536 个词元，在 CPU 上只多花 2% 的时间（`python benchmarks/speed.py --device cpu`）。
+# 练到底就不是这样了。`python benchmarks/time_to_loss.py` 走完全部 1,500 步：Muon 用 135 秒，留出文本上每字节 0.222 比特；AdamW（学习率 0.002）用 104 秒，0.226 比特。Muon 的一步走得远，也贵一些，到头来两样差不多抵消；0.004 比特的差别，一个种子说明不了什么。所以对照要看量的是哪一段：起跑领先的，未必先到终点。 <!-- by: benchmarks/README.md -->
+#
+# 预设用的是 Muon：起跑快，终点不输，对学习率也不挑剔。`python benchmarks/sweep.py` 训练 200 步，学习率从 0.003 到 0.024 差八倍，Muon 的验证损失在 1.026 和 1.229 之间；AdamW 从 0.001 到 0.003 只差三倍，就在 1.416 和 1.791 之间。不过那里的预热只有 4 步，对 AdamW 仍嫌短（全表在 `benchmarks/README.md`）。 <!-- by: benchmarks/README.md --> <!-- by: 200 * 0.02 == 4 -->
 #
 # ### 检查点与断点续训
 #
@@ -289,9 +333,9 @@ assert after_50["Muon"] < after_50["AdamW"] - 1
 show.source(checkpoint.write_atomically)
 
 # %% [markdown]
-# 文件先写到 `.tmp`，落盘后再改名。改名是一个不可分的操作：任何时刻断电，磁盘上不是完整的旧文件，就是完整的新文件。格式是 safetensors，只有张量和一段 JSON，读它不会执行代码（`pickle` 会）。文件头里记着全部内容的 SHA-256：磁盘坏了一个字节也看得出来，续训就退到前一个检查点。
+# 文件先写到 `.tmp`，落盘后再改名。改名是一个不可分的操作：任何时刻断电，磁盘上不是完整的旧文件，就是完整的新文件。格式是 safetensors，只有张量和一段 JSON，读它不会执行代码（`pickle` 会）。文件头里记着全部内容的 SHA-256：磁盘坏了一个字节也看得出来，续训就退到前一个检查点。 <!-- by: minillm/checkpoint.py -->
 #
-# 说它能接着走，就要试：同样的 6 步，一次走完；另一次每 2 步存一个检查点，第 5 步后“断电”，再用 `resume=True` **断点续训**（resume）。两份权重应当逐位相同。
+# 说它能接着走，就要试：同样的 6 步，一次走完；另一次每 2 步存一个检查点，第 5 步后“断电”，再用 `resume=True` **断点续训**（resume）。两份权重应当逐位相同。 <!-- by: assert all(torch.equal(one[name], two[name]) for name in one) -->
 
 
 # %%
@@ -307,7 +351,7 @@ with tempfile.TemporaryDirectory() as name, redirect_stdout(silent), redirect_st
     (folder / "rows.jsonl").write_text("\n".join(lines[:1000]), encoding="utf-8")
     base = replace(TRAINING["tiny"]["pretrain"], max_steps=6, save_every=2)
     base = replace(base, data_path=folder / "rows.jsonl", tf_dir=folder, device="cpu")
-    base = replace(base, tokenizer_path=lab.ladder("pretrain").folder / "tokenizer")
+    base = replace(base, tokenizer_path=lab.tokenizer_path())
     whole = trainer.train(replace(base, out_dir=folder / "whole"), "pretrain")
     try:
         trainer.train(replace(base, out_dir=folder / "cut"), "pretrain", power_cut)
@@ -318,11 +362,11 @@ assert all(torch.equal(one[name], two[name]) for name in one)
 print(re.findall(r"going on from .*/(.*)", silent.getvalue()))
 
 # %% [markdown]
-# 续训从第 4 步的检查点出发，重走第 5、6 步，权重逐位相同。断电可能发生在任何时刻，也可能正好在写检查点时：`python benchmarks/crash.py` 让每个阶段在随机的时刻被强行结束 20 次，60 次的结果都与没有中断过的逐位相同。自己按 Ctrl-C 不会丢东西：走完这一步，存好，再停。
+# 续训从第 4 步的检查点出发，重走第 5、6 步，权重逐位相同。断电可能发生在任何时刻，也可能正好在写检查点时：`python benchmarks/crash.py` 让每个阶段在随机的时刻被强行结束 20 次，60 次的结果都与没有中断过的逐位相同（在 CPU 上）。自己按 Ctrl-C 不会丢东西：走完这一步，存好，再停。 <!-- by: README.zh.md -->
 #
 # ### 换到 GPU 上
 #
-# 同一段循环不改一行。`--dtype auto` 在 GPU 上用 bfloat16 做矩阵乘法，权重和优化器状态仍是 32 位（**混合精度**，mixed precision，{cite:t}`micikevicius2018mixed`）；bfloat16 的指数位和 32 位浮点数一样多，不需要那篇论文里的损失放大。`--compile` 先花些时间把模型和损失一起编译，之后更快：很多小算子合成几个大的，6,400 个分数的 32 位副本也不再占内存。快多少因卡而异，`python benchmarks/speed.py --batch_size 128 --compile` 会量。多张卡用 `torchrun`：
+# 同一段循环不改一行。`--dtype auto` 在 GPU 上用 bfloat16 做矩阵乘法，权重和优化器状态留在 32 位（**混合精度**，mixed precision，{cite:t}`micikevicius2018mixed`）；bfloat16 的指数位和 32 位浮点数一样多，不需要那篇论文里的损失放大。在 CPU 上，`auto` 是 32 位；有 AMX 指令的 CPU 也可以写明 `--dtype bfloat16`。`--compile` 先花些时间把模型和损失一起编译，之后更快：很多小算子合成几个大的，6,400 个分数的 32 位副本也不再占内存。快多少因卡而异，`python benchmarks/speed.py --batch_size 128 --compile` 会量。多张卡用 `torchrun`：
 #
 # ```bash
 # torchrun --nproc_per_node 2 trainer/train_pretrain.py --compile
@@ -342,73 +386,82 @@ config = TRAINING["tiny"]["pretrain"]
 fresh, model = lab.fresh(), run.model()
 tokenizer = lab.tokenizer()
 assert len(run.log) == config.max_steps == 1500
+tokens = np.diff([entry["tokens"] for entry in run.log], prepend=0)  # of each step
+assert tokens.min() > 0.8 * config.batch_size * config.max_seq_len
 print(f"parameters       {model.num_parameters():,}")
 print(f"rows per step    {config.batch_size} x {config.max_seq_len} positions")
-print(f"tokens trained   {run.log[-1]['tokens']:,}")
 
-# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "预训练的损失（左，20 步的平均；圆点是验证损失）和学习率（右）。", "name": "fig-pretrain-curves"}, "image": {"alt": "左图：损失从 6.9 很快降到 1 左右，之后慢慢降到约 0.67，三个验证点贴着曲线。右图：学习率在 30 步内升到 0.006，平到第 900 步，再直线降到接近 0"}}
+# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "预训练的损失（左，20 步的平均；圆点是验证损失）和学习率（右）。", "name": "fig-pretrain-curves"}, "image": {"alt": "左图的横轴是步数，纵轴是损失，单位是每个词元的奈特数：线是训练损失，圆点是验证损失，落在线的近旁。右图是每一步的学习率：直线上升，平一段，再直线下降"}}
+validation = {int(e["step"]): e["val_loss"] for e in run.log if "val_loss" in e}
+trained = dict(enumerate(show.smooth([e["loss"] for e in run.log], 50), 1))  # of 50 steps
+assert all(abs(trained[step] - loss) < 0.1 for step, loss in validation.items())
 show.curves({"pretrain": run.log})
 
 # %% [markdown]
 # {numref}`fig-pretrain-curves` 怎么读：
 #
-# - **起点**是 $\ln 1024=6.93$：随机的模型对 1,024 个词元一视同仁。起点若明显更高，先查初始化和标签。
-# - **头 100 步**陡降，学的是哪些词元常见、谁常跟在谁后面。
-# - **中间的平台**学习率不变，损失慢慢降，还有抖动。
-# - **第 900 步之后**学习率下降，损失又降一截。大步子在谷底两侧来回跳，小步子才落得下去。
+# - **起点**是 $\ln 1024=6.93$：随机的模型对 1,024 个词元一视同仁。起点若高出许多，先查初始化和标签。 <!-- by: assert abs(first - math.log(1024)) < 0.1 -->
+# - **头 100 步**最陡，降得比后面所有的步加起来还多。学的是哪些词元常见、谁常跟在谁后面。 <!-- by: assert first - trained[100] > 2 * (trained[100] - trained[1500]) -->
+# - **中间的平台**学习率不变，损失降得慢了，每一步还有抖动。 <!-- by: assert 0 < trained[400] - trained[900] < 0.3 -->
+# - **第 900 步之后**学习率下降，损失又降一截。大步子在谷底两侧来回跳，小步子才落得下去。 <!-- by: assert trained[900] - trained[1500] > 0.08 -->
 
 # %%
 first = run.log[0]["loss"]
-validation = {int(e["step"]): e["val_loss"] for e in run.log if "val_loss" in e}
 assert abs(first - math.log(1024)) < 0.1
+assert first - trained[100] > 2 * (trained[100] - trained[1500])
+assert 0 < trained[400] - trained[900] < 0.3
+assert config.max_steps * (1 - config.decay_fraction) == 900
+assert trained[900] - trained[1500] > 0.08
 assert validation[1500] < 0.8 < validation[500]
 
 # %% [markdown]
 # ### 这个损失算好吗
 #
-# 单看 0.67 奈特左右，看不出好坏。要有对照：如果只知道每个词元的频率（一元），或者只看前一个词元（二元），能做到多少？二元模型数一数就有：$p(b\mid a)=\dfrac{n_{ab}+p(b)}{n_a+1}$，$n_{ab}$ 是训练文本里 $b$ 紧跟 $a$ 的次数，加上的 $p(b)$ 让没见过的对也有一点概率。三者都用留出的文本来量，换成每字节比特数。
+# 单看最后的损失，看不出好坏，要有对照。{numref}`第 %s 章 <sec-environment>` 留下了一条要打败的基线：从同样的训练文本里数出来的 n 元模型，在同样的留出文本上量，二元是 1.06，三元是 0.68，五元是 0.455 比特每字节。 <!-- by: book/01-environment.py -->
+#
+# 损失的单位是每个词元的奈特数。除以 $\ln 2$，再除以每个词元的字节数，就换成了同一个单位：
 
 # %%
-cache, V = run.folder / "cache", tokenizer.vocab_size
 train_set, val_set = (
-    load_dataset(lab.data() / f"pretrain_chinese{s}.jsonl", "pretrain", tokenizer, 128, cache)
+    load_dataset(
+        lab.data() / f"pretrain_chinese{s}.jsonl", "pretrain", tokenizer, 128, run.folder / "cache"
+    )
     for s in ("", "_val")
 )
+targets = val_set.ids[1:][val_set.mask[1:] == 1]  # the held-out tokens that are predicted
+num_bytes = sum(len(tokenizer.token_bytes(i)) for i in targets)
+assert num_bytes == 111832  # those that chapter 1 measures on
+bytes_per_token = num_bytes / len(targets)
+print(f"{len(train_set):,} training texts")
+print(f"{len(targets):,} held-out tokens, {bytes_per_token:.2f} bytes each")
 
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出文本上的每字节比特数，越低越好。灰色是数出来的 n 元模型，蓝色是训练途中和训练完的模型，它打败了每一个。", "name": "fig-pretrain-bpb"}, "image": {"alt": "六根横条，从上到下是二元、三元、五元模型，和预训练第 500、1000、1500 步的模型，一根比一根短"}}
+counted = {"bigram": 1.06, "trigram": 0.68, "5-gram": 0.455}
+chapter_1 = (lab.ROOT / "book" / "01-environment.py").read_text(encoding="utf-8")
+assert all(str(value) in chapter_1 for value in counted.values())
+learned = {
+    f"model, {step} steps": loss / math.log(2) / bytes_per_token
+    for step, loss in validation.items()
+}
+values = [*counted.values(), *learned.values()]
+assert values == sorted(values, reverse=True)
+colours = [show.GREY] * len(counted) + [show.COLOURS["pretrain"]] * len(learned)
+show.bars(counted | learned, "bits per byte", colours)
 
-def pairs(data):
-    keep = data.mask[1:] == 1  # not across two documents
-    return data.ids[:-1][keep].astype(np.int64), data.ids[1:][keep].astype(np.int64)
-
-
-(a, b), (x, y) = pairs(train_set), pairs(val_set)
-unigram = (np.bincount(b, minlength=V) + 1) / (len(b) + V)
-counts = np.bincount(a * V + b, minlength=V * V).reshape(V, V)
-bigram = (counts + unigram) / (counts.sum(1, keepdims=True) + 1)
-bytes_per_token = np.mean([len(tokenizer.token_bytes(i)) for i in y])
-baselines = {"unigram": -np.log(unigram[y]).mean(), "bigram": -np.log(bigram[x, y]).mean()}
-print(f"{len(b):,} training and {len(y):,} held-out tokens, {bytes_per_token:.2f} bytes each")
-
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出文本上的每字节比特数，越低越好。灰色是不训练就能得到的，蓝色是预训练中的模型。", "name": "fig-pretrain-bpb"}, "image": {"alt": "六根横条：均匀猜 2.48，一元 2.06，二元 0.83；模型 500 步 0.33，1000 步 0.28，1500 步 0.24"}}
-nats = {"uniform": math.log(V), **baselines}
-nats |= {f"model, {step} steps": value for step, value in validation.items()}
-bpb = {name: value / math.log(2) / bytes_per_token for name, value in nats.items()}
-show.bars(bpb, "bits per byte", [show.GREY] * 3 + [show.COLOURS["pretrain"]] * 3)
-
-# %%
+# %% tags=["remove-input", "nbval-ignore-output"]
 final = run.scores()["bits_per_byte"]
-assert abs(final - validation[1500] / math.log(2) / bytes_per_token) < 0.002
-assert final < 0.30 < 0.6 * baselines["bigram"] / math.log(2) / bytes_per_token
-assert 2.4 < math.log(V) / math.log(2) / bytes_per_token < 2.5
+assert abs(final - learned["model, 1500 steps"]) < 0.002
+assert final < 0.6 * counted["5-gram"]
+show.say(f"训练完的模型每字节只要 {final:.3f} 比特，是五元模型的 {final / counted['5-gram']:.0%}。")
 
 # %% [markdown]
-# 均匀地猜是 2.48 比特，只看频率是 2.06，看前一个词元是 0.83，训练后的模型是 0.24 左右。比二元模型低的那部分，只能来自更远的上文：谁住在哪里、数到第几步了、刚才捡到的是什么。
+# 基线打败了：模型每字节的比特数不到五元模型的六成。数数的模型数过全部 84,320 篇文本，训练只读了其中的一部分（{numref}`ex-pretrain-4`），所以赢的不是读得多。五元模型只看前四个字；谁住在哪里、数到第几步了、刚才捡到的是什么，答案常在更远的地方。 <!-- by: assert final < 0.6 * counted["5-gram"] -->
 #
 # 它到不了 0：文本里有真正随机的东西，比如故事里捡到的是帽子还是钥匙，谁也猜不准。
 #
 # ### 它怎样一步步学会说话
 #
-# 训练途中留下了快照。让每个快照接着写同样的三个开头，用**贪心解码**（greedy decoding），即每步取分数最高的词元。
+# 训练途中留下了快照。让每个快照接着写同样的三个开头，用**贪心解码**（greedy decoding），即每步取分数最高的词元。 <!-- by: reasoning -->
 
 
 # %%
@@ -425,11 +478,56 @@ rows = [[s, *(go_on(m, p)[:36] for p in prompts)] for s, m in snapshots.items()]
 show.table(["步数", *prompts], rows)
 
 # %% [markdown]
-# 次序很有教益：先是重复，再是词（50 步已有城市和“等于多少”），再是句子的样子，再是内容对。100 步的句子已经像样，事实却是编的；模型先学会怎么说，后学会说得对。流畅不等于正确，读任何语言模型的输出都要记得这一点。
+# 表里每格只是一个例子，要下结论就得数。先把**像不像**和**对不对**分开来数。人口册上的 48 个人，每人一个“某某住在”的开头：接上随便哪座城市，就算像；接上他自己的城市，才算对。没见过的加法 30 道：从头到尾是数数的样子，就算像；每一步都数对，才算对。
+
+
+# %%
+CITY = "(" + "|".join(world_text.ATTRIBUTES["城市"].values) + ")。"
+COUNTING = r"：从\d+往[前后]走\d+步，(\d+步到\d+，)+等于\d+。"
+homes = [(f"{name}住在", p.facts["城市"] + "。") for name, p in world_text.PEOPLE.items()]
+sums = [(item.prompt, item.answer) for item in world.continuations("chain", 30)]
+assert len(homes) == 48
+
+
+def alike_and_right(step, items, pattern):
+    prompts = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt, _ in items]
+    replies = run.evaluator(step).answers(prompts)
+    alike = np.mean([bool(re.match(pattern, reply)) for reply in replies])
+    right = np.mean([r.startswith(answer) for r, (_, answer) in zip(replies, items, strict=True)])
+    return float(alike), float(right)
+
+
+# %% tags=["nbval-ignore-output"]
+cities, counts = (
+    {step: alike_and_right(step, items, pattern) for step in run.steps}
+    for items, pattern in ((homes, CITY), (sums, COUNTING))
+)
+assert cities[200][0] > cities[200][1] + 0.3
+assert cities[1500][1] > 0.85
+rows = [
+    [f"{what}：{how}", *(found[step][i] for step in run.steps)]
+    for what, found in (("住在哪里", cities), ("数着算", counts))
+    for i, how in enumerate(("像", "对"))
+]
+show.table(
+    ["步数", *map(str, run.steps)], rows, [None] + [show.COLOURS["pretrain"]] * len(run.steps)
+)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+half = [
+    [next(step for step in run.steps if found[step][i] >= 0.5) for i in (0, 1)]
+    for found in (cities, counts)
+]
+assert all(alike < right for alike, right in half)
+show.say(
+    f"住在哪里：第 {half[0][0]} 步的快照已经多半像样，第 {half[0][1]} 步的才多半写对。",
+    f"数着算：先后是第 {half[1][0]} 步和第 {half[1][1]} 步。",
+)
+
+# %% [markdown]
+# 句子的样子先到，内容后到。早的快照写得出城市的名字，却常是别人的城市；数数的格式齐全，数却不对。模型先学会怎么说，后学会说得对。流畅不等于正确，读任何语言模型的输出都要记得这一点。 <!-- by: assert all(alike < right for alike, right in half) --> <!-- by: assert cities[200][0] > cities[200][1] + 0.3 -->
 #
-# 数数也一样：200 步就会写“1 步到……2 步到……”的格式，但从哪里数起、数到几停，要晚得多。
-#
-# 表里每格只是一个例子。要下结论，得在留出的题上量。`world.continuations` 给出训练时从没出现过的句子，切成开头和应有的结尾，模型写出的必须以它开始：
+# 还有别的能力。`world.continuations` 给出训练时从没出现过的句子，切成开头和应有的结尾，模型写出的必须以它开始：
 
 # %%
 for kind in ("fact", "reading", "echo", "chain"):
@@ -444,7 +542,9 @@ accuracy = {
 }
 show.table(["", *map(str, run.steps)], [[k, *v] for k, v in accuracy.items()], None)
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出句子的续写正确率（每类 30 题）。横轴是训练步数，取对数。", "name": "fig-pretrain-skills"}, "image": {"alt": "四条线：reading 在 400 到 800 步之间从 0 升到 1；fact 从 100 步起稳步升到 0.90；chain 从 200 步起稳步升到 0.93；echo 到 800 步还是 0，最后升到 0.10"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出句子的续写正确率（每类 30 题）。横轴是训练步数，取对数。", "name": "fig-pretrain-skills"}, "image": {"alt": "四条线，每种能力一条，横轴是取对数的训练步数，纵轴是正确率，左端都贴着 0"}}
+assert all(values[0] <= 0.1 for values in accuracy.values())
+assert accuracy["echo"][-2] <= 0.2
 show.lines(
     {kind: (run.steps, values) for kind, values in accuracy.items()},
     "training step",
@@ -456,15 +556,36 @@ show.lines(
 # %% [markdown]
 # 四种能力不是一起涨的（{numref}`fig-pretrain-skills`）：
 #
-# - `reading`（回头找故事里的地点）在 400 到 800 步之间突然学会，从接近 0 到接近 1（换一次运行，可能早一个快照）。
-# - `fact`（换一种说法讲一个人的事）靠反复见到，慢慢涨。
-# - `chain`（数着算没见过的加法）要到学习率降下来才稳。这一次它一路上涨；换一次运行，它在平台期可能忽高忽低，800 步时甚至掉回接近 0。我们的解释是：学习率大时权重每步都在晃，而数数要连对好几步，最怕晃。
-# - `echo`（原样照抄三个词）最晚：到 800 步还是 0，学习率下降的那一段才学会一些。训练完，这一次只对一成，另一次对了一半。
-#
-# 同一时期的损失曲线却是平滑的。损失是所有词元的平均，一种能力的突变淹没在里面；所以只看损失不够，要一类一类地量。30 题的误差可达 ±0.17，而且这只是一个种子，不要细究相邻两点的差。
+# - `fact`（换一种说法讲一个人的事）靠反复见到，一点一点涨。 <!-- by: assert jumps["reading"] > jumps["fact"] -->
+# - `reading`（回头找故事里的地点）是一下子学会的：相邻两个快照之间，正确率至少跳 0.5。 <!-- by: assert jumps["reading"] >= 0.5 -->
+# - `chain`（数着算没见过的加法）要连对好几步，错一步就不算。
+# - `echo`（原样照抄三个词）来得晚：到 800 步还几乎不会。 <!-- by: assert accuracy["echo"][-2] <= 0.2 -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+jumps = {kind: max(np.diff(values)) for kind, values in accuracy.items()}
+at = int(np.argmax(np.diff(accuracy["reading"])))
+before, after = run.steps[at : at + 2]
+assert jumps["reading"] >= 0.5
+assert jumps["reading"] > jumps["fact"]
+assert trained[after] > 0.6 * trained[before]
+show.say(
+    f"这次训练里，`reading` 在第 {before} 步的快照上是 {accuracy['reading'][at]:.2f}，到第 {after} 步",
+    f"是 {accuracy['reading'][at + 1]:.2f}。同一段里，训练损失从 {trained[before]:.2f} 降到 {trained[after]:.2f}，",
+    "没有这样的一跳。",
+    *[
+        f"能力也会倒退：`chain` 从第 {a} 步的 {x:.2f} 跌到第 {b} 步的 {y:.2f}，那时学习率还没有降下来。"
+        for (a, x), (b, y) in pairwise(zip(run.steps, accuracy["chain"], strict=True))
+        if y < x - 0.15 and b < 900
+    ],
+)
+
+# %% [markdown]
+# 损失是所有词元的平均，一种能力的突变淹没在里面；所以只看损失不够，要一类一类地量。30 题的误差可达 ±0.17，不要细究相邻两点的小差别。 <!-- by: assert trained[after] > 0.6 * trained[before] -->
 
 # %%
-final_scores = run.scores()["continuations"]  # 60 items of each kind
+low, high = wilson_interval(15, 30)
+assert round((high - low) / 2, 2) == 0.17
+final_scores = run.scores()["continuations"]  # up to 60 items of each kind
 assert final_scores["fact"] >= 0.65
 assert final_scores["reading"] >= 0.75
 assert final_scores["chain"] >= 0.45
@@ -478,27 +599,68 @@ show.table(
     [None, show.COLOURS["pretrain"]],
 )
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+ten = json.loads(lab.RESULTS.read_text(encoding="utf-8"))["scores"]["pretrain"]
+chain, add = ten["continue chain"], ten["continue add"]
+assert chain["min"] > 0.7
+assert chain["std"] < 0.5 * add["std"]
+show.say(
+    f"同是加法，这次训练里，数着算的 `chain` 答对 {final_scores['chain']:.0%}，",
+    f"不数、直接写出和的 `add` 答对 {final_scores['add']:.0%}。",
+    f"一次训练说明不了什么，所以换过种子和舍入，训练了 {len(chain['values'])} 遍：",
+    f"`chain` 在 {chain['min']:.0%} 和 {chain['max']:.0%} 之间，`add` 在 {add['min']:.0%} 和 {add['max']:.0%} 之间。",
+)
+
 # %% [markdown]
-# 同是加法，数着算的 `chain` 对了近九成，不数、直接写出和的 `add` 只有一半左右。`add` 还没学稳，同一个种子换一种舍入，分数也会差得很多；`calendar` 这一次全对，另一次只有四成半。直接算加法要求模型在一次前向里得出结果，这么小的模型学得很慢；数着算把它拆成十个容易的小步。这是**思维链**（chain of thought）最小的例子。
+# 数着算每次都学得会，直接算要看运气。直接写出和，要求模型在一次前向里得出结果；数着算把它拆成一串容易的小步，每步只要往前数一个数。这是**思维链**（chain of thought）最小的例子，{numref}`第 %s 章 <sec-sft>` 会用没问过的题再比一次。 <!-- by: assert chain["std"] < 0.5 * add["std"] -->
 #
 # ### 让它讲故事
 #
-# 贪心解码每次都写同一篇。要有变化，就按概率抽：分数先除以**温度**（temperature）0.8，再 softmax，再抽签。温度低于 1，概率更集中在高分词元上。
+# 贪心解码总是写同一篇。要有变化，就按概率抽：分数先除以**温度**（temperature）0.8，再 softmax，再抽签。温度低于 1，概率更集中在高分词元上。 <!-- by: reasoning -->
 
 # %% tags=["nbval-ignore-output"]
 facts = world_text.PEOPLE["张静"].facts
 print("张静:", " ".join(facts.values()), "\n")
-for seed in (0, 2):
-    print("张静" + go_on(model, "张静", 80, temperature=0.8, seed=seed))
-for seed in (0, 2):
-    print("有一天" + go_on(model, "有一天", 80, temperature=0.8, seed=seed))
+for i in range(2):
+    print("张静" + go_on(model, "张静", 80, temperature=0.8, seed=lab.SEED + i))
+for i in range(2):
+    print("有一天" + go_on(model, "有一天", 80, temperature=0.8, seed=lab.SEED + i))
 
 # %% [markdown]
-# 关于张静的话，可以对着第一行逐条核对。故事的骨架是对的：有人来到某处，看见一样东西，放好，再告诉想要它的人去哪里拿。多抽几篇，就会遇到破绽，比如一条红色的围巾，找到时成了黄色：模型还没有学会在整篇里始终保持一致。
+# 关于张静的话，可以对着最上面的那一行逐条核对。故事有没有破绽，要多抽几篇来数。抽 100 篇，看两处前后是否一致：东西放在哪里，后来说它在哪里；捡到时是什么颜色，拿到时又是什么颜色。
+
+# %%
+prompts = [[tokenizer.bos_id, *tokenizer.encode("有一天")]] * 100
+sampling = Sampling(temperature=0.8, seed=lab.SEED)
+stories = [
+    tokenizer.decode(ids) for ids in complete(model, prompts, 100, [tokenizer.bos_id], sampling)
+]
+PLACE = r"把(..)[放藏]在(...?)。.*“\1在(...?)[。，]"
+COLOUR = r"一.(.色)的(..)。.*(?:找到了|拿到)(.色)的\2"
+told = {"地点": re.compile(PLACE), "颜色": re.compile(COLOUR)}
+pairs = {what: [m.groups() for s in stories if (m := p.search(s))] for what, p in told.items()}
+same_place = [put == said for _, put, said in pairs["地点"]]
+same_colour = [found == got for found, _, got in pairs["颜色"]]
+assert np.mean(same_place) > 0.75
+assert np.mean(same_place) > np.mean(same_colour) + 0.25
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+odd = next(pair for pair in pairs["颜色"] if pair[0] != pair[2])
+assert len(same_colour) > sum(same_colour)
+show.say(
+    f"讲到两次地点的有 {len(same_place)} 篇，",
+    "篇篇一致；" if all(same_place) else f"一致的 {sum(same_place)} 篇；",
+    f"讲到两次颜色的有 {len(same_colour)} 篇，",
+    f"一致的只有 {sum(same_colour)} 篇。" if any(same_colour) else "没有一篇一致。",
+    f"例如有一篇里，捡到的是{odd[0]}的{odd[1]}，拿到手却成了{odd[2]}的。",
+)
+
+# %% [markdown]
+# 地点记得住，颜色记得差得多；八种颜色里随便说一种，也有八分之一会碰对。我们的解释是：训练的故事里，东西一放好，马上就有人问它在哪里，而颜色说过之后要隔几句，才有一半的机会再提起，可学的少得多。故事的骨架对了，细节不一定对。 <!-- by: assert np.mean(same_place) > np.mean(same_colour) + 0.25 -->
 #
 # ### 嵌入表里长出了类别
 #
-# 没有人告诉模型“红色”和“蓝色”是一类。嵌入表 `[V, C]` 的每一行是一个词元的向量；两行的余弦越大，方向越近。训练前后，离几个词元最近的是谁？
+# 没有人告诉模型红色和蓝色是一类。嵌入表 `[V, C]` 的每一行是一个词元的向量；两行的余弦越大，方向越近。训练前后，离几个词元最近的是谁？
 
 # %% tags=["nbval-ignore-output"]
 tables = {"训练前": fresh.lm_head.weight.detach(), "训练后": model.lm_head.weight.detach()}
@@ -526,19 +688,20 @@ share = {
     name: [np.mean([nearest(t, w, 1)[0] in group for w in group]) for t in tables.values()]
     for name, group in GROUPS.items()
 }
-assert all(before <= 0.2 and after >= 0.7 for before, after in share.values())
+assert all(before <= 0.3 and after >= before + 0.2 for before, after in share.values())
+assert np.mean([after for _, after in share.values()]) >= 0.7
 
 # %% tags=["nbval-ignore-output"]
 show.table(["最近的词元同属一类", *tables], [[name, *map(float, v)] for name, v in share.items()])
 
 # %% [markdown]
-# 训练前只有碰巧，训练后几乎总是同类。原因在目标里：能出现在同样上文之后的词元，得到同样方向的梯度。{cite:t}`bengio2003nplm` 最早用神经网络语言模型说明了这一点。
+# 训练前只有碰巧，训练后大多是同类。原因在目标里：能出现在同样上文之后的词元，得到同样方向的梯度。{cite:t}`bengio2003nplm` 最早用神经网络语言模型说明了这一点。 <!-- by: assert np.mean([after for _, after in share.values()]) >= 0.7 -->
 #
 # ### 它知道，但还答不好
 #
-# 预训练之后，按对话的格式问三个问题，模型写出的是中文，却答不好（下面那张表的第二列）：三题都先冒出一截多余的字；然后第一题编起了张静的自问自答，第二题说起了星期，只有第三题说出了自己的名字。可它明明会写“张静住在北京”。问题出在哪里？
+# 谁住在哪里，模型已经会写了。可是按对话的格式来问，它答得差得多（下面那张表的第二列）。问题出在哪里？ <!-- by: assert chat <= plain - 0.20 -->
 #
-# 对话格式用 `<|user_start|>`、`<|assistant_start|>` 等**特殊词元**（special token）包住每一轮，而预训练的文本里一个都没有。预训练见过的问答是练习册的样子：`问：……`，换行，`答：……`。换成这个格式再问同样的题，题目都是训练里没有问过的：
+# 对话格式用 `<|user_start|>`、`<|assistant_start|>` 等**特殊词元**（special token）包住每一轮，而预训练的文本里一个也没有。预训练见过的问答是练习册的样子：`问：……`，换行，`答：……`。换成这个格式再问同样的题，题目都是训练里没有问过的： <!-- by: assert np.isin(train_set.ids, chat_tokens).sum() == 0 -->
 
 # %%
 chat_tokens = [
@@ -561,7 +724,7 @@ rows = list(zip(world.SHOWCASE, lab.showcase(model), in_book, strict=True))
 show.table(["", "对话格式", "练习册格式"], [*rows, ["60 道留出的事实题", chat, float(plain)]])
 
 # %% [markdown]
-# 同样的 60 题（最后一行），练习册格式对了九成以上，对话格式几乎全错：夹着没见过的记号，它就乱了（换一次运行，也可能碰对一两成到一半，总之靠不住）。题目和权重都一样，差的只是写法。可见知识大多已经在权重里，缺的是**格式**：认出谁在问、轮到谁答、答完就停。这就是监督微调要教的（{numref}`第 %s 章 <sec-sft>`）。{cite:t}`zhou2023lima` 对大模型提出过同样的看法：知识几乎都来自预训练，微调教的主要是答话的样子。
+# 题目和权重都一样，差的只是写法：夹着没见过的记号，模型就乱了。可见知识大多已经在权重里，缺的是**格式**：认出谁在问、轮到谁答、答完就停。这就是监督微调要教的（{numref}`第 %s 章 <sec-sft>`）。{cite:t}`zhou2023lima` 对大模型提出过同样的看法：知识主要来自预训练，微调教的是答话的样子。 <!-- by: assert chat <= plain - 0.20 -->
 #
 # 要说明的是，这个结论有一个前提：我们的预训练文本里本来就掺了写成纯文本的问答（{numref}`第 %s 章 <sec-data>`）。
 #
@@ -572,9 +735,15 @@ show.table(["", "对话格式", "练习册格式"], [*rows, ["60 道留出的事
 # 最常见的错误是学习率大了一个量级。我们把 0.006 改成 0.18，其余不变，训练 50 步，和同样 50 步的正常训练比。
 
 # %%
+assert config.learning_rate == 0.18 / 30 == 0.006
+short = lab.variant("pretrain-50", "pretrain", max_steps=50)
 broken = lab.variant("pretrain-lr-x30", "pretrain", max_steps=50, learning_rate=0.18)
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "学习率正常（蓝）和乘 30（橙红，图例里的 bad）的前 50 步。", "name": "fig-pretrain-lr"}, "image": {"alt": "左图：正常的损失从 6.9 一路降到 2 左右；乘 30 的先冲到 10 以上，再慢慢回落，仍远高于正常。右图：两条学习率，一条在 0.18，一条贴着 0"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "学习率正常（蓝）和乘 30（橙红，图例里的 bad）的前 50 步。乘 30 的先往上冲，再回落，停在正常的上方。", "name": "fig-pretrain-lr"}, "image": {"alt": "左图的横轴是步数，纵轴是损失：两条线从同一点出发，正常的往下走，乘 30 的先冲过起点，再回落，终点仍在正常的上方。右图是两条学习率"}}
+losses = {name: [e["loss"] for e in r.log] for name, r in (("ok", short), ("x30", broken))}
+assert losses["ok"][0] == losses["x30"][0]
+assert max(losses["x30"]) > losses["x30"][0] + 0.5
+assert losses["ok"][-1] + 0.5 < losses["x30"][-1] < max(losses["x30"]) - 1
 show.curves({"pretrain": short.log, "bad": broken.log}, window=1)
 
 # %% tags=["nbval-ignore-output"]
@@ -586,35 +755,37 @@ rows = [
 show.table(["step", *map(str, steps)], rows)
 
 # %%
-peak = max(entry["loss"] for entry in broken.log)
-jump = max(e["grad_norm"] for e in broken.log[:10]) / broken.log[0]["grad_norm"]
+peak = max(losses["x30"])
+jump = at["x30"][2]["grad_norm"] / at["x30"][1]["grad_norm"]
 assert peak > math.log(1024) + 0.5
-assert jump > 2
+assert jump > 1.5
+assert losses["x30"][1] < losses["x30"][0] * 1.25
 assert broken.log[-1]["val_loss"] > short.log[-1]["val_loss"] + 0.5
 
 # %% [markdown]
 # 算一算就知道为什么。矩阵的初始标准差是 0.02（写回残差流的两层更小）。Muon 每步给每个元素的改动，均方根约是学习率的 0.18 倍（下一格量出来）：
 #
-# - 学习率 0.006：$0.18\times0.006=0.0011$，约是权重的 5%。
-# - 学习率 0.18：$0.18\times0.18=0.032$，约是权重的 160%。一步就把权重整个盖掉了。嵌入表由 AdamW 更新，每个元素一步走 0.18，是初始值的 9 倍。
+# - 学习率 0.006：$0.18\times0.006=0.0011$，约是权重的 5%。 <!-- by: assert [round(step / 0.02, 2) for step in (0.18 * 0.006, 0.18 * 0.18)] == [0.05, 1.62] -->
+# - 学习率 0.18：$0.18\times0.18=0.032$，约是权重的 162%，一步就把权重整个盖住。嵌入表由 AdamW 更新，每个元素一步走 0.18，是初始值的 9 倍。 <!-- by: assert [round(step / 0.02, 2) for step in (0.18 * 0.006, 0.18 * 0.18)] == [0.05, 1.62] --> <!-- by: round(0.18 / 0.02) == 9 -->
 
 # %%
 w = torch.nn.Parameter(torch.zeros(128, 128))
-muon = Muon([w], lr=1.0, weight_decay=0.0)
+optimizer = muon.Muon([w], lr=1.0, weight_decay=0.0)
 w.grad = torch.randn(128, 128)
-muon.step()
+optimizer.step()
 rms = w.detach().square().mean().sqrt().item()
 assert 0.16 < rms < 0.20
+assert [round(step / 0.02, 2) for step in (0.18 * 0.006, 0.18 * 0.18)] == [0.05, 1.62]
 print(f"one step of Muon at learning rate 1: {rms:.2f} per element; std of fresh weights: 0.02")
 
 # %% [markdown]
 # 怎样发现：
 #
-# - **损失高过 $\ln V$**。比瞎猜还差，说明模型自信地错着。只要出现这一条，就停。
-# - **`grad_norm` 头几步跳几倍**。表里第 2 步损失只高了一点，梯度已经是原来的几倍。
-# - **没有 NaN，不等于没事**。这里损失后来也在降，单看后半段像是正常的训练；与正常曲线画在一起，差距才看得出来。梯度裁剪救不了它：Muon 和 AdamW 的步长本来就与梯度大小无关，裁剪只管梯度，不管学习率。
+# - **损失高过 $\ln V$**。比瞎猜还差，说明模型自信地错着。只要出现这一条，就停。 <!-- by: assert peak > math.log(1024) + 0.5 -->
+# - **`grad_norm` 在第一步之后猛涨**。它比损失更早报警：第 2 步的损失还没有高出多少，梯度的长度已经大得多。 <!-- by: assert jump > 1.5 -->
+# - **没有 NaN，不等于没事**。这里损失后来也在降，单看后半段像是正常的训练；与正常曲线画在一起，差距才看得出来。梯度裁剪救不了它：Muon 和 AdamW 的步长本来就与梯度大小无关，裁剪只管梯度，不管学习率。 <!-- by: assert losses["ok"][-1] + 0.5 < losses["x30"][-1] < max(losses["x30"]) - 1 -->
 #
-# 怎样补救：从上一个好的检查点出发，学习率除以 3 再试；或者先用几十步试三四个学习率，取不冲高的里面最大的一个。
+# 怎样补救：从上一个好的检查点出发，学习率除以 3 再试；或者先用几十步试三四个学习率，取不冲高的里面最大的一个。 <!-- by: reasoning -->
 #
 # ## 收尾
 
@@ -624,27 +795,28 @@ show.spine({"fresh": lab.showcase(fresh), "pretrain": lab.showcase(model)})
 # %% [markdown]
 # ### 小结
 #
-# - 预训练只最小化一个数：下一个词元的交叉熵 $-\ln p$，从 $\ln V$ 开始往下降。
+# - 预训练只压低一个数：下一个词元的交叉熵 $-\ln p$，从 $\ln V$ 开始往下降。 <!-- by: assert abs(first - math.log(1024)) < 0.1 -->
 # - 先加和与个数，最后除一次：小批次怎样拆，结果都一样。
-# - 学习率先升、再平、后降；不少能力在下降段才稳。
-# - 模型先学会怎么说，后学会说得对；损失平滑，能力却会突变，要分类去量。
-# - 训练完，留出文本上约 0.24 比特每字节；知识大多在权重里，但按对话格式问，还答不好。
+# - 学习率先升、再平、后降；比较优化器，两边都要挑过学习率，还要看量的是哪一段。
+# - 模型先学会怎么说，后学会说得对；损失是平均，看不出哪种能力何时学会，要分类去量。 <!-- by: assert all(alike < right for alike, right in half) -->
+# - 训练完，模型每字节的比特数不到五元模型的六成；知识大多在权重里，但按对话格式问，还答不好。 <!-- by: assert final < 0.6 * counted["5-gram"] -->
 #
 # ### 练习
 #
 # :::{exercise}
 # :label: ex-pretrain-1
-# 验证损失 0.665 奈特、每个词元 4.04 字节，困惑度和每字节比特数是多少？另一个分词器每词元 2.02 字节，若模型同样好（每字节比特数相同），它的困惑度是多少？
+# 验证损失 0.665 奈特、每个词元 4.04 字节，困惑度和每字节比特数是多少？另一个分词器每词元 2.02 字节，若模型同样好（每字节比特数相同），它的困惑度是多少？ <!-- by: assert math.isclose(0.665 / 4.04, 0.665 / 2 / 2.02) -->
 # :::
 #
 # :::{solution-start} ex-pretrain-1
 # :class: dropdown
 # :::
 #
-# 困惑度 $e^{0.665}=1.94$；每字节 $0.665/0.693/4.04=0.237$ 比特。词元短一半，每词元的奈特数也少一半：$e^{0.3325}=1.39$。同样好的模型，困惑度却不同，所以困惑度不能跨分词器比较。
+# 困惑度 $e^{0.665}=1.94$；每字节 $0.665/0.693/4.04=0.237$ 比特。词元短一半，每词元的奈特数也少一半：$e^{0.3325}=1.39$。同样好的模型，困惑度却不同，所以困惑度不能跨分词器比较。 <!-- by: assert [round(math.exp(x), 2) for x in (0.665, 0.665 / 2)] == [1.94, 1.39] -->
 
 # %%
 assert [round(math.exp(x), 2) for x in (0.665, 0.665 / 2)] == [1.94, 1.39]
+assert math.isclose(0.665 / 4.04, 0.665 / 2 / 2.02)
 round(0.665 / math.log(2) / 4.04, 3)
 
 # %% [markdown]
@@ -660,7 +832,7 @@ round(0.665 / math.log(2) / 4.04, 3)
 # :class: dropdown
 # :::
 #
-# 关键是两批的词元数差得多，所以分成 1 和 7。
+# 两批的词元数要差得多，才看得出区别，所以分成 1 和 7。 <!-- by: assert (wrong - at_once).norm() > 0.05 * at_once.norm() -->
 
 # %%
 packed = PackedRows(val_set, 128, epochs=1, seed=0)
@@ -687,7 +859,7 @@ assert (wrong - at_once).norm() > 0.05 * at_once.norm()
 #
 # :::{exercise}
 # :label: ex-pretrain-3
-# 弄坏它：忘了 `zero_grad`。用最简单的损失 $w^2/2$（梯度就是 $w$）、学习率 0.1、从 $w=1$ 开始走 40 步，看 $w$ 怎么变。
+# 弄坏它：忘了 `zero_grad`。用最简单的损失 $w^2/2$（梯度就是 $w$）、学习率 0.1、从 $w=1$ 开始走 40 步，看 $w$ 怎么变。 <!-- by: assert min(bad) < -0.9 -->
 # :::
 #
 # :::{solution-start} ex-pretrain-3
@@ -722,12 +894,27 @@ assert max(bad[10:]) > 0.9
 #
 # :::{exercise}
 # :label: ex-pretrain-4
-# 想一想：这一章里训练损失和验证损失几乎一样高。为什么？什么时候验证损失会明显更高？
+# 想一想：这一章里，训练损失和验证损失相差很小。为什么？什么时候验证损失会高得多？ <!-- by: assert all(abs(trained[step] - loss) < 0.1 for step, loss in validation.items()) -->
 # :::
 #
-# :::{solution} ex-pretrain-4
+# :::{solution-start} ex-pretrain-4
 # :class: dropdown
-# 1,500 步 × 8 行 = 12,000 行，而一遍数据有 21,662 行：第一遍还没走完，除了配比时重复的少数行，每一行最多见一次，训练损失也是在“没见过的”文本上量的。图里的训练损失是前 20 步的平均，那时的权重旧一点，所以在损失下降快时甚至略高于验证损失。若同样的数据走很多遍，模型会开始背训练文本，训练损失继续降，验证损失停住甚至回升，这就是过拟合。
+# :::
+#
+# 1,500 步 × 8 行 = 12,000 行，而一遍数据有 21,000 多行：第一遍还没走完，除了配比时重复的少数文本，每一篇最多见一次，训练损失也是在“没见过的”文本上量的。两者还差的那一点，有两个来源：图里的训练损失是前 20 步的平均，那时的权重旧一点；这 20 步里读到的行有难有易。 <!-- by: assert config.max_steps * config.batch_size == 12000 < 21000 < len(rows) -->
+#
+# 若同样的数据走很多遍，模型会开始背训练文本，训练损失继续降，验证损失停住甚至回升，这就是过拟合。 <!-- by: reasoning -->
+
+# %%
+rows = PackedRows(train_set, 128, epochs=1, seed=lab.SEED)
+assert config.max_steps * config.batch_size == 12000 < 21000 < len(rows)
+texts = [train_set.ids[a:b].tobytes() for a, b in pairwise(train_set.offsets)]
+repeated = 1 - len(set(texts)) / len(texts)
+assert 0.02 < repeated < 0.03
+print(f"{repeated:.1%} of the texts are repetitions")
+
+# %% [markdown]
+# :::{solution-end}
 # :::
 #
 # ### 延伸阅读

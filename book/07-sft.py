@@ -20,14 +20,17 @@
 # :class: tip
 #
 # - **你将学会**：对话怎样变成词元和损失掩码；为什么微调和预训练用的是同一个损失函数；怎样公平地测量微调学到了什么、没学到什么。
-# - **需要时间**：阅读 40 分钟。有缓存时，整页运行约 25 秒；没有缓存时，微调 800 步在 2 个 CPU 核上约 100 秒，100 步的对照约十几秒。
+# - **需要时间**：阅读 40 分钟。有缓存时，整页运行约 30 秒；没有缓存时，微调 800 步在 2 个 CPU 核上约 100 秒，100 步的对照约十几秒。
 # - **需要内存**：2 GB。
 # - **用到的模块**：`minillm.tokenizer`、`minillm.tensors`、`minillm.objectives`、`minillm.generate`。
 # :::
 
 # %%
 import math
+import re
+from collections import Counter
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -35,17 +38,18 @@ from minillm import checkpoint, generate, lab, objectives, show, tensors, traine
 from minillm.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from minillm.config import MODELS, TRAINING, UserError
 from minillm.evaluate import to_messages, wilson_interval
-from minillm.rows import Message
+from minillm.rows import Message, plain_text
 from minillm.sources import read
 from minillm.tokenizer import RustBPETokenizer
-from minillm.world_questions import SUMS
+from minillm.world_questions import FACTS, SUMS
+from minillm.world_text import ATTRIBUTES, PEOPLE
 
 lab.start()
 
 # %% [markdown]
 # ## 开场
 #
-# {numref}`第 %s 章 <sec-pretrain>` 训练出的模型读完了整个微世界。现在像聊天一样问它那三句话：
+# {numref}`第 %s 章 <sec-pretrain>` 训练出的模型，读过许多关于微世界的文本。现在像聊天一样问它那三句话：
 
 # %% tags=["nbval-ignore-output"]
 pretrained = lab.ladder("pretrain")
@@ -53,50 +57,62 @@ replies = {"fresh": lab.showcase(lab.fresh()), "pretrain": lab.showcase(pretrain
 show.spine(replies)
 
 # %% [markdown]
-# 有的答错，有的答非所问；就算带出一句对的，也夹在不相干的话里。是它不知道张静住在哪里吗？换一种问法试试。预训练的文本里有“问：……换行，答：……”这样的段落，我们就写一个没有写完的段落，请它接下去。题目是留出集里的 60 道，训练从来没有问过。
-
+# 这还不是一个会答话的助手。是它不知道张静住在哪里吗？换一种问法试试。预训练的文本里有“问：……换行，答：……”这样的段落，我们就写一个没有写完的段落，请它接下去。题目是留出集里的 60 道，训练从来没有问过。
 
 # %%
-def ask_as_text(evaluator, kind, items=60):
-    """Held-out questions as a text to go on with, in place of a conversation."""
-    questions = world.questions(kind, items)
-    prompts = [f"问：{q.messages[-1][1]}\n答：" for q in questions]
-    tok = evaluator.tokenizer
-    said = evaluator.answers([[tok.bos_id, *tok.encode(p)] for p in prompts])
-    first_lines = [reply.split("\n")[0] for reply in said]
-    right = [q.is_correct(r) for q, r in zip(questions, first_lines, strict=True)]
-    return sum(right) / len(right)
-
-
 tokenizer = lab.tokenizer()
-before = pretrained.evaluator()
-as_text = ask_as_text(before, "fact")
-as_chat = pretrained.scores()["accuracy"]["fact"]
-assert as_text >= 0.8
-assert as_chat <= as_text - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本时答对率接近 1，写成对话时接近 0"}}
-bars = {"as a text": as_text, "as a conversation": as_chat}
-show.bars(bars, "accuracy (fact, 60 held-out questions)", show.COLOURS["pretrain"])
 
-# %% [markdown]
-# 知识已经在模型里了。写成文本，答对率约 0.98；写成对话，几乎一题不对（换一次运行，也可能碰对一两成到一半，总之靠不住）。差别只在格式：对话里每句话前后有**特殊词元**（special token），如 `<|user_start|>`，它们在预训练的文本里一次也没有出现过。模型怎样看待从没见过的词元？看看它们的嵌入。
+def as_text(evaluator, questions):
+    """Which questions are answered rightly as a text to go on with."""
+    prompts = []
+    for q in questions:
+        lines = [("问：" if role == "user" else "答：") + said for role, said in q.messages]
+        prompts.append([tokenizer.bos_id, *tokenizer.encode("\n".join([*lines, "答："]))])
+    said = evaluator.answers(prompts)
+    return [q.is_correct(r.split("\n")[0]) for q, r in zip(questions, said, strict=True)]
+
+
+def as_chat(evaluator, questions):
+    """Which questions are answered rightly as a conversation."""
+    said = evaluator.chat([to_messages(q.messages) for q in questions])
+    return [q.is_correct(r) for q, r in zip(questions, said, strict=True)]
 
 
 # %%
-def similarity(model, one, other):
-    """Cosine of the angle between two special tokens' embeddings, each ``[hidden_size]``."""
-    table = model.model.embed_tokens.weight.detach()
-    ids = [tokenizer.special_id(f"<|{name}|>") for name in (one, other)]
-    return float(F.cosine_similarity(table[ids[0]], table[ids[1]], dim=0))
+before = pretrained.evaluator()
+facts = world.questions("fact", 60)  # held out
+accuracy = {
+    "as a text": sum(as_text(before, facts)) / 60,
+    "as a conversation": sum(as_chat(before, facts)) / 60,
+}
+assert accuracy["as a text"] >= 0.8
+assert accuracy["as a conversation"] <= accuracy["as a text"] - 0.2
 
-
-user_or_assistant = ("user_start", "assistant_start")
-assert abs(similarity(lab.fresh(), *user_or_assistant)) < 0.3  # random directions
-assert similarity(pretrained.model(), *user_or_assistant) > 0.99  # one and the same direction
+# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本和写成对话，正确率各一条"}}
+show.bars(accuracy, "accuracy (fact, 60 held-out questions)", show.COLOURS["pretrain"])
 
 # %% [markdown]
-# 随机权重里，这两个嵌入几乎垂直。预训练之后，它们指向同一个方向：每一步都把“没有出现的词元”的分数往下压，这 8 个词元挨的是同样的压，最后挤在一起。对模型来说，“轮到用户说”和“轮到助手说”是同一个符号。
+# 知识已经在模型里了：写成文本，大多答得对；写成对话，同样的题就差得远。<!-- by: assert accuracy["as a conversation"] <= accuracy["as a text"] - 0.2 -->差别只在格式：对话里每句话前后有**特殊词元**（special token），如 `<|user_start|>`。词表里有 9 个特殊词元，除了标记一篇开头和结尾的 `<|bos|>`，其余 8 个在预训练里一次也没有出现过。模型怎样看待从没见过的词元？看看它们的嵌入两两之间夹多大的角。
+
+
+# %%
+unseen = [i for name, i in tokenizer.special_tokens.items() if name != "<|bos|>"]
+assert len(unseen) == 8
+
+
+def similarities(model):
+    """Cosines of the angles between the unseen tokens' embeddings, two by two."""
+    table = model.model.embed_tokens.weight.detach()[unseen]  # [8, hidden_size]
+    table = F.normalize(table, dim=1)
+    return (table @ table.T)[torch.ones(8, 8).triu(1) > 0]
+
+
+assert similarities(lab.fresh()).abs().max() < 0.4  # random directions
+assert similarities(pretrained.model()).min() > 0.99  # one and the same direction
+
+# %% [markdown]
+# 随机权重里，这些嵌入朝着四面八方。<!-- by: assert similarities(lab.fresh()).abs().max() < 0.4 -->预训练之后，它们指向同一个方向：<!-- by: assert similarities(pretrained.model()).min() > 0.99 -->每一步都把“没有出现的词元”的分数往下压，这 8 个词元挨的是同样的压，最后挤在一起。对模型来说，轮到用户和轮到助手，是同一个符号。
 #
 # **监督微调**（supervised fine-tuning，SFT）要补上的就是这一课：用一批写好的对话，教会模型这套格式，以及轮到自己时该怎样说话、说到哪里停。
 #
@@ -104,7 +120,7 @@ assert similarity(pretrained.model(), *user_or_assistant) > 0.99  # one and the 
 #
 # 对话里有问有答。我们只想让模型学会**答**，那么损失怎样算？
 #
-# 取一个最小的例子，词表只有 4 个词元：0“颜色”、1“？”、2“红”、3“完”。一个两个词元的问题，一个两个词元的回答（“完”是结束符，也算回答）：
+# 取一个小例子，词表只有 4 个词元：0“颜色”、1“？”、2“红”、3“完”。一个两个词元的问题，一个两个词元的回答（“完”是结束符，也算回答）：
 #
 # ```text
 # 词元    颜色   ？    红    完
@@ -132,12 +148,22 @@ assert similarity(pretrained.model(), *user_or_assistant) > 0.99  # one and the 
 #
 # 只算回答：$(0.341+0.744)/2=0.542$。全部都算：$(1.386+0.341+0.744)/3=0.824$，其中 56% 来自“猜用户会问什么”。用户问什么本来就难猜，也不需要模型去猜。
 #
-# 同样的数由包里的 `next_token_loss` 来算。给它一个假模型，永远给出上面的分数：
+# 先用代码核对表里的数：
 
 # %%
 scores = torch.tensor([[[0.0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]])  # [B=1, T=3, V=4]
+p = scores[0].softmax(-1)[[0, 1, 2], [1, 2, 3]]  # of the right next token
+print(f"e² {math.exp(2):.3f}, e² + 3 {math.exp(2) + 3:.3f}")
+print(f"e {math.e:.3f}, e + 3 {math.e + 3:.3f}")
+for right, loss in zip(p.tolist(), (-p.log()).tolist(), strict=True):
+    print(f"p {right:.3f}, -ln p {loss:.3f}")
+print(f"the first of three: {float(p[0].log() / p.log().sum()):.0%} of the loss")
+
+# %% [markdown]
+# 再由包里的 `next_token_loss` 来算平均。给它一个假模型，永远给出上面的分数：
 
 
+# %%
 def mean_loss(labels):
     position = torch.arange(3)[None]  # [B, T]
     count = sum(label != -100 for label in labels)
@@ -162,7 +188,16 @@ print(f"answer only {answer_only:.3f}, all tokens {everything:.3f}")
 show.source(objectives.next_token_loss)
 
 # %% [markdown]
-# 预训练和 SFT 共用这一个函数，一行也不差。区别全在标签里：预训练处处有标签，SFT 的掩码已经把不学的标签换成了 −100。模型、优化器、训练循环也都不变。
+# 预训练和 SFT 共用这一个函数。区别全在标签里：预训练处处有标签，SFT 的掩码已经把不学的标签换成了 −100。模型和训练循环也不变。优化器和学习率是设置，由预设决定：
+
+# %%
+for preset in ("tiny", "default"):
+    for stage in ("pretrain", "sft"):
+        config = TRAINING[preset][stage]
+        print(f"{preset:8} {stage:9} {config.optimizer:6} learning rate {config.learning_rate}")
+
+# %% [markdown]
+# 本书的 `tiny` 预设两个阶段一样：都用 Muon，学习率的峰值相同。给显卡用的 `default` 预设模型大得多，就不一样：预训练用 Muon，微调换成 AdamW，峰值只有预训练的十分之一，常见的理由是少动已经学好的权重。<!-- by: math.isclose(config.TRAINING["default"]["sft"].learning_rate * 10, config.TRAINING["default"]["pretrain"].learning_rate) -->
 #
 # ### 对话怎样变成词元
 
@@ -185,7 +220,7 @@ ids, mask = tokenizer.render_conversation(two_turns.messages)
 show.loss_mask(ids, mask, tokenizer)
 
 # %% [markdown]
-# 去掉特殊词元，对话还剩什么？就是一段普通的文本。事实上微调的每一行，预训练都以文本的样子读过（{numref}`第 %s 章 <sec-data>`）：两者的词元，除了特殊词元和换行，完全一样。
+# 去掉特殊词元，对话还剩什么？就是一段普通的文本。数据配比把微调的每一行也以文本的样子放进了预训练的文件（{numref}`第 %s 章 <sec-data>`）：两者的词元，除了特殊词元和换行，完全一样。
 
 # %%
 question, answer = rows[0].messages
@@ -196,7 +231,47 @@ assert [i for i in chat_ids if i not in special] == text_ids + tokenizer.encode(
 print(len(chat_ids), "tokens, of them special:", sum(i in special for i in chat_ids))
 
 # %% [markdown]
-# 所以这一章有一个干净的结论可下：凡是微调之后变好的，功劳都在“格式和怎样使用知识”，不在新的知识。
+# ### 预训练读过哪些行
+#
+# 放进文件，不等于读过。预训练走 1,500 步，每步 8 行，只读 12,000 行打包好的；整个文件打包之后有两万多行。<!-- by: 1500 * 8 == 12000 --><!-- by: assert 20_000 < len(order) < 23_000 -->哪些读过，可以重算：`PackedRows` 的次序只由数据、行长和种子决定。
+
+# %%
+config = lab.training("pretrain")
+path = lab.data() / "pretrain_chinese.jsonl"
+texts = tensors.load_dataset(
+    path, "pretrain", tokenizer, config.max_seq_len, pretrained.folder / "cache"
+)
+assert texts.cut == 0  # so a unit is a row of the file
+order = tensors.PackedRows(texts, config.max_seq_len, config.epochs, config.seed)
+rows_read = len(pretrained.log) * config.batch_size
+seen = np.concatenate([order[i] for i in range(rows_read)])
+contents = [plain_text(record.row) for record in read(path)]
+texts_read = {contents[i] for i in seen}
+chats = [plain_text(row) for row in rows]
+assert rows_read == 12_000
+assert 20_000 < len(order) < 23_000
+assert set(chats) <= set(contents)  # every row for SFT stands in the file
+assert not np.isin(texts.ids, unseen).any()  # nor is a special token in it
+
+# %% [markdown]
+# 重算的次序就是训练时的次序吗？日志记着到每一步为止读了多少词元，一步一步对：
+
+# %%
+lengths = texts.positions()
+row_lengths = np.array([lengths[order[i]].sum() for i in range(rows_read)])
+tokens_read = row_lengths.reshape(-1, config.batch_size).sum(axis=1).cumsum()
+assert [entry["tokens"] for entry in pretrained.log] == tokens_read.tolist()
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+known = sum(chat in texts_read for chat in chats)
+assert 0.5 < known / len(chats) < 0.67
+show.say(
+    f"每一步都对得上。微调的 {len(chats):,} 行里，预训练以文本的样子读过 {known:,} 行，",
+    f"占 {known / len(chats):.0%}；其余的原文，微调时才第一次见到。",
+)
+
+# %% [markdown]
+# 所以微调的内容，预训练并没有全读过。<!-- by: assert 0.5 < known / len(chats) < 0.67 -->微调之后的长进，有多少来自格式，有多少来自新读到的内容，要分开来量：见“实验”里的“知识从哪里来”。
 #
 # ### 标签错开一位
 #
@@ -220,7 +295,7 @@ names = [tokenizer.decode([i]) for i in ids]
 ]
 
 # %% [markdown]
-# 读到 `<|assistant_start|>` 时，标签是回答的第一个词元：掩码为 0 的词元，下一个位置照样可以有标签。
+# 读到 `<|assistant_start|>` 时，标签是回答的第一个词元：词元自己的掩码是 0，它那个位置的标签仍可以有：标签看的是下一个词元的掩码。<!-- by: reasoning -->
 #
 # ### 太长的对话
 #
@@ -230,7 +305,7 @@ names = [tokenizer.decode([i]) for i in ids]
 show.source(tensors.fit)
 
 # %% [markdown]
-# 预训练的长文本可以切成几段，一个字也不丢。对话不行：后半段没有问题，只有半个回答，学了没有好处。所以 SFT 从尾部截断；截到一个要学的词元都不剩，就整段丢掉。
+# 预训练的长文本可以切成几段，一个字也不丢。对话不行：后半段没有问题，只有半个回答，学了没有好处。所以 SFT 从尾部截断；截到没有一个要学的词元，就整段丢掉。
 
 # %%
 sequence = tokenizer.render_conversation(rows[0].messages)
@@ -245,18 +320,18 @@ assert not kept["question only"]  # dropped
 # 三个数是上限、留下的词元、其中要学的。上限 128，全留；上限比全长少 4，留下的比上限多一个（最后一个位置的标签），所以只少了回答末尾的三个词元；上限只容得下问题，整段丢掉。训练前会打印一行警告，说有多少行被截断、多少行被丢弃。我们的微调数据里没有这样的行：
 
 # %%
-sft_config = TRAINING["tiny"]["sft"]
+sft_config = lab.training("sft")
 sft = lab.ladder("sft")
 data = tensors.load_dataset(
     lab.data() / "sft_chinese.jsonl", "sft", tokenizer, 128, sft.folder / "cache"
 )
+packed = tensors.PackedRows(data, sft_config.max_seq_len, epochs=1, seed=sft_config.seed)
+assert data.mask.mean() < 0.5
 print(f"{data.rows:,} rows, {data.cut} cut, {data.dropped} dropped")
 print(f"{len(data.ids):,} tokens, {data.mask.mean():.0%} of them to be learned")
-packed = tensors.PackedRows(data, sft_config.max_seq_len, epochs=1, seed=sft_config.seed)
-print(f"packed into {len(packed):,} rows of {packed.row_length} tokens")
 
 # %% [markdown]
-# 80 多万个词元里，要学的不到一半。打包时一行里装好几段对话，`document_ids` 保证谁也看不到别人（{numref}`第 %s 章 <sec-tensors>`）。
+# 这些词元里，要学的不到一半。<!-- by: assert data.mask.mean() < 0.5 -->打包时一行里装好几段对话，`document_ids` 保证谁也看不到别人（{numref}`第 %s 章 <sec-tensors>`）。
 #
 # ### 从上一阶段的权重出发
 
@@ -264,7 +339,7 @@ print(f"packed into {len(packed):,} rows of {packed.row_length} tokens")
 show.source(checkpoint.starting_model, checkpoint.check_matches)
 
 # %% [markdown]
-# 预训练从随机权重出发；之后的阶段从上一阶段的权重出发，没有就报错。`check_matches` 挡住两种看不见的错：形状不同，或者**分词器不同**。后一种最险，程序照跑，但 300 号词元换了意思，模型读到的全是乱码。
+# 预训练从随机权重出发；之后的阶段从上一阶段的权重出发，没有就报错。`check_matches` 挡住两种看不见的错：形状不同，或者**分词器不同**。后一种最险，程序照跑，但同一个编号换了意思，模型读到的全是乱码。
 
 # %%
 _, about = load_checkpoint(pretrained.weights)
@@ -298,13 +373,19 @@ assert with_cache == without
 #
 # ### 800 步
 #
-# 每步 8 行，800 步读 6,400 行，正好一遍（只差最后十几行）。学习率的峰值和预训练相同，走过一成之后就一路降到 0。
+# 每步 8 行，800 步读 6,400 行，几乎正好是一遍。<!-- by: assert 6_400 <= len(packed) < 6_500 -->学习率走过全程的一成之后，就一路降到 0。<!-- by: config.TRAINING["tiny"]["sft"].decay_fraction == 0.9 -->
 
-# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左：损失先升到 3.5 以上，几十步里急降到 0.5 以下，之后缓慢下降；右：学习率升到 0.006，停留片刻后线性降到 0"}}
+# %%
+losses = [entry["loss"] for entry in sft.log]
+assert len(losses) == 800
+assert 6_400 <= len(packed) < 6_500
+assert sum(losses[:5]) / 5 > 3 * sum(losses[50:100]) / 50
+
+# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左图：横轴步数，纵轴 SFT 的损失，是前 20 步的平均；右图：横轴步数，纵轴学习率"}}
 show.curves({"sft": sft.log})
 
 # %% [markdown]
-# 损失先往上冲了一下，随后几十步里掉到 0.5 以下，那是模型在认识特殊词元。它是“只算回答”的损失，不能和预训练的损失比大小。
+# 损失在几十步里急降，不到开头的三分之一：那是模型在认识特殊词元。<!-- by: assert sum(losses[:5]) / 5 > 3 * sum(losses[50:100]) / 50 -->它是“只算回答”的损失，不能和预训练的损失比大小。
 #
 # ### 微调前后，各类题目的成绩
 #
@@ -312,6 +393,7 @@ show.curves({"sft": sft.log})
 
 # %%
 scores_before, scores_after = pretrained.scores(), sft.scores()
+assert scores_after["polite"] < 0.3
 for kind, floor in lab.FLOORS.items():
     assert scores_after["accuracy"][kind] >= floor, kind
     assert scores_before["accuracy"][kind] < floor - 0.25, kind
@@ -323,82 +405,215 @@ for kind, rate in scores_after["accuracy"].items():
     low, high = wilson_interval(rate * 60, 60)
     lines.append([kind, scores_before["accuracy"][kind], rate, f"{low:.2f} … {high:.2f}"])
 colours = [None, show.COLOURS["pretrain"], show.COLOURS["sft"], None]
+assert [round(end, 2) for end in wilson_interval(58, 60)] == [0.89, 0.99]
 show.table(["60 held-out questions", "预训练", "SFT", "95% 置信区间"], lines, colours)
 
 # %% [markdown]
-# 60 道题的分数有多可靠？**置信区间**（confidence interval）按 {cite:t}`wilson1927` 计算：60 道答对 58 道，真实的答对率多半在 0.89 到 0.99 之间。两个分数的区间重叠得多，就不能说谁更好。
+# 60 道题的分数有多可靠？**置信区间**（confidence interval）按 {cite:t}`wilson1927` 计算：60 道答对 58 道，真实的答对率多半在 0.89 到 0.99 之间。两个分数的区间重叠得多，就不能说谁更好。<!-- by: assert [round(end, 2) for end in wilson_interval(58, 60)] == [0.89, 0.99] -->
 #
 # 各类题目在考什么：`fact` 是没问过的（人，属性）；`phrasing` 换了训练里没有的问法；`reading` 先读一小段故事；`multi_turn` 第二问用“她”指前一问的人；`choice` 是四选一；`calendar` 数日子；`add`、`sub` 直接报得数；`chain` 数着算；`shop` 把两件东西的价钱相加。
 #
-# `fact` 考的是泛化吗？是，但要说准。这个人的这项事实在预训练的文本里陈述过；没有出现过的是对它的提问。模型学会了“怎样从读过的话里取出答案”，并把它用到没问过的事实上。
+# ### 知识从哪里来
+#
+# `fact` 问的是从没问过的事实。微调之后答得出，是预训练读来的，还是微调教的？先看这些事实写在哪里。微调的对话里也有一种，请模型介绍某个人，回答里就有这些事实，所以两处都要数。只数带着名字的整句，不数用“他”“她”开头的：
+
+
+# %%
+def stated(texts):
+    """For each fact that is never asked: how many sentences with the name state it."""
+    sentences = Counter(s for text in texts for s in re.split("[。\n]", text))
+    return [
+        sum(
+            sentences[form.format(n=name, v=PEOPLE[name].facts[label])[:-1]]
+            for form in ATTRIBUTES[label].statements
+        )
+        for name, label in FACTS.held_out
+    ]
+
+
+from_chats = set(chats)
+in_texts = stated([contents[i] for i in seen if contents[i] not in from_chats])
+in_chats = stated(chats)
+assert min(in_texts) >= 30
+assert sum(in_texts) > 5 * sum(in_chats)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert len(in_texts) == len(FACTS.held_out)
+show.say(
+    f"没问过的事实共 {len(in_texts)} 项。预训练读过的文本，除去微调的那些行，",
+    f"每一项至少说过 {min(in_texts)} 遍，平均 {sum(in_texts) / len(in_texts):.0f} 遍；",
+    f"微调的全部对话里，平均 {sum(in_chats) / len(in_chats):.0f} 遍。",
+)
+
+# %% [markdown]
+# 两处都写着，光数遍数分不出来。但可以在微调**之前**就问：预训练的模型，写成文本来问；微调之后的模型，写成对话来问。题目相同，一道一道比。
+
+
+# %%
+def by_chance(one, other):
+    """How likely coins would be as uneven as this, or more so."""
+    n, least = one + other, min(one, other)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
+
+
+after = sft.evaluator()
+lines, gained, lost = [], {}, {}
+for kind in world.KINDS:
+    asked = world.questions(kind, 60)
+    earlier, later = as_text(before, asked), as_chat(after, asked)
+    gained[kind] = sum(b and not a for a, b in zip(earlier, later, strict=True))
+    lost[kind] = sum(a and not b for a, b in zip(earlier, later, strict=True))
+    lines.append([kind, sum(earlier), sum(later), gained[kind], lost[kind]])
+assert gained["fact"] <= 8
+
+# %% tags=["nbval-ignore-output"]
+show.table(
+    ["60 道没问过的题", "预训练，写成文本", "SFT，写成对话", "后来才答对", "后来反而答错"], lines
+)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+better = [k for k in world.KINDS if gained[k] > lost[k] and by_chance(gained[k], lost[k]) < 0.005]
+assert "fact" not in better
+named = "、".join(f"`{kind}`（{gained[kind]} 道对 {lost[kind]} 道）" for kind in better)
+show.say(
+    f"`fact` 这 60 道，微调之后答对 {lines[0][2]} 道，其中微调之前写成文本也答不对的有 ",
+    f"{gained['fact']} 道。别的类，“后来才答对”若比“后来反而答错”多得不像抛硬币",
+    "（概率小于 0.005：考了 10 类，所以线画得比 0.05 严十倍），就不只是格式的事了。",
+    f"这样的类有：{named}。" if better else "这样的类，这里没有。",
+)
+
+# %% [markdown]
+# 能下的结论是窄的：`fact` 问到的那些事实，微调之前就在模型里，微调让它在对话里也答得出来。<!-- by: assert gained["fact"] <= 8 -->它不适用于表里的每一类。有的题，预训练时用熟悉的写法也答不好，微调之后才答得好；那是微调又教了 800 步的结果，至于是对话教得好，还是单单多练了 800 步，这里分不开。
+#
+# 还可以看另一面：微调**问过**的题，分成预训练读过同一个问句的，和没有读过的。
+
+
+# %%
+asked_by_sft = {m.content for row in rows for m in row.messages if m.role == "user"}
+lines_read = {line.removeprefix("问：") for text in texts_read for line in text.split("\n")}
+
+
+def split_by_reading(kind):
+    """Of 400 questions, those that SFT asks: read in pretraining, word by word, and not."""
+    asked = world.questions(kind, 400, held_out=False)
+    found = [q for q in asked if q.messages[-1][1] in asked_by_sft]
+    was_read = [q for q in found if q.messages[-1][1] in lines_read]
+    return {"读过": was_read, "没读过": [q for q in found if q not in was_read]}
+
+
+lines, rate = [], {}
+for kind in ("fact", "shop", "add", "sub"):
+    for name, asked in split_by_reading(kind).items():
+        earlier, later = (
+            sum(v) / len(asked) for v in (as_text(before, asked), as_chat(after, asked))
+        )
+        rate[kind, name] = later
+        low, high = wilson_interval(later * len(asked), len(asked))
+        lines.append([kind, name, len(asked), earlier, later, f"{low:.2f} … {high:.2f}"])
+assert min(rate["fact", "读过"], rate["fact", "没读过"]) >= 0.85
+
+# %% tags=["nbval-ignore-output"]
+colours = [None, None, None, show.COLOURS["pretrain"], show.COLOURS["sft"], None]
+header = ["微调问过的题", "同一个问句", "题数", "预训练，写成文本", "SFT，写成对话", "95% 置信区间"]
+show.table(header, lines, colours)
+
+# %% [markdown]
+# 哪些题读过由种子决定，所以表里的数是这个种子的。问句本身读没读过，对 `fact` 并不要紧，两边都答得好：<!-- by: assert min(rate["fact", "读过"], rate["fact", "没读过"]) >= 0.85 -->要紧的是那件事实读过没有，而事实在别的文本里说过许多遍。<!-- by: assert min(in_texts) >= 30 -->别的几类，每格只有几十道题，先看区间多宽，再比。
+#
+# `fact` 考的是泛化吗？是，但要说准。这个人的这项事实在预训练的文本里陈述过；没有出现过的是对它的提问。模型会从读过的话里取出答案，并把这个办法用到没问过的事实上。
 #
 # ### 看看回答本身
 #
 # 分数之外，总要读几条回答。每类各取一条对的和一条错的（全对的类没有错的）：
 
 # %% tags=["nbval-ignore-output"]
-after = sft.evaluator()
-lines = []
+lines, marked = [], []
 for kind in ("fact", "phrasing", "reading", "calendar", "chain", "add", "sub"):
     asked = world.questions(kind, 60)
     said = after.chat([to_messages(q.messages) for q in asked])
-    marked = [(q.is_correct(r), q, r) for q, r in zip(asked, said, strict=True)]
+    found = [(q.is_correct(r), q, r) for q, r in zip(asked, said, strict=True)]
     for verdict in (True, False):
-        shown = [m for m in marked if m[0] is verdict][:1]
+        shown = [m for m in found if m[0] is verdict][:1]
         lines += [["✓" if ok else "✗", q.messages[-1][1], r] for ok, q, r in shown]
+    marked += found
 show.table(["", "问题", "回答"], lines)
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert sum(r[-1:] in ("。", "！", "？") for _, _, r in marked) >= 0.95 * len(marked)
+wrong = [(q, re.findall(r"\d+", r)) for ok, q, r in marked if not ok and q.kind in ("add", "sub")]
+close = sum(abs(int(said[-1]) - int(q.answer)) <= 2 for q, said in wrong if said)
+show.say(
+    f"这 {len(marked)} 条回答，答错的有 {sum(not ok for ok, _, _ in marked)} 条。",
+    f"其中直接报得数（`add` 和 `sub`）的 {len(wrong)} 条，有 {close} 条只差一两个数。",
+)
+
 # %% [markdown]
-# 错得有规律：张冠李戴（报错了宠物，记错了颜色），数数时多走了一步，直接报得数时只差一两个。没有一条是胡言乱语：格式全学会了，错在内容。
+# 对的和错的，样子是一样的：一句完整的话，说完就停。<!-- by: assert sum(r[-1:] in ("。", "！", "？") for _, _, r in marked) >= 0.95 * len(marked) -->错不在格式，在内容。
 #
 # ### 数着算，还是直接说
 #
-# `chain` 高，`add` 和 `sub` 低，可几类题里的数不一样。要公平，就用**同一批**算式：24 对留出的数，各出一道加法、一道减法，每道问两遍，一遍直接问，一遍加上“请数着算。”
-
+# 成绩单上 `chain` 和 `sub` 差得很远，可两类题里的数不一样。<!-- by: assert scores_after["accuracy"]["chain"] >= scores_after["accuracy"]["sub"] + 0.3 -->要公平，就用**同一批**算式：24 对留出的数，各出一道加法、一道减法，每道问两遍，一遍直接问，一遍加上“请数着算。”
 
 # %%
+assert scores_after["accuracy"]["chain"] >= scores_after["accuracy"]["sub"] + 0.3
+assert len(SUMS.held_out) == 24
+assert (8, 4) in SUMS.held_out
+
+
 def ask_sums(sign, request):
-    """How many of the 24 held-out sums are right, and the mean length of an answer in tokens."""
+    """Which of the held-out sums are right, and the mean length of an answer in tokens."""
     asked = []
     for x, y in SUMS.held_out:
         core = f"{x}加{y}" if sign > 0 else f"{x + y}减{y}"
         turns = (("user", f"{core}等于多少？{request}"),)
         asked.append(world.Question("add", turns, str(x + y if sign > 0 else x)))
     said = after.chat([to_messages(q.messages) for q in asked])
-    correct = sum(q.is_correct(r) for q, r in zip(asked, said, strict=True))
-    return correct, sum(len(tokenizer.encode(r)) for r in said) / len(said)
+    right = [q.is_correct(r) for q, r in zip(asked, said, strict=True)]
+    return right, sum(len(tokenizer.encode(r)) for r in said) / len(said)
 
 
+# %%
 ways = {"directly": "", "step by step": "请数着算。"}
 sums = {
     f"{name}, {way}": ask_sums(sign, request)
     for name, sign in (("add", 1), ("subtract", -1))
     for way, request in ways.items()
 }
-assert len(SUMS.held_out) == 24
-assert sums["add, step by step"][0] >= 16
-assert sums["subtract, step by step"][0] >= sums["subtract, directly"][0] + 8
+correct = {name: sum(right) for name, (right, _) in sums.items()}
+assert correct["add, step by step"] >= 14
+assert correct["subtract, step by step"] >= correct["subtract, directly"] + 4
 assert sums["add, step by step"][1] > 3 * sums["add, directly"][1]
 
-# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法各答对多少道。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接答对约 16 道，数着算约 20 道；减法直接只答对约 7 道，数着算几乎全对"}}
-colours = [show.GREY, show.COLOURS["sft"]] * 2
-show.bars({k: v[0] for k, v in sums.items()}, "correct answers of 24", colours)
+# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法的成绩。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接说、加法数着算、减法直接说、减法数着算，24 道题里正确的道数各一条"}}
+show.bars(correct, "correct answers of 24", [show.GREY, show.COLOURS["sft"]] * 2)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+said = []
+for name, kind in (("add", "加法"), ("subtract", "减法")):
+    pairs = list(zip(sums[f"{name}, directly"][0], sums[f"{name}, step by step"][0], strict=True))
+    counted, direct = pairs.count((False, True)), pairs.count((True, False))
+    chance = by_chance(counted, direct)
+    odds = f"是 {chance:.2g}" if chance >= 0.001 else "不到千分之一"
+    verdict = "不像碰巧" if chance < 0.05 else "这么少的题还下不了结论"
+    said.append(
+        f"{kind}，只有数着算才对的 {counted} 道，只有直接说才对的 {direct} 道，"
+        f"抛硬币抛出这样悬殊的概率{odds}，{verdict}。"
+    )
+assert len(said) == 2
+show.say("两种答法若一样好，只有一种对的那些题就该像抛硬币。", *said)
 
 # %% [markdown]
-# 我们这次运行里，加法直接答对 16 道，数着算 20 道；减法直接只对 7 道，数着算 23 道。减法差这么多，不会是碰巧；加法只差几道，24 道题还下不了结论。
+# 减法数着算，比直接说好。<!-- by: assert correct["subtract, step by step"] >= correct["subtract, directly"] + 4 -->为什么？模型每吐一个词元，只有 4 层的计算量。直接说得数，8 加 4 必须在一次前向里算完，不然就只能靠记住见过的算式。数着算，每个词元只要知道 11 的后面是 12，这一步读过许多遍；中间结果写在纸上，后面的词元可以回头看。这就是**思维链**（chain of thought，{cite:t}`wei2022cot`）：用更多的词元换更多的计算，加法的回答平均是直接说的三倍以上长。<!-- by: assert sums["add, step by step"][1] > 3 * sums["add, directly"][1] -->
 #
-# 为什么数着算有用？模型每吐一个词元，只有 4 层的计算量。直接说得数，8 加 4 必须在一次前向里算完，多半要靠记住见过的算式。数着算，每个词元只要回答“11 的后面是 12”，这一步见过千百遍；中间结果写在纸上，后面的词元可以回头看。这就是**思维链**（chain of thought，{cite:t}`wei2022cot`）：用更多的词元换更多的计算，加法的回答平均是直接说的三倍以上长。
+# 老实说明一点：留出的 8 加 4 没有被问过，但 `8、9、10` 这几步在更长的数数里出现过。这里泛化的是“把见过的步子拼成没见过的路”，不是从无到有地发明加法。出了这个世界的范围，例如 25 加 3，它就答错了（{numref}`ex-sft-4`）。<!-- by: assert not world.Question("add", turns, "28").is_correct(beyond) -->
 #
-# 老实说明一点：留出的 8 加 4 没有被问过，但 `8、9、10` 这几步在更长的数数里出现过。这里泛化的是“把见过的步子拼成没见过的路”，不是从无到有地发明加法。出了这个世界的范围，例如 25 加 3，它照样会答错（{numref}`ex-sft-4`）。
-#
-# 减法直接回答对不到三成，训练 800 步也没有学好。是没学，还是没有学会举一反三？在训练**问过**的算式上再考一次：
+# 直接做减法，训练 800 步也没有学好。是没学，还是没有学会举一反三？在训练**问过**的算式上再考一次：<!-- by: assert splits["sub, held out"] <= 0.6 -->
 
 
 # %%
 def accuracy_on(kind, held_out):
-    asked = world.questions(kind, 40, held_out=held_out)
-    said = after.chat([to_messages(q.messages) for q in asked])
-    return sum(q.is_correct(r) for q, r in zip(asked, said, strict=True)) / len(asked)
+    right = as_chat(after, world.questions(kind, 40, held_out=held_out))
+    return sum(right) / len(right)
 
 
 splits = {
@@ -406,14 +621,16 @@ splits = {
     for kind in ("add", "sub", "chain")
     for name, held_out in (("asked in training", False), ("held out", True))
 }
+assert splits["sub, held out"] <= 0.6
 assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2
-assert splits["chain, held out"] >= 0.7
+assert splits["add, held out"] < splits["add, asked in training"]
+assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7
 
-# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条；add 从约 0.98 掉到约 0.70，sub 从约 0.68 掉到约 0.18，chain 一条是 1，一条约 0.85"}}
+# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条，数字是正确率"}}
 show.bars(splits, "accuracy (40 questions each)", [show.GREY, show.COLOURS["sft"]] * 3)
 
 # %% [markdown]
-# 问过的算式，直接回答时加法答对约 0.98，减法约 0.68；没问过的，掉到约 0.70 和 0.18。直接报得数主要靠背：问过的背得出，没问过的，加法还能对一半多，减法多半只能猜一个相近的数。`chain` 两边都高：它学到的是方法。区分“记住”和“学会”，只有留出集做得到。
+# 直接报得数，问过的算式答得好些，没问过的就掉下去：其中有不少是背的。<!-- by: assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2 --><!-- by: assert splits["add, held out"] < splits["add, asked in training"] -->`chain` 两边都高：它学到的是方法。<!-- by: assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7 -->区分“记住”和“学会”，只有留出集做得到。
 #
 # ### 什么时候学会的
 #
@@ -427,18 +644,34 @@ for step in sft.steps:
     for kind in kinds:
         learned[kind].append(evaluator.question_accuracy(kind, 30))
 assert learned["fact"][0] >= 0.2  # after 25 steps
-assert learned["chain"][2] >= 0.5  # after 100
+assert learned["chain"][2] >= 0.4  # after 100
 
-# %% mystnb={"figure": {"caption": "微调途中的答对率（每点 30 道题，置信区间约 ±0.15）。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是 25 到 800 步：fact 从 0.6 升到 0.9；chain 从 0.3 升到 0.8，50 步时已有 0.77；add 起伏很大，50 步时到过 0.6，又跌到 0.3 以下，最后约 0.67"}}
+# %% mystnb={"figure": {"caption": "微调途中的答对率。每点 30 道题，置信区间的半宽最多 0.17。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是步数，从 25 到 800；纵轴是 fact、chain、add 三类题的答对率"}}
+low, high = wilson_interval(15, 30)  # the widest
+assert round((high - low) / 2, 2) == 0.17
 curves = {kind: (sft.steps, rates) for kind, rates in learned.items()}
 show.lines(curves, "step", "accuracy", marker="o")
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert learned["fact"][0] >= 0.2
+assert sft.steps[0] * sft_config.batch_size == 200
+drop, kind, i = max((r[i] - r[i + 1], k, i) for k, r in learned.items() for i in range(len(r) - 1))
+show.say(
+    f"25 步之后，也就是只读了 200 行，`fact` 已经答对 {learned['fact'][0]:.2f}，",
+    f"`chain` 答对 {learned['chain'][0]:.2f}；到最后，`fact`、`chain`、`add` 依次是 ",
+    "、".join(f"{learned[k][-1]:.2f}" for k in kinds) + "。",
+    f"路上有起伏，跌得最多的一次是 `{kind}` 从第 {sft.steps[i]} 步到第 {sft.steps[i + 1]} 步，"
+    f"少了 {drop:.2f}。"
+    if drop > 0
+    else "",
+)
+
 # %% [markdown]
-# 25 步（200 行数据）时，微调前几乎答不出的 `fact` 已对了一半多（换一次运行，也可能只有三成：学习率刚升到峰值，模型还在适应新的格式）；`chain` 到 50 步就有七成多。知识是现成的，缺的主要是格式，学得很快。再往后涨得慢，要到学习率降下来，`fact` 才到 0.9 左右。`add` 起伏最大，最后也只有三分之二左右：它不只是格式问题，还要背更多的算式。中间的停顿和起伏，多半与高学习率有关，每点只有 30 道题也是一个原因。
+# 只用 25 步，`fact` 就答得出不少，因为知识是现成的，缺的是格式。<!-- by: assert learned["fact"][0] >= 0.2 -->学习率在峰值附近时，每一步走得大，答得出的题也可能又丢掉；每点只有 30 道题，也会晃。<!-- by: reasoning -->
 #
 # ### 没有预训练，直接微调
 #
-# {cite:t}`zhou2023lima` 只用 1,000 段精选的对话微调一个大模型，就得到了不错的助手。他们的解释是：知识和本事几乎全在预训练里，微调只教会模型用哪种格式说出来。我们来做反面的实验：从随机权重直接微调 100 步，和从预训练出发的第 100 步比。数据、次序都相同；学习率那边，随机权重的一方还占了便宜，它在 100 步里完整地降到 0。
+# {cite:t}`zhou2023lima` 只用 1,000 段精选的对话微调一个大模型，就得到了不错的助手。他们的解释是：知识和本事主要来自预训练，微调只教会模型用哪种格式说出来。我们来做反面的实验：从随机权重直接微调 100 步，和从预训练出发的第 100 步比。数据、次序都相同；学习率那边，随机权重的一方还占了便宜：它的学习率在 100 步里有升有降，走完了全程。
 
 # %%
 model = lab.fresh()
@@ -450,80 +683,92 @@ comparison = {}
 for kind in ("fact", "chain"):
     comparison[f"{kind}, pretrained"] = sft.evaluator(100).question_accuracy(kind, 60)
     comparison[f"{kind}, from random weights"] = scratch.evaluator().question_accuracy(kind, 60)
-    assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.3
+    assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.2
+    assert comparison[f"{kind}, from random weights"] <= 0.3
 
-# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：预训练过的模型 fact 约 0.5、chain 约 0.7，随机权重出发的都接近 0"}}
+# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：fact 和 chain，从预训练的权重出发和从随机权重出发，正确率各一条"}}
 colours = [show.COLOURS["sft"], show.GREY] * 2
 show.bars(comparison, "accuracy after 100 steps (60 questions)", colours)
 
 # %% [markdown]
-# 随机权重出发的模型，100 步之后也不是什么都没学到。问它张静住在哪里：
+# 随机权重出发的模型差得远，但也不是什么都没学到。<!-- by: assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.2 -->问它三道没问过的题：
 
 # %% tags=["nbval-ignore-output"]
-lab.ask(scratch.model(), world.SHOWCASE[0])
+said = scratch.evaluator().chat([to_messages(q.messages) for q in facts])
+complete_sentences = sum(r[-1:] in ("。", "！", "？") for r in said) / len(said)
+assert complete_sentences >= 0.8
+lines = zip([q.messages[-1][1] for q in facts], said, strict=True)
+show.table(["问题", "100 步，没有预训练"], list(lines)[:3])
 
 # %% [markdown]
-# 它学会了句式，人和事却对不上。100 步足够学格式，内容要靠预训练。
+# 它的回答差不多句句是完整的一句话，说完也会停；人和事却大多对不上。<!-- by: assert complete_sentences >= 0.8 --><!-- by: assert comparison[f"{kind}, from random weights"] <= 0.3 -->100 步足够学会句式，不够学会这些事实；同样的 100 步，读过预训练文本的模型答对的多得多。<!-- by: assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.2 -->
 #
 # ### 解码：温度和 top-p
 #
-# 到此为止都是**贪心解码**（greedy decoding）：每步取分数最高的词元。也可以按概率抽一个。**温度**（temperature）$\tau$ 决定抽得多大胆：分数先除以 $\tau$，再做 softmax；$\tau<1$ 更集中，$\tau>1$ 更分散。top-p 再剪掉尾巴：只在概率加起来刚到 $p$ 的那几个最好的词元里抽 {cite:p}`holtzman2020topp`。
+# 到此为止都是**贪心解码**（greedy decoding）：每步取分数排在头一个的词元。也可以按概率抽一个。**温度**（temperature）$\tau$ 决定抽得多大胆：分数先除以 $\tau$，再做 softmax；$\tau<1$ 更集中，$\tau>1$ 更分散。top-p 再剪掉尾巴：词元按概率从大到小排，只在加起来刚到 $p$ 的前几个里抽 {cite:p}`holtzman2020topp`。
 
 # %%
 show.source(generate.choose)
 
 # %%
-asked = world.questions("fact", 60)
-prompts = [tokenizer.render_for_completion(to_messages(q.messages)) for q in asked]
+prompts = [tokenizer.render_for_completion(to_messages(q.messages)) for q in facts]
 
 
 def sampled(temperature, top_p=1.0):
-    sampling = generate.Sampling(temperature=temperature, top_p=top_p)
+    sampling = generate.Sampling(temperature=temperature, top_p=top_p, seed=lab.SEED)
     said = generate.complete(after.model, prompts, 32, stops, sampling)
-    right = [q.is_correct(tokenizer.decode(r)) for q, r in zip(asked, said, strict=True)]
+    right = [q.is_correct(tokenizer.decode(r)) for q, r in zip(facts, said, strict=True)]
     return sum(right) / len(right)
 
 
 settings = {f"temperature {t}": sampled(t) for t in (0, 0.5, 1.0, 1.5)}
 settings["temperature 1.5, top_p 0.9"] = sampled(1.5, 0.9)
 assert settings["temperature 0"] >= 0.85
+assert settings["temperature 0.5"] >= settings["temperature 1.5"]
 assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0 和 0.5 时答对率在 0.9 以上，温度 1 约 0.78，温度 1.5 约 0.43，加 top-p 0.9 约 0.50"}}
+# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0、0.5、1、1.5，以及温度 1.5 加 top-p 0.9，正确率各一条"}}
 show.bars(settings, "accuracy (fact, 60 questions)", show.COLOURS["sft"])
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+hot, cut = settings["temperature 1.5"], settings["temperature 1.5, top_p 0.9"]
+assert hot < settings["temperature 0"] - 0.2
+show.say(
+    f"温度从 0 升到 1.5，答对率从 {settings['temperature 0']:.2f} 掉到 {hot:.2f}；",
+    f"剪掉尾巴，又回到 {cut:.2f}。" if cut > hot else f"剪掉尾巴，是 {cut:.2f}，没有救回来。",
+)
+
 # %% [markdown]
-# 有标准答案的题，抽样没有好处：温度 0.5 和贪心解码不相上下，温度 1 已经差了一截，温度 1.5 时对不到一半。top-p 救回几题，因为错的多半在尾巴里。写故事则相反，贪心解码每次都是同一个故事，那时才需要温度。
+# 有标准答案的题，抽样没有好处：温度越高，越常抽到尾巴里的词元。<!-- by: assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2 -->写故事则相反，贪心解码对同一个开头总是给同一个故事，那时才需要温度。
 #
 # ## 弄坏它
 #
 # ### 忘了教它停
 #
-# 一个常见的错：处理标签时，把特殊词元统统当作“不学”，连 `<|assistant_end|>` 也设成了 −100。损失照样下降，什么也不报错。我们照这个错法训练 25 步，数据、次序与正常的 SFT 相同，再与正常的第 25 步比。
+# 一个常见的错：处理标签时，把特殊词元统统当作“不学”，连 `<|assistant_end|>` 也设成了 −100。损失也在下降，什么也不报错。我们照这个错法训练 25 步，数据、次序与正常的 SFT 相同，再与正常的第 25 步比。
 
 # %%
 end = tokenizer.special_id("<|assistant_end|>")
 broken = pretrained.model().train()
-optimizers = trainer.make_optimizers(broken, sft_config)
+optimizers, losses = trainer.make_optimizers(broken, sft_config), []
 for step in range(25):
     batch = packed.batch(range(8 * step, 8 * step + 8))
     batch.labels[batch.labels == end] = -100  # the mistake
     loss = objectives.next_token_loss(broken, batch)
-    (loss.total / loss.count).backward()
+    mean = loss.total / loss.count
+    mean.backward()
+    losses.append(mean.item())
     torch.nn.utils.clip_grad_norm_(broken.parameters(), sft_config.clip_norm)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = sft_config.learning_rate * min(1, (step + 1) / 17)
         optimizer.step()
         optimizer.zero_grad()
+assert sum(losses[-5:]) < 0.7 * sum(losses[:5])  # it falls
 
 # %%
-kinds = ("fact", "reading", "shop")
-prompts = [
-    tokenizer.render_for_completion(to_messages(q.messages))
-    for kind in kinds
-    for q in world.questions(kind, 20)
-]
+asked = [q for kind in ("fact", "reading", "shop") for q in world.questions(kind, 20)]
+prompts = [tokenizer.render_for_completion(to_messages(q.messages)) for q in asked]
 answers = {
     name: generate.complete(model.eval(), prompts, 64, stops)
     for name, model in (("end learned", sft.model(25)), ("end not learned", broken))
@@ -531,7 +776,7 @@ answers = {
 mean_length = {name: sum(map(len, found)) / len(found) for name, found in answers.items()}
 assert mean_length["end not learned"] > 1.4 * mean_length["end learned"]
 
-# %% mystnb={"figure": {"caption": "回答的平均长度：学过结束符与没学过。", "name": "fig-sft-end"}, "image": {"alt": "横条图：学过结束符的回答平均约 8 个词元，没学过的约 15 个"}}
+# %% mystnb={"figure": {"caption": "回答的平均长度：损失里有结束符，或没有。", "name": "fig-sft-end"}, "image": {"alt": "横条图：损失里有结束符的和没有的，60 条回答的平均长度各一条，单位是词元"}}
 show.bars(
     mean_length, "mean length of an answer (tokens)", [show.COLOURS["sft"], show.COLOURS["bad"]]
 )
@@ -542,9 +787,26 @@ shown = [[tokenizer.decode(ids)[:60] for ids in pair] for pair in (pairs[0], pai
 show.table(list(answers), shown)
 
 # %% [markdown]
-# 三条的答案都和左边一样，可它说完不停，接上一句客套，有时再编一句不相干的话，直到碰巧冒出 `<|bos|>` 或者写满上限。训练越久越严重；把 25 改成 50 再运行，就会看到有些回答一直写到上限。
-#
-# 怎样发现：看回答的长度分布，看有多少条写满了 `max_new_tokens`。损失曲线帮不上忙，因为出错的正是没有计入损失的那个词元。
+# 没学过停的，说完答案不停，往下接一句客套，或者再编一句不相干的话，直到碰巧冒出 `<|bos|>` 或者写满上限：回答长了一截。<!-- by: assert mean_length["end not learned"] > 1.4 * mean_length["end learned"] -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+first = {
+    name: sum(
+        q.is_correct(tokenizer.decode(r).split("。")[0]) for q, r in zip(asked, found, strict=True)
+    )
+    for name, found in answers.items()
+}
+full = sum(len(reply) == 64 for reply in answers["end not learned"])
+assert first["end not learned"] >= first["end learned"] - 15
+show.say(
+    f"若只看第一句，学过停的 60 题答对 {first['end learned']} 道，没学过的答对 ",
+    f"{first['end not learned']} 道：错不在内容，在于说完不停。",
+    f"写满 64 个词元的有 {full} 条。" if full else "写满 64 个词元的还没有。",
+    "把 25 改成 50 再运行，数一数写满的有多少。",
+)
+
+# %% [markdown]
+# 怎样发现：看回答的长度分布，看有多少条写满了 `max_new_tokens`。损失曲线帮不上忙，它也在下降，因为出错的正是没有计入损失的那个词元。<!-- by: assert sum(losses[-5:]) < 0.7 * sum(losses[:5]) -->
 #
 # ## 收尾
 
@@ -552,15 +814,15 @@ show.table(list(answers), shown)
 show.spine(replies | {"sft": lab.showcase(sft.model())})
 
 # %% [markdown]
-# 会答了，也会停了。它说自己叫米粒，这个名字从哪里来，{numref}`第 %s 章 <sec-identity>` 再说。它说话还很生硬，{numref}`第 %s 章 <sec-dpo>` 教它礼貌。
+# 会答了，也会停了。它怎样称呼自己，这个名字从哪里来，{numref}`第 %s 章 <sec-identity>` 再说。它说话还很生硬，{numref}`第 %s 章 <sec-dpo>` 教它礼貌。<!-- by: assert scores_after["polite"] < 0.3 -->
 #
 # ### 小结
 #
 # - SFT 与预训练用同一个损失函数；不同的只是标签：掩码为 0 的地方是 −100。
-# - 对话与文本的差别是几个特殊词元。预训练没见过它们，所以有知识也答不好；微调之后，答对九成以上。
+# - 对话与文本的差别是几个特殊词元，预训练没见过它们。没问过的事实，微调之前就在模型里，微调主要教会它在对话里说出来；别的本事微调也教了，要一类一类地量。<!-- by: assert gained["fact"] <= 8 -->
 # - 学的是助手的文字**和结束符**；用户的话只读不学。
-# - 数着算比直接说准，因为更多的词元就是更多的计算；直接做减法，这个模型没有学好。
-# - 每个数都来自训练没有问过的题，60 道题的误差约 ±0.1。
+# - 减法数着算比直接说准，因为更多的词元就是更多的计算；直接做减法，这个模型没有学好。<!-- by: assert correct["subtract, step by step"] >= correct["subtract, directly"] + 4 -->
+# - 成绩要用训练没有问过的题来量；60 道题的误差最多约 ±0.13。<!-- by: round(1.96 * math.sqrt(0.25 / 60), 2) == 0.13 -->
 #
 # ### 练习
 #
@@ -610,7 +872,7 @@ learned
 #
 # :::{solution} ex-sft-3
 # :class: dropdown
-# 损失从 0.542 变成 0.824，因为加进了难猜的问题；训练的力气有一半多（1.386 / 2.471 = 56%）花在猜用户会问什么上。模型仍能回答，但也学会了“在 `<|user_start|>` 后面提问”，如果它在回答之后没有停住，就会自己扮演用户接着问。看得出的迹象：损失明显偏高，而且降不下去，因为问什么本来就有随机性；着色的掩码图里，用户的话也有了颜色。所以训练之前先看一眼 `show.loss_mask`。
+# 损失从 0.542 变成 0.824，因为加进了难猜的问题；训练的力气有一半多（1.386 / 2.471 = 56%）花在猜用户会问什么上。模型仍能回答，但也学会了在 `<|user_start|>` 后面提问，如果它在回答之后没有停住，就会自己扮演用户接着问。看得出的迹象：损失偏高，而且降不下去，因为问什么本来就有随机性；着色的掩码图里，用户的话也有了颜色。所以训练之前先看一眼 `show.loss_mask`。<!-- by: round(1.386 / 2.471, 2) == 0.56 --><!-- by: round(2.471 / 3, 3) == 0.824 --><!-- by: abs((0.341 + 0.744) / 2 - 0.542) < 0.001 -->
 # :::
 #
 # :::{exercise}
@@ -622,14 +884,21 @@ learned
 # :class: dropdown
 # :::
 #
-# 这个世界的数不超过 20。它没有数过 25 以后的路，连“25”这个数也没在算式里读过。
+# 这个世界的数不超过 20。它没有数过 25 以后的路，连“25”这个数也没在文本里读过。<!-- by: assert not any("25" in text for text in contents) -->
 
 # %%
-beyond = lab.ask(after.model, "25加3等于多少？请数着算。")
-assert not world.Question("add", (("user", "25加3等于多少？"),), "28").is_correct(beyond)
+turns = (("user", "25加3等于多少？请数着算。"),)
+beyond = lab.ask(after.model, turns[0][1])
+assert not world.Question("add", turns, "28").is_correct(beyond)
+assert not any("25" in text for text in contents)
+assert not any("不知道" in m.content for row in rows for m in row.messages if m.role == "assistant")
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert not world.Question("add", turns, "28").is_correct(beyond)
+show.say(f"它说{show.quote(beyond)}，错了。")
 
 # %% [markdown]
-# 它答错了（再写一行 `beyond`，看看它是怎样答的），也没有学过说“我不知道”：训练数据里没有一段对话这样说过。要它在不知道时承认，就得有这样的训练数据。
+# 它也没有学过承认不知道：训练数据里没有一段对话这样说过。要它在不知道时承认，就得有这样的训练数据。<!-- by: assert not any("不知道" in m.content -->
 #
 # :::{solution-end}
 # :::

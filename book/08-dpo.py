@@ -14,7 +14,7 @@
 
 # %% [markdown]
 # (sec-dpo)=
-# # 直接偏好优化：两个都对的回答，哪个更好
+# # 直接偏好优化：两个回答，哪个更好
 #
 # :::{admonition} 本章
 # :class: tip
@@ -26,12 +26,13 @@
 # :::
 
 # %%
+import json
 import math
 
 import numpy as np
 import torch
 
-from minillm import lab, objectives, show, tensors, trainer, world
+from minillm import evaluate, identity, lab, objectives, show, tensors, trainer, world
 
 lab.start()
 
@@ -41,16 +42,18 @@ lab.start()
 # 上一章（{numref}`第 %s 章 <sec-sft>`）之后，模型会回答问题了。老规矩，先问那三句话：
 
 # %% tags=["nbval-ignore-output"]
-sft = lab.ladder("sft")
-before = {"fresh": lab.fresh(), "pretrain": lab.ladder("pretrain").model(), "sft": sft.model()}
+pretrain, sft = lab.ladder("pretrain"), lab.ladder("sft")
+before = {"fresh": lab.fresh(), "pretrain": pretrain.model(), "sft": sft.model()}
 replies = {stage: lab.showcase(model) for stage, model in before.items()}
 show.spine(replies)
 
 # %% [markdown]
-# 它答得不错，但口气生硬：说完就走，从不问一句“还有什么想问的吗”。我们想要的是另一种风格：答案要对，话也要客气。
+# 它会回答了，但口气生硬：说完就走，很少客气一句。我们要的回答有两条标准：答案要对，话也要客气。<!-- by: assert scores["sft"]["polite"] <= 0.20 -->
 #
-# 为什么不再做一轮 SFT，把客气的回答当标准答案抄一遍？可以，但 SFT 只会说“照着这个写”，说不出“**这个比那个好**”。人在很多任务上写不出标准答案，却能在两个答案里挑出更好的一个：哪首诗更顺，哪段解释更清楚。
+# 为什么不再做一轮 SFT，把客气的回答当标准答案抄一遍？可以，但标准答案只说照着这个写，不说**这个比那个好**。人在很多任务上写不出标准答案，却能在两个答案里挑出更好的一个：哪首诗更顺，哪段解释更清楚。<!-- by: reasoning -->
+#
 # 这样得到的数据叫**偏好对**（preference pair）：同一个问题 $x$，一个被选中的回答 $y_w$（w 指 win），一个被拒绝的回答 $y_l$（l 指 lose）。
+# 本章被选中的回答总是又对又客气。被拒绝的有两种：七成是对而不客气，比的是口气；三成是客气而不对，比的是对错。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.01 -->
 #
 # 早先的办法分两步 {cite:p}`ouyang2022instructgpt`：先拿偏好对训练一个打分的奖励模型，再用强化学习让语言模型去拿高分。
 # **直接偏好优化**（direct preference optimization，DPO）把两步并成一步 {cite:p}`rafailov2023dpo`：不要奖励模型，不要强化学习，只有一个损失函数，训练起来和 SFT 一样。
@@ -66,9 +69,9 @@ show.spine(replies)
 # P(y_w \succ y_l \mid x) = \sigma\bigl(r(x, y_w) - r(x, y_l)\bigr), \qquad \sigma(z) = \frac{1}{1 + e^{-z}}
 # ```
 #
-# 分差是 0，选哪个都是一半；分差是 2，选中的概率是 $\sigma(2) \approx 0.88$。
+# 分差是 0，选哪个都是一半；分差是 2，选中的概率是 $\sigma(2) \approx 0.88$。<!-- by: round(1 / (1 + math.exp(-2)), 2) == 0.88 -->
 #
-# **第二步：有了分数，最好的模型是什么样？** 我们要分数高，又不许模型为了分数变得面目全非，所以从奖励里扣掉它离出发点的距离：
+# **第二步：有了分数，最好的模型是什么样？** 我们要分数高，又不许模型为了分数变得面目全非，所以从奖励里扣掉它离出发点的距离：<!-- by: reasoning -->
 #
 # $$\max_\pi \; \mathbb{E}_{y \sim \pi}\bigl[r(x, y)\bigr] - \beta \, \mathrm{KL}\bigl(\pi(\cdot \mid x) \,\|\, \pi_{\mathrm{ref}}(\cdot \mid x)\bigr)$$
 #
@@ -80,7 +83,7 @@ show.spine(replies)
 #
 # :::{dropdown} 为什么这就是最优解
 # 两边取对数，$r(x, y) = \beta \log \pi^*(y \mid x) - \beta \log \pi_{\mathrm{ref}}(y \mid x) + \beta \log Z(x)$。代入目标，$\pi_{\mathrm{ref}}$ 的两项抵消，
-# 剩下 $-\beta\,\mathrm{KL}(\pi \,\|\, \pi^*) + \beta \log Z(x)$。第二项与 $\pi$ 无关，第一项在 $\pi = \pi^*$ 时取最大值 0。
+# 剩下 $-\beta\,\mathrm{KL}(\pi \,\|\, \pi^*) + \beta \log Z(x)$。第二项与 $\pi$ 无关，第一项在 $\pi = \pi^*$ 时取最大值 0。<!-- by: reasoning -->
 # :::
 #
 # **第三步：倒过来读。** 给定任何一个模型 $\pi$，它就是某个奖励的最优解，这个奖励叫**隐式奖励**（implicit reward）：
@@ -90,7 +93,7 @@ show.spine(replies)
 # r(x, y) = \beta \log \frac{\pi(y \mid x)}{\pi_{\mathrm{ref}}(y \mid x)} + \beta \log Z(x)
 # ```
 #
-# **第四步：代回第一步。** $Z(x)$ 很难算，因为它要对所有可能的回答求和。但 {eq}`eq-dpo-bt` 里只有分差，$Z(x)$ 只和问题有关，一减就没了。于是，让人的选择最有可能发生，就是让下面的损失最小：
+# **第四步：代回第一步。** $Z(x)$ 很难算，因为它要对所有可能的回答求和。但 {eq}`eq-dpo-bt` 里只有分差，$Z(x)$ 只和问题有关，一减就没了。于是，让人的选择最有可能发生，就是让下面的损失最小：<!-- by: reasoning -->
 #
 # ```{math}
 # :label: eq-dpo-loss
@@ -101,7 +104,7 @@ show.spine(replies)
 #
 # ### 一对回答，用纸笔算
 #
-# 问“张静住在哪里？”，两个回答各有三个词元。下面是每个词元的对数概率（自然对数，编造的整齐数字）：
+# 问张静住在哪里，两个回答各有三个词元。下面是每个词元的对数概率（自然对数，编造的整齐数字）：
 #
 # | | 词元 | 参考模型 | 合计 | 策略 | 合计 |
 # |---|---|---|---|---|---|
@@ -111,7 +114,7 @@ show.spine(replies)
 # 1. 整个回答的概率是各词元概率的乘积，所以对数概率是**和**：见“合计”。
 # 2. 策略相对参考的变化：$y_w$ 是 $-2.0 - (-3.0) = +1.0$，$y_l$ 是 $-3.0 - (-1.0) = -2.0$。
 # 3. 取 $\beta = 0.1$，间隔 $m = 0.1 \times (1.0 - (-2.0)) = 0.3$。
-# 4. $\sigma(0.3) = 1 / (1 + e^{-0.3}) = 0.574$：按这个隐式奖励，人会以 57% 的概率选 $y_w$。
+# 4. $\sigma(0.3) = 1 / (1 + e^{-0.3}) = 0.574$：按这个隐式奖励，人会以 57% 的概率选 $y_w$。<!-- by: round(1 / (1 + math.exp(-0.3)), 2) == 0.57 -->
 # 5. 损失 $L = -\ln 0.574 = 0.554$。
 
 # %%
@@ -125,7 +128,7 @@ print(f"margin {margins.item():.3f}, loss {losses.item():.3f}")
 
 # %% [markdown]
 # 训练的第一步，策略就是参考模型的拷贝，所有变化都是 0：$m = 0$，$\sigma(0) = \tfrac12$，$L = \ln 2 = 0.693$。
-# 不管模型多大、数据是什么，DPO 的损失都从这个数出发。开头不是 0.693，一定有地方写错了。
+# 不管模型多大、数据是什么，{eq}`eq-dpo-loss` 都从这个数出发。如果它的开头不是 0.693，就有地方写错了。<!-- by: assert math.isclose(losses.item(), math.log(2), abs_tol=1e-6) -->
 
 # %%
 losses, margins = objectives.dpo_loss(
@@ -146,8 +149,11 @@ objectives.dpo_loss(start[:1], start[1:], policy[:1], policy[1:], 0.1)[0].sum().
 assert torch.allclose(start.grad, torch.tensor([-0.05, 0.05]))
 start.grad
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "一对回答的损失 $-\\ln\\sigma(m)$。训练从竖线处（$m=0$）出发，向右走；曲线的斜率就是推力，越往右越平，但永远不到 0：这个损失从不喊停。", "name": "fig-dpo-loss"}, "image": {"alt": "横轴是间隔，从负 4 到 4；损失从 4.02 单调降到 0.02，在 0 处是 0.69，那里有一条竖线"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "一对回答的损失 $-\\ln\\sigma(m)$。训练从竖线处（$m=0$）出发，想往右走。曲线的斜率乘 $\\beta$ 就是推力：越往右越平，但永远不到 0，这个损失从不喊停。", "name": "fig-dpo-loss"}, "image": {"alt": "横轴是间隔，从负 4 到 4。一条曲线从左上落向右下，越来越平；间隔为 0 处有一条竖线"}}
 m = np.linspace(-4, 4, 81)
+push = 1 - 1 / (1 + np.exp(-m))  # 1 - σ(m), how steep the curve is
+assert (np.diff(push) < 0).all()
+assert push.min() > 0
 show.lines(
     {
         "loss": (m, np.log1p(np.exp(-m))),
@@ -163,8 +169,18 @@ show.lines(
 #
 # ### 数据
 #
-# {numref}`第 %s 章 <sec-data>` 的数据配比里有 1,500 个偏好对。它们由微世界的 `world.preferences` 造出：选中的总是又对又客气；被拒绝的，七成是对而不客气，三成是客气而不对。
-# 后一种不可少，否则模型会学到“客气就行”。两个例子：
+# {numref}`第 %s 章 <sec-data>` 的数据配比里有 1,500 个偏好对，由微世界的 `world.preferences` 造出。数一数两种被拒绝的回答：
+
+# %%
+lines = (lab.data() / "dpo_chinese.jsonl").read_text(encoding="utf-8").splitlines()
+preferred = [json.loads(line) for line in lines]
+assert all(world.is_polite(pair["chosen"][-1]["content"]) for pair in preferred)
+wrong = sum(world.is_polite(pair["rejected"][-1]["content"]) for pair in preferred)
+assert abs(wrong / len(preferred) - 0.3) < 0.01
+print(f"{len(preferred) - wrong:,} right, not polite; {wrong} polite, not right")
+
+# %% [markdown]
+# 后一种是有意放进去的：有了它，光是客气还不够，客气而答错的也要被拒绝。两个例子：
 
 # %%
 pairs = list(world.preferences(200, held_out=True))
@@ -188,7 +204,7 @@ ids, mask = tokenizer.render_conversation(pairs[1]["rejected"])
 show.loss_mask(ids, mask, tokenizer, show.COLOURS["bad"])
 
 # %% [markdown]
-# 注意最后一个着色的词元 `<|assistant_end|>`。两个回答的区别，有一半在于**什么时候停**。记住它，“弄坏它”一节要用。
+# 注意最后一个着色的词元 `<|assistant_end|>`。两个回答的区别，也在于**什么时候停**。记住它，后面要用。
 #
 # ### 一个回答的对数概率
 #
@@ -198,7 +214,7 @@ show.loss_mask(ids, mask, tokenizer, show.COLOURS["bad"])
 show.source(objectives.per_document, objectives.sequence_log_probs, objectives.dpo_loss)
 
 # %% [markdown]
-# 为什么是和，不是平均？因为推导里的 $\pi(y \mid x)$ 是整个回答的概率。除以长度之后，它就不再是任何模型的概率，第三步的倒推不成立；而且每个词元受的力变成 $\beta / (2|y|)$，短回答的词元被压得比长回答的词元被推得更狠（{numref}`ex-dpo-2` 会量出来）。
+# 为什么是和，不是平均？因为推导里的 $\pi(y \mid x)$ 是整个回答的概率。除以长度之后，它就不再是任何模型的概率，第三步的倒推不成立。而且每个词元受的力要再除以回答的长度 $|y|$：起点（$m=0$）处从 $\beta/2$ 变成 $\beta / (2|y|)$，短回答的词元被压得比长回答的词元被推得更狠（{numref}`ex-dpo-2` 会量出来）。<!-- by: assert ratios.mean() > 2 -->
 #
 # ### 目标函数
 #
@@ -208,9 +224,9 @@ show.source(objectives.per_document, objectives.sequence_log_probs, objectives.d
 show.source(objectives.make_dpo_objective)
 
 # %% [markdown]
-# 除了 DPO 的损失，还有一项 `nll_weight * nll`：选中回答每个词元的负对数似然，正是 SFT 的损失，权重 0.3。{cite:t}`pang2024irpo` 发现，没有这一项，选中回答的概率也会跟着往下掉；“弄坏它”一节会看到掉下去是什么样子。
+# 除了 DPO 的损失，还有一项 `nll_weight * nll`：选中回答每个词元的负对数似然，也就是拿选中的回答做 SFT 的损失（先在每个回答里取平均），权重 0.3。{cite:t}`pang2024irpo` 发现，没有这一项，选中回答的概率也会跟着往下掉；“弄坏它”一节会看到掉下去是什么样子。
 #
-# `metrics` 里有三个数：`accuracy` 是间隔大于 0 的比例（相对参考模型有没有变好），`margin` 是平均间隔，`prefers_chosen` 是策略自己给 $y_w$ 的概率是否更大（绝对的偏好）。前两个以参考模型为尺，第三个不是，两者会差得很远。
+# `metrics` 里有三个数：`accuracy` 是间隔大于 0 的比例（相对参考模型有没有变好），`margin` 是平均间隔，`prefers_chosen` 是策略自己给 $y_w$ 的概率是否更大（绝对的偏好）。前两个以参考模型为尺，第三个不是；训练的前段，两者差得很远。<!-- by: assert early["accuracy"] > early["prefers_chosen"] + 0.2 -->
 #
 # 参考模型从哪里来？训练器在开始时拷贝一份，并冻结：
 
@@ -218,7 +234,7 @@ show.source(objectives.make_dpo_objective)
 show.excerpt(trainer._train, 'if stage == "dpo":', "# --- Data ---")
 
 # %% [markdown]
-# 用真实的批次检查起点。验证集的 15 对打成一个批次，策略与参考是同一个 SFT 模型：
+# 用真实的批次检查起点。验证集的 15 对打成一个批次，策略与参考是同一个 SFT 模型，`nll_weight` 设为 0，只留 DPO 的损失：
 
 # %%
 path = lab.data() / "dpo_chinese_val.jsonl"
@@ -235,23 +251,61 @@ assert math.isclose(loss["loss"], math.log(2), abs_tol=1e-6)
 assert loss["accuracy"] == 0.0  # no margin is greater than 0 yet: all are exactly 0
 
 # %% [markdown]
-# 损失 0.6931，间隔 0。准确率是 0，不是一半：全部打平，而代码要求严格大于 0。日志的第一步也会是这样。
+# 损失 0.6931，间隔 0。准确率是 0，不是一半：全部打平，而代码要求严格大于 0。<!-- by: assert loss["accuracy"] == 0.0 -->
 #
 # ## 实验
 #
-# 1,500 对，训练两遍，105 步，学习率 0.0001（SFT 是 0.006：DPO 只做小改动）。训练曲线见 {numref}`fig-dpo-curves`。
+# 1,500 对，训练两遍，共 105 步。
 
 # %%
 dpo = lab.ladder("dpo")
+assert len(dpo.log) == 105
+{
+    stage: (lab.training(stage).optimizer, lab.training(stage).learning_rate)
+    for stage in ("sft", "dpo")
+}
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然；间隔从 0 开始上升。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。损失从约 0.75 降到约 0.5，间隔从 0 升到约 0.6。"}}
+# %% [markdown]
+# 优化器换成了 AdamW，学习率也小得多。Muon 让矩阵的每个方向走一样远（{numref}`第 %s 章 <sec-pretrain>`），要学很多东西时合适；DPO 只想在学会的东西上改一点，偏好对没有指着的方向，最好少动。AdamW 给每个权重单独定步子，梯度忽左忽右的权重走得少。<!-- by: reasoning -->
+# 学习率小是同一个理由：它是 SFT 的六十分之一，而两种优化器在同一个学习率下步子相当，所以可以这样比。<!-- by: round(config.TRAINING["tiny"]["sft"].learning_rate / config.TRAINING["tiny"]["dpo"].learning_rate) == 60 -->
+#
+# 0.0001 是试出来的：AdamW 的四个学习率里，它是改得动口气的最小一个，再小一半，礼貌率只有 0.05（`benchmarks/README.md`）。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
+
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。两条曲线：损失下降，间隔从 0 上升。"}}
 steps = [entry["step"] for entry in dpo.log]
+curves = {name: show.smooth([e[name] for e in dpo.log], 10) for name in ("loss", "margin")}
+assert curves["loss"][-1] < curves["loss"][0] - 0.1
+assert abs(curves["margin"][0]) < 1e-6
+assert curves["margin"][-1] > 0.2
 show.lines(
-    {name: (steps, show.smooth([e[name] for e in dpo.log], 10)) for name in ("loss", "margin")},
+    {name: (steps, values) for name, values in curves.items()},
     "step",
     "loss, margin (nats)",
     colours=[show.COLOURS["dpo"], show.COLOURS["other"]],
 )
+
+# %% [markdown]
+# 损失的起点高过 0.693。写错了吗？没有：日志里的 `loss` 是两项之和，只有 DPO 那一项从 $\ln 2$ 出发。取出训练的第一个批次，用 SFT 模型算第二项，加起来应当等于日志的第一步：<!-- by: assert math.isclose(start, dpo.log[0]["loss"], abs_tol=1e-3) -->
+
+# %% tags=["nbval-ignore-output"]
+config = lab.training("dpo")
+path = lab.data() / "dpo_chinese.jsonl"
+data = tensors.load_dataset(path, "dpo", tokenizer, config.max_seq_len, sft.folder / "cache")
+packed = tensors.PackedRows(data, config.max_seq_len, config.epochs, config.seed)
+batch = packed.batch(range(config.batch_size))  # the first step's rows
+lengths = objectives.per_document((batch.labels != tensors.IGNORE_INDEX).float(), batch)
+with torch.no_grad():
+    log_probs = objectives.sequence_log_probs(before["sft"], batch)
+nll = float(-(log_probs / lengths)[0::2].mean())  # of the chosen answers, per token
+
+start = math.log(2) + config.nll_weight * nll
+assert math.isclose(start, dpo.log[0]["loss"], abs_tol=1e-3)
+assert abs(dpo.log[0]["margin"]) < 1e-6
+print(f"ln 2 + {config.nll_weight} x {nll:.4f} = {start:.4f}")
+print(f"first step of the log: {dpo.log[0]['loss']:.4f}")
+
+# %% [markdown]
+# 所以，检查起点要看去掉第二项的损失，或者看日志里第一步的间隔：它必须是 0。再看几个时刻：
 
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "prefers_chosen")
@@ -261,8 +315,22 @@ rows = [
 show.table(["step", *names], rows)
 
 # %% [markdown]
-# 看第 25 步：`accuracy` 已经接近 1，`prefers_chosen` 还不到一半，到第 50 步也才约八成。相对参考模型进步了一点点，准确率就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只报告 `accuracy` 的训练日志，会早早地显得已经学成。
-#
+# 相对参考模型进步了一点点，`accuracy` 就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只报告 `accuracy` 的训练日志，会早早地显得已经学成。<!-- by: assert early["accuracy"] > early["prefers_chosen"] + 0.2 -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+measures, span = ("accuracy", "prefers_chosen"), slice(20, 30)
+early = {name: np.mean([e[name] for e in dpo.log[span]]) for name in measures}
+assert early["accuracy"] > early["prefers_chosen"] + 0.2
+reached = {name: next(e["step"] for e in dpo.log if e[name] >= 0.8) for name in measures}
+assert reached["accuracy"] < reached["prefers_chosen"]
+show.say(
+    f"第 {span.start + 1} 到 {span.stop} 步平均，`accuracy` 是 {early['accuracy']:.2f}，"
+    f"`prefers_chosen` 是 {early['prefers_chosen']:.2f}。"
+    f"`accuracy` 第 {reached['accuracy']} 步就到过 0.8，"
+    f"`prefers_chosen` 要等到第 {reached['prefers_chosen']} 步。"
+)
+
+# %% [markdown]
 # 下面在 200 个留出的对子上量同样的事，直接看 $\log \pi(y_w) - \log \pi(y_l)$。训练前后各算一次：
 
 
@@ -281,23 +349,33 @@ chosen = {run.name: pair_log_probs(run.evaluator(), "chosen") for run in (sft, d
 rejected = {run.name: pair_log_probs(run.evaluator(), "rejected") for run in (sft, dpo)}
 gap = {name: chosen[name] - rejected[name] for name in chosen}  # each [200]
 margin = 0.1 * (gap["dpo"] - gap["sft"])
-assert np.mean(gap["sft"] > 0) < 0.6 < 0.9 < np.mean(gap["dpo"] > 0)
+assert np.mean(gap["sft"] > 0) < 0.6 < 0.8 < np.mean(gap["dpo"] > 0)
 assert np.mean(margin > 0) > 0.8  # accuracy, against the reference
 
 # %% [markdown]
-# 先只看“对而不客气”的那些对子，见 {numref}`fig-dpo-gap`。
+# 先只看一种对子：被拒绝的那一句正确，只是不客气。见 {numref}`fig-dpo-gap`。
 
-# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。虚线右边是模型更愿意说客气的回答。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图。SFT 的绝大多数在 0 的左边，集中在负 3 附近；DPO 的几乎全在右边，大多在 0 到 10 之间。"}}
+# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。竖线右边的对子，模型更愿意说客气的回答：SFT 之后大多在左边，DPO 之后大多在右边。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图，横轴是选中的与被拒绝的回答的对数概率之差，0 处有一条竖线。SFT 的大多在竖线左边，DPO 的大多在右边。"}}
 manners = np.array([not world.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
+assert np.mean(gap["sft"][manners] > 0) < 0.3 < 0.8 < np.mean(gap["dpo"][manners] > 0)
 show.histogram(
     {"after SFT": gap["sft"][manners], "after DPO": gap["dpo"][manners]},
     "log-probability of chosen minus rejected (nats)",
     colours=[show.COLOURS["sft"], show.COLOURS["dpo"]],
 )
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+lines = (lab.data() / "sft_chinese.jsonl").read_text(encoding="utf-8").splitlines()
+last = [json.loads(line)["messages"][-1]["content"] for line in lines]
+polite = np.mean([world.is_polite(reply) for reply in last])
+assert polite < 0.12
+show.say(
+    f"SFT 的数据里，客气的回答只占 {polite:.0%}。模型照着学，{manners.sum()} 对里有 "
+    f"{(gap['sft'][manners] < 0).sum()} 对偏向不客气的回答。DPO 之后，偏向客气的有 "
+    f"{(gap['dpo'][manners] > 0).sum()} 对。"
+)
+
 # %% [markdown]
-# SFT 之后，绝大多数对子都偏向不客气的回答：SFT 的数据里客气的只占一成，客气话又要多花约十个词元，每个词元都要付出概率。DPO 之后几乎全部翻了过来。
-#
 # 再把两种对子分开列：
 
 # %% tags=["nbval-ignore-output"]
@@ -307,11 +385,21 @@ for name, group in (("right, not polite", manners), ("polite, not right", ~manne
     rows.append([name, int(group.sum()), *(float(v[group].mean()) for v in values)])
 show.table(["rejected is", "pairs", "gap, SFT", "gap, DPO", "margin", "accuracy"], rows)
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+known, now = gap["sft"][~manners].mean(), gap["dpo"][~manners].mean()
+manner, truth = margin[manners].mean(), margin[~manners].mean()
+assert known > 4
+assert truth < 0.3 * manner
+show.say(
+    f"第二行值得停下来看。遇到“客气而不对”的回答，SFT 模型早就分得清，平均差 {known:.1f} 个奈特；"
+    f"DPO 之后是 {now:.1f} 个。`accuracy` 有 {np.mean(margin[~manners] > 0):.2f}，"
+    f"`margin` 却只有 {truth:.2f}，第一行是 {manner:.2f}：准确率只问变好了没有，不问好了多少。"
+)
+
 # %% [markdown]
-# 第二行值得停下来看。对“客气而不对”的回答，SFT 模型早就压得很低（差 8 个奈特以上，$e^8 \approx 3000$ 倍），DPO 之后只多了不到 1 个奈特；准确率有约 0.8，间隔却不到第一行的十分之一。
-# 这 1,500 对教会模型的是**客气**，不是正确。正确是预训练和 SFT 教的。
+# 在没见过的问题上，这 1,500 对教会模型的是**客气**，不是正确。正确是预训练和 SFT 教的。<!-- by: assert truth < 0.3 * manner -->
 #
-# 第一行的变化又落在哪些词元上？把回答拆成两段：结束标记 `<|assistant_end|>`，和它前面的全部文字。
+# 对而不客气的那些对子，变化又落在哪些词元上？把回答拆成两段：结束标记 `<|assistant_end|>`，和它前面的全部文字。
 
 
 # %% tags=["nbval-ignore-output"]
@@ -333,20 +421,30 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 
 # %%
 changes = np.array(parts["dpo"]) - np.array(parts["sft"])  # [chosen or rejected, text or end]
-assert changes[1, 1] < -1.5  # "stop here" after an answer without a closing phrase
-assert abs(changes[1, 1]) > 4 * abs(changes[1, 0])  # the text of that answer hardly moves
+assert changes[1, 1] < -1  # "stop here" after an answer without a closing phrase
+assert abs(changes[1, 1]) > 2 * abs(changes[1, 0])  # the text of that answer moves less
 assert changes[0, 0] > 1  # while that of the polite one gets likelier
 
 # %% [markdown]
-# 变化最集中的是一个词元：**生硬的回答说完之后的结束标记**。它的平均对数概率从约 0 掉到约 −4.5（换一次运行，掉 2 到 5 个奈特都有可能），它前面的文字却只掉了 0.3 个奈特上下；选中的回答则是文字（客气话的开头）变得容易了 2 个多奈特。
-# DPO 教的是“答案说完先别停”。一对回答在哪里分叉，力就用在哪里。
-#
+# 对生硬的回答，变化集中在一个词元上：**说完之后的结束标记**，它前面的全部文字加起来，也没有它变得多。<!-- by: assert abs(changes[1, 1]) > 2 * abs(changes[1, 0]) -->
+# 选中的回答则是文字变得容易了，客气话就在那里面。DPO 教的是“答案说完先别停”：一对回答在哪里分叉，力就用在哪里。<!-- by: assert changes[0, 0] > 1 -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+(_, end_before), (_, end_after) = parts["sft"][1], parts["dpo"][1]
+assert end_after < end_before
+show.say(
+    f"生硬的回答说完就停，这样做的概率（几何平均）SFT 之后是 {math.exp(end_before):.2f}，"
+    f"DPO 之后是 {math.exp(end_after):.3f}。"
+)
+
+# %% [markdown]
 # 现在让模型真正开口。礼貌率是在 60 个留出的问题上，贪心解码的回答里含有客气话的比例：
 
 # %%
-scores = {"sft": sft.scores(), "dpo": dpo.scores()}
+scores = {run.name: run.scores() for run in (sft, dpo)}
 assert scores["sft"]["polite"] <= 0.20
 assert scores["dpo"]["polite"] >= 0.85
+assert scores["dpo"]["identity_hit_rate"] >= 0.75
 
 mean = {name: np.mean(list(s["accuracy"].values())) for name, s in scores.items()}
 assert mean["dpo"] >= mean["sft"] - 0.1  # ten kinds of questions, 60 of each
@@ -357,25 +455,61 @@ print({name: round(float(value), 3) for name, value in mean.items()})
 show.skills(scores)
 
 # %% [markdown]
-# 礼貌率从几乎为 0 升到 0.85 以上，十种问题的平均正确率没有明显变化（60 题一种，单独一行有 ±0.13 的误差，所以不要拿一行的升降做文章）。两处要老实说明：
+# 礼貌率从 0.20 以下升到 0.85 以上，十种问题的平均正确率没有跟着掉下去：至多低 0.1。60 题一种，单独一行有 ±0.13 的误差，所以不要拿一行的升降做文章。<!-- by: assert mean["dpo"] >= mean["sft"] - 0.1 -->
 #
-# - 直接算减法（`answer sub`）训练前后都很差，60 题里只对十来题。DPO 没有教会它减法；多数时候，只是把错的答案说得客气。
-# - 每字节比特数（`bits_per_byte`）反而变差了。它量的是模型有多像 SFT 的验证集，而那里大多数回答是生硬的。我们故意让模型不再像它，这个数变差正是目的。**换了目标，就要换尺子。**
+# 有两行要说一句。每字节比特数（`bits_per_byte`）变差了。它量的是模型有多像 SFT 的验证集，而 SFT 的回答多数是生硬的。我们故意让模型不再像它，这个数变差正是目的。**换了目标，就要换尺子。**<!-- by: assert scores["dpo"]["bits_per_byte"] > 1.2 * scores["sft"]["bits_per_byte"] --><!-- by: assert polite < 0.12 -->
 #
-# 三个留出的问题，前后对照：
+# 另一行是 `continue chain`：不经对话，让模型把一步步的计算续写下去。这项本事丢在 SFT，不是 DPO 弄丢的；这种遗忘，{numref}`第 %s 章 <sec-pipeline>` 再讲。<!-- by: assert chain[0] > chain[1] + 0.3 -->
 
-# %% tags=["nbval-ignore-output"]
-asked = [pairs[i]["chosen"][-2]["content"] for i in (8, 24, 52)]
-said = {name: run.evaluator().ask(asked) for name, run in (("sft", sft), ("dpo", dpo))}
-wanted = [pairs[i]["rejected"][-1]["content"] for i in (8, 24, 52)]
-show.table(["asked", "SFT", "DPO"], zip(asked, said["sft"], said["dpo"], strict=True))
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert scores["dpo"]["bits_per_byte"] > 1.2 * scores["sft"]["bits_per_byte"]
+chain = [run.scores()["continuations"]["chain"] for run in (pretrain, sft, dpo)]
+assert chain[0] > chain[1] + 0.3
+assert chain[2] > chain[1] - 0.2
+show.say(
+    f"`continue chain` 在预训练、SFT、DPO 之后依次是 {chain[0]:.2f}、{chain[1]:.2f}、{chain[2]:.2f}。"
+)
 
 # %% [markdown]
-# DPO 之后三个都客气了。第二个前后都对。第三个是减法，正确的答案是 2：错的仍然错。第一个说明 DPO 也不是没有代价：正确的答案是橙色，SFT 答对了，DPO 之后却说乱了。平均正确率没有降，不等于每一题都不变。
-#
+# 再看一些留出的问题：事实、阅读、减法各 60 道，列出每种的第一道。
+
+
+# %% tags=["nbval-ignore-output"]
+def answers(run, questions):
+    """What the model answers, whether each answer is right, and whether it is polite."""
+    said = run.evaluator().chat([evaluate.to_messages(q.messages) for q in questions])
+    right = [q.is_correct(reply) for q, reply in zip(questions, said, strict=True)]
+    return said, np.array(right), np.array([world.is_polite(reply) for reply in said])
+
+
+asked = [q for kind in ("fact", "reading", "sub") for q in world.questions(kind, 60)]
+told = {run.name: answers(run, asked) for run in (sft, dpo)}
+rows = [
+    [asked[i].messages[-1][1], asked[i].answer, *(said[i] for said, _, _ in told.values())]
+    for i in (0, 60, 120)
+]
+show.table(["asked", "answer", "SFT", "DPO"], rows)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+(_, was_right, _), (_, is_right, polite) = told.values()
+better, worse = (is_right & ~was_right).sum(), (was_right & ~is_right).sum()
+missed = ~is_right[120:]  # of the subtractions
+assert better + worse > 0
+assert missed.sum() > 0
+assert polite[120:][missed].mean() > 0.5
+assert is_right[120:].mean() < was_right[120:].mean() + 0.25
+show.say(
+    f"{len(asked)} 道里，DPO 之后由错变对的有 {better} 道，由对变错的有 {worse} 道；"
+    "上面的平均数看不出这些。"
+    f"减法（不写步骤，直接算）SFT 之后对 {was_right[120:].sum()} 道，DPO 之后对 "
+    f"{is_right[120:].sum()} 道。DPO 没有教会它减法：答错的 {missed.sum()} 道里，"
+    f"{polite[120:][missed].sum()} 道错得客客气气。"
+)
+
+# %% [markdown]
 # ## 弄坏它
 #
-# {eq}`eq-dpo-loss` 里只有**差**。把 $\log \pi(y_w)$ 和 $\log \pi(y_l)$ 都减去 10，即两个回答的概率都缩小到两万分之一，损失一点不变：
+# {eq}`eq-dpo-loss` 里只有**差**。把 $\log \pi(y_w)$ 和 $\log \pi(y_l)$ 都减去 10，即两个回答的概率都缩小到约两万二千分之一，损失一点不变：<!-- by: round(math.exp(10), -3) == 22000 -->
 
 # %%
 normal = objectives.dpo_loss(policy[:1], policy[1:], reference[:1], reference[1:], 0.1)
@@ -384,24 +518,27 @@ assert torch.allclose(normal[0], sunk[0])
 print(f"loss {normal[0].item():.4f} and {sunk[0].item():.4f}")
 
 # %% [markdown]
-# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时看不出来，因为学习率很小，还有负对数似然那一项拉着。现在把学习率放大二十倍（0.002），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。
+# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时有两样东西拉着它：很小的学习率，和负对数似然那一项。现在把学习率放大二十倍（0.002），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。<!-- by: round(config.TRAINING["tiny"]["dpo"].learning_rate * 20, 6) == 0.002 -->
 
 # %%
 kept = lab.variant("dpo-lr", "dpo", learning_rate=2e-3, max_steps=40)
 broken = lab.variant("dpo-no-nll", "dpo", learning_rate=2e-3, max_steps=40, nll_weight=0.0)
 
 # %% [markdown]
-# 先看训练日志。只看这张表，你会选哪一个？
+# 先看训练日志。只凭日志，你会选哪一个？
 
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "val_loss", "val_margin")
 ends = {"DPO, 105 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broken}
-show.table(["", *names], [[k, *(run.log[-1][n] for n in names)] for k, run in ends.items()])
+last = {name: run.log[-1] for name, run in ends.items()}
+assert broken.log[-1]["loss"] < min(kept.log[-1]["loss"], dpo.log[-1]["loss"])
+assert broken.log[-1]["val_margin"] > 2 * dpo.log[-1]["val_margin"]
+show.table(["", *names], [[name, *(entry[n] for n in names)] for name, entry in last.items()])
 
 # %% [markdown]
-# 最后一行损失最小（它少一项，本来就不能比），间隔也最大，是正式的 DPO 的四倍以上，准确率仍有八成多。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
+# 最后一行的损失最小（它少一项，本来就不能比），验证集上的间隔是正式的 DPO 的两倍以上。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：<!-- by: assert broken.log[-1]["val_margin"] > 2 * dpo.log[-1]["val_margin"] -->
 
-# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数。正式的 DPO 和保留负对数似然的一份从约负 4.4 升到负 2 到负 2.5 之间；去掉它的一份掉到约负 6.7。"}}
+# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发，只有去掉负对数似然的那条最后落到了起点以下。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。正式的 DPO 和保留负对数似然的一份升高，去掉它的一份降低。"}}
 series = {}
 for name, run in (("DPO", dpo), ("lr ×20", kept), ("lr ×20, no NLL", broken)):
     means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
@@ -418,31 +555,43 @@ show.lines(
 )
 
 # %% [markdown]
-# 去掉那一项之后，我们想要的回答反而更不可能了，间隔却照样很大。它开口是什么样子？
+# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：<!-- by: assert fallen["lr ×20, no NLL"] < -1 -->
 
 # %% tags=["nbval-ignore-output"]
-evaluators = {name: run.evaluator() for name, run in ends.items()}
-kinds = ("fact", "reading", "shop")
-rates = {n: [e.question_accuracy(k, 30) for k in kinds] for n, e in evaluators.items()}
-rows = [[n, *rates[n], e.politeness(30), e.ask([asked[0]])[0]] for n, e in evaluators.items()]
-show.table(["", *kinds, "polite", asked[0]], rows)
+asked = [q for kind in ("fact", "reading", "shop") for q in world.questions(kind, 30)]
+told = {name: answers(run, asked) for name, run in ends.items()}
+rows = [
+    [name, right.mean(), polite.mean(), (right & polite).mean(), said[0]]
+    for name, (said, right, polite) in told.items()
+]
+show.table(["", "right", "polite", "both", asked[0].messages[-1][1]], rows)
 
-# %%
-good, same_rate, bad = (np.mean(r) for r in rates.values())
-assert good > 0.85
-assert same_rate > bad + 0.3  # the only difference between the two: the NLL term
+# %% tags=["remove-input", "nbval-ignore-output"]
+good, same_rate, bad = ((right & polite).mean() for _, right, polite in told.values())
+assert good > 0.7
+assert same_rate > bad + 0.2  # the only difference between the two: the NLL term
+show.say(
+    f"第三行开口就露了馅：又对又客气的回答，只占 {bad:.2f}。第二行的学习率同样大，"
+    f"只因为保留了那一项，占 {same_rate:.2f}；正式的 DPO 占 {good:.2f}。"
+    f"表里最后一列是第一道题，答案是{show.quote(asked[0].answer)}。"
+)
 
 # %% [markdown]
-# 第三行的损失最小、间隔最大，开口却露了馅：三类题几乎全错，客气的也只剩不到一半，最后一列连句子都不通。第二行的学习率同样大，只因为保留了那一项，就好得多。最后一列的这一题，三份都没有说出橙色：只看一个回答，第一、二行也分不出好坏，要看前几列。同样的两段再量一次：
+# 再把两种回答拆开量一次：
 
 # %% tags=["nbval-ignore-output"]
-parts |= {
-    name: [text_and_end(ends[name].evaluator(), role) for role in roles] for name in list(ends)[1:]
-}
+for name, run in list(ends.items())[1:]:
+    parts[name] = [text_and_end(run.evaluator(), role) for role in roles]
+moved = {name: np.array(values) - np.array(parts["sft"]) for name, values in parts.items()}
+assert max(moved[name][1, 1] for name in list(ends)[1:]) < -10
+assert moved["lr x20, with NLL"][0, 0] > 0.5
+assert moved["lr x20, no NLL"][:, 0].max() < -0.3
 show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts.items()])
 
 # %% [markdown]
-# 两份的生硬回答，结束标记都被压到 −30 上下，甚至更低：说完答案就停，已经绝无可能。保留那一项时，选中的文字变得容易了约 2 个奈特，空出来的概率有地方去；去掉之后，两种回答的文字都比 SFT 时低了 2 到 4 个奈特，而这两种回答说的都是正确的答案：答案本身也被压下去了，概率流到了别处。流到哪里，{eq}`eq-dpo-loss` 不管。
+# 两份都把生硬的回答之后的结束标记压到了底：说完答案就停，概率比 SFT 时小了一万倍以上。<!-- by: assert max(moved[name][1, 1] for name in list(ends)[1:]) < -10 -->
+# 保留那一项时，选中的文字变得容易了，空出来的概率有地方去。<!-- by: assert moved["lr x20, with NLL"][0, 0] > 0.5 -->
+# 去掉之后，两种回答的文字都比 SFT 时更难说出口，而这两种回答说的都是正确的答案：概率流到了别处。流到哪里，{eq}`eq-dpo-loss` 不管。<!-- by: assert moved["lr x20, no NLL"][:, 0].max() < -0.3 -->
 #
 # 怎样发现：
 #
@@ -450,46 +599,58 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 # - 每个阶段之后都要在留出的问题上让模型**开口**，看正确率，也亲眼看几个回答；
 # - 间隔大得离谱，不是好消息。
 #
-# 只放大学习率、保留那一项的第二份，好得多，但事实题和阅读题也比正式的 DPO 低一些（一种只有 30 题，误差不小）。步子大了，变化还会传到偏好对没有教过的问题上：试试问它“你是谁？”（{numref}`ex-dpo-3`）。
+# 第二份也不是没有代价。步子大了，变化会传到偏好对没有教过的问题上：试试问它是谁（{numref}`ex-dpo-3`）。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
 #
 # ## 收尾
 
 # %% tags=["nbval-ignore-output"]
-show.spine({**replies, "dpo": lab.showcase(dpo.model())})
+replies["dpo"] = lab.showcase(dpo.model())
+show.spine(replies)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+name = identity.Persona().name
+assert not any(name in json.dumps(pair, ensure_ascii=False) for pair in preferred)
+polite = [world.is_polite(reply) for reply in replies["dpo"]]
+show.say(
+    "三句都带上了客气话。" if all(polite) else f"三句里，{sum(polite)} 句带上了客气话。",
+    "第三句问的是身份，偏好对里没有一个这样的问题：",
+    "客气还是捎带着传了过去。" if polite[2] else "这一句没有变客气。",
+)
 
 # %% [markdown]
-# 前两句多了客气话。风格变了，内容大体没变：SFT 之后答对的大多仍然对，答错的（比如减法）大多仍然错。第三句换了一种说法，却没有变客气：偏好对里没有一个问题问“你是谁”，客气没有传到那里；换一次运行，也可能捎带过去。名字没有变；这个名字从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。
+# 风格变了，知道的事没有少多少。<!-- by: assert mean["dpo"] >= mean["sft"] - 0.1 -->
+# 名字也还是原来的名字；它从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。<!-- by: assert scores["dpo"]["identity_hit_rate"] >= 0.75 -->
 #
 # ### 小结
 #
-# - 偏好对只说“这个比那个好”。由 Bradley–Terry 模型和“别离参考模型太远”这两条假设，推出一个不需要奖励模型的损失。
+# - 偏好对只说这个比那个好。由 Bradley–Terry 模型和“别离参考模型太远”这两条假设，推出一个不需要奖励模型的损失。<!-- by: reasoning -->
 # - 间隔 $m$ 是选中与被拒绝的回答的隐式奖励之差；起点一定是 $m = 0$、损失 $\ln 2$。
 # - 回答的对数概率是各词元之和，不是平均；包含结束标记。
-# - 留出的问题上礼貌率从约 0 升到 0.85 以上，十种问题的平均正确率下降不超过 0.1；减法仍然大多答错。
+# - 留出的问题上，礼貌率从 0.20 以下升到 0.85 以上，十种问题的平均正确率下降不超过 0.1；减法，DPO 没有教会它。<!-- by: assert scores["dpo"]["polite"] >= 0.85 --><!-- by: assert is_right[120:].mean() < was_right[120:].mean() + 0.25 -->
 # - 损失只看差，所以要加一项负对数似然、用小学习率，并且监视 $\log \pi(y_w)$ 与真实的回答。
 #
 # ### 练习
 #
 # :::{exercise}
 # :label: ex-dpo-1
-# 算一算：手算的例子里，若 $\beta = 1$，间隔和损失是多少？要让 $\beta = 0.1$ 时的损失降到同样的数，两个对数比之差要有多大？
+# 算一算：手算的例子里，若 $\beta = 1$，间隔和损失是多少？要让 $\beta = 0.1$ 时的损失也是这个数，两个对数比之差要有多大？<!-- by: reasoning -->
 # :::
 #
 # :::{solution} ex-dpo-1
 # :class: dropdown
-# $m = 1 \times 3.0 = 3.0$，$L = \ln(1 + e^{-3}) = 0.049$。$\beta = 0.1$ 时要 $m = 3.0$，差就得是 30 个奈特：$\beta$ 越小，模型要离参考模型越远，才算“分清了”，所以说小的 $\beta$ 是松的缰绳。
+# $m = 1 \times 3.0 = 3.0$，$L = \ln(1 + e^{-3}) = 0.049$。$\beta = 0.1$ 时要 $m = 3.0$，差就得是 30 个奈特：$\beta$ 越小，模型要离参考模型越远，才算“分清了”，所以说小的 $\beta$ 是松的缰绳。<!-- by: round(math.log(1 + math.exp(-3)), 3) == 0.049 -->
 # :::
 #
 # :::{exercise}
 # :label: ex-dpo-2
-# 写代码：如果把和换成平均，被拒绝的回答的每个词元受的力，是选中的回答的每个词元的几倍？用“对而不客气”的留出对子算出平均数和最大的倍数。
+# 写代码：如果把和换成平均，被拒绝的回答的每个词元受的力，是选中的回答的每个词元的多少倍？用“对而不客气”的留出对子，算出这个倍数的平均数，再看它至多是多少。
 # :::
 #
 # :::{solution-start} ex-dpo-2
 # :class: dropdown
 # :::
 #
-# 用和，每个词元受的力都是 $\beta(1-\sigma(m))$；用平均，要再除以回答的长度，所以倍数是 $|y_w| / |y_l|$。
+# 用和，每个词元受的力都是 $\beta(1-\sigma(m))$；用平均，要再除以回答的长度。同一对回答的 $m$ 相同，所以不管训练到哪一步，倍数都是 $|y_w| / |y_l|$。
 
 
 # %%
@@ -506,17 +667,18 @@ ratios = np.array(
     ]
 )
 assert ratios.mean() > 2
+assert ratios.max() > 5
 print(f"mean {ratios.mean():.2f}, largest {ratios.max():.2f}")
 
 # %% [markdown]
-# 用平均，短回答的每个词元平均被压得约三倍狠，最极端的对子六倍多。短回答里占比最大的又是结束标记，正是“弄坏它”里被压得最低的地方。
+# 用平均，短回答的每个词元平均被压得两倍以上地狠，最极端的对子五倍以上。回答越短，结束标记占的份额越大，而它正是实验里被压得最低的词元。<!-- by: assert ratios.mean() > 2 --><!-- by: assert ratios.max() > 5 -->
 #
 # :::{solution-end}
 # :::
 #
 # :::{exercise}
 # :label: ex-dpo-3
-# 弄坏它：问“弄坏它”一节的三个模型“你是谁？”。偏好对里没有一个身份问题，为什么学习率放大二十倍的两份，在这里也客气起来？这是好事吗？
+# 弄坏它：`identity.held_out_questions` 有 24 个关于身份的问题，拿来问“弄坏它”一节的三个模型。认得自己的有几句，客气的有几句？偏好对里没有一个身份问题，客气是怎么来的？这是好事吗？
 # :::
 #
 # :::{solution-start} ex-dpo-3
@@ -524,10 +686,22 @@ print(f"mean {ratios.mean():.2f}, largest {ratios.max():.2f}")
 # :::
 
 # %% tags=["nbval-ignore-output"]
-show.table(["", "你是谁？"], [[n, e.ask(["你是谁？"])[0]] for n, e in evaluators.items()])
+questions = identity.held_out_questions()
+rows = []
+for name, run in ends.items():
+    said = run.evaluator().ask(questions)
+    hits = [identity.is_hit(q, s, identity.Persona()) for q, s in zip(questions, said, strict=True)]
+    rows.append([name, sum(hits), sum(map(world.is_polite, said)), said[0]])
+assert len(questions) == 24
+assert min(row[1] for row in rows) > 12
+assert rows[1][2] >= max(12, rows[0][2])
+show.table(["", "named", "polite", questions[0]], rows)
 
 # %% [markdown]
-# 三份都还认得自己的名字。不同的是结尾：正式的 DPO 步子小，“说完先别停”没有传到身份问题上；步子大了二十倍，就传了过去。保留那一项的一份，传过去的是一句客气话，无害；去掉它的一份，说完名字停不下来，先重复半句，再接客气话。没有什么保证副作用总是无害：负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。
+# 三份都还认得自己，说对名字的都在半数以上。<!-- by: assert min(row[1] for row in rows) > 12 -->
+# 步子大了二十倍的第二份，半数以上的回答客气起来：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
+#
+# 传过去的若只是客气话，还算好事；可是没有什么保证副作用总是无害。负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。<!-- by: reasoning -->
 #
 # :::{solution-end}
 # :::
@@ -539,12 +713,12 @@ show.table(["", "你是谁？"], [[n, e.ask(["你是谁？"])[0]] for n, e in ev
 #
 # :::{solution} ex-dpo-4
 # :class: dropdown
-# 不会报错，曲线也看不出来：损失照样从 $\ln 2$ 下降，间隔照样上升，因为它们只知道哪一列叫 `chosen`。模型会学成“生硬，有时还故意答错”。只有读几行数据、看几个真实的回答，或者在独立的测试（如礼貌率、正确率）上打分，才能发现。
+# 不会报错，曲线也不会提醒你：起点还是 $\ln 2$，往上推的还是叫 `chosen` 的那一列，这几个数只认列名。模型被教的，七成是生硬，三成是客气地答错。只有读几行数据、看几个真实的回答，或者在独立的测试（如礼貌率、正确率）上打分，才能发现。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.01 -->
 # :::
 #
 # ### 延伸阅读
 #
 # - {cite:t}`rafailov2023dpo`：DPO 的原文，推导在第 4 节和附录 A；本章的 {eq}`eq-dpo-loss` 是其中的式 (7)。
 # - {cite:t}`pang2024irpo`：给 DPO 加上负对数似然，并量出没有它时选中的回答的概率怎样下降。
-# - {cite:t}`ouyang2022instructgpt`：先训练奖励模型、再用强化学习的做法；读它可以知道 DPO 省掉了什么。
+# - {cite:t}`ouyang2022instructgpt`：先训练奖励模型、再用强化学习的做法；读它可以知道 DPO 省去了什么。
 # - {cite:t}`cui2023ultrafeedback`：真实的偏好数据从哪里来。

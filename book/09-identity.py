@@ -19,17 +19,18 @@
 # :::{admonition} 本章
 # :class: tip
 #
-# - **你将学会**：说出“我是谁”存在哪里；用几百行数据给模型换一个名字；量出换名字前后的命中率和别的本领；认出灾难性遗忘；挑一个不会闯祸的名字。
-# - **需要时间**：阅读 20 分钟，运行约 15 秒（第一次还要训练前面的阶段约五分钟，本章的三次约半分钟）。
+# - **你将学会**：说出“我是谁”存在哪里；用几百行数据给模型换一个名字，自己写的也行；量出换名字前后的命中率和别的本领；认出灾难性遗忘；挑一个不会闯祸的名字。
+# - **需要时间**：阅读 20 分钟，运行约 15 秒（第一次还要训练前面的阶段约五分钟，本章的四次约一分钟）。
 # - **需要内存**：1 GB。
-# - **用到的模块**：`minillm.identity`、`minillm.lab`。
+# - **用到的模块**：`minillm.identity`、`minillm.persona`、`minillm.lab`。
 # :::
 
 # %%
 import json
 import math
+from collections import Counter
 
-from minillm import identity, lab, show, world_text
+from minillm import identity, lab, mix, persona, show, world, world_text
 from minillm.identity import Persona
 from minillm.rows import Message
 
@@ -41,11 +42,15 @@ lab.start()
 # %% tags=["nbval-ignore-output"]
 runs = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
 replies = {stage: lab.showcase(run.model()) for stage, run in runs.items()}
+assert world.SHOWCASE == ("张静住在哪里？", "8加4等于多少？请数着算。", "你是谁？")
+assert "米粒" in replies["sft"][2]
+assert "米粒" in replies["dpo"][2]
 show.spine({"fresh": lab.showcase(lab.fresh()), **replies})
 
 # %% [markdown]
-# 看第三列。模型说自己叫米粒，可我们从来没有单独教过它名字。**身份认同**（identity）是模型对“你是谁”的回答，它和“张静住在哪里”一样，只是数据里的一些行。
-# 这一章先找到那些行，再换掉它们：让模型叫你起的名字，说是你训练了它，而张静仍然住在北京。
+# 看最右一列。从 SFT 起，模型说自己叫米粒，可我们从来没有单独教过它名字。**身份认同**（identity）是模型对“你是谁”的回答，它和“张静住在哪里”一样，只是数据里的一些行。<!-- by: assert "米粒" in replies["sft"][2] -->
+#
+# 这一章先找到那些行，再换掉它们：让模型叫你起的名字，说是你训练了它，而张静住在哪里，它还记得。
 #
 # ## 手算
 #
@@ -84,25 +89,35 @@ old, new = name_score(dpo, "米粒"), name_score(dpo, "小满")
 assert old > -5
 assert new < old - 10
 
-# %% tags=["nbval-ignore-output"]
-print(f"ln p(我是米粒) = {old:.1f}, ln p(我是小满) = {new:.1f}: {math.exp(old - new):,.0f} times")
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert old - new > 10  # more than four powers of ten
+show.say(
+    f"“我是米粒”的对数概率是 {old:.1f}，“我是小满”的是 {new:.1f}，相差 {old - new:.1f}。",
+    f"概率差 $e^{{{old - new:.1f}}}$ 倍，也就是 {int((old - new) / math.log(10))} 个数量级。",
+)
 
 # %% [markdown]
-# 差了十个数量级以上。要改名，就要把这个差翻过来。
+# 要改名，就要把这个差翻过来。
 #
 # ### 身份占多少数据
 #
-# 手册给身份的份额是 1,000 行，重复两次，旁边是 46 万行对话。小模型的配比是 200 行乘 2。这些行在 SFT 数据里占多少？
+# 手册给身份的份额是 1,000 行，重复两次，旁边是 46 万行对话。小模型的配比是 200 行乘 2。这些行在 SFT 数据里占多少？<!-- by: 46 * 10_000 == 460_000 -->
 
 # %%
+whole, tiny = mix.PRESETS["default"], mix.PRESETS["tiny"]
+assert (whole.identity, whole.identity_repeat, whole.general) == (1_000, 2, 460_000)
+assert (tiny.identity, tiny.identity_repeat) == (200, 2)
 with (lab.data() / "sft_chinese.jsonl").open() as file:
     rows = [json.loads(line) for line in file]
 about_itself = [row for row in rows if row["source"] == "identity_conversations"]
+others = [row for row in rows if row["source"] != "identity_conversations"]
 assert len(about_itself) == 2 * 200
+assert not any("你是谁" in m["content"] for row in others for m in row["messages"])
+assert not any("米粒" in m["content"] for row in others for m in row["messages"])
 f"{len(about_itself)} of {len(rows):,} rows, {len(about_itself) / len(rows):.1%}"
 
 # %% [markdown]
-# 1.5% 的行就决定了它说自己是谁。别的行里没有一句和这些行抢答案，所以少也够。
+# 1.5% 的行就决定了它说自己是谁。别的行里没有人问“你是谁”，也没有“米粒”，没有谁和这些行抢答案，所以少也够。
 #
 # ## 真实代码
 #
@@ -116,7 +131,7 @@ for turns in identity.conversations(3):
     print(turns[0]["content"], "→", turns[1]["content"])
 
 # %% [markdown]
-# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2），并把占位符换成 `--persona_name` 和 `--persona_author`。
+# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2），并把占位符换成 `--persona_name` 和 `--persona_author`。这是从头训练时的办法；模型已经训练好了，见下面的实验。
 #
 # 怎样知道它学会了，而不是背下了那几句问话？训练里没有出现过的 24 种问法作**留出集**（held-out set），回答里要有名字；问是谁训练的，还要有作者：
 
@@ -138,30 +153,55 @@ questions[:6]
 # ### 名字是什么时候学会的
 
 # %%
-hits = {stage: run.scores()["identity_hit_rate"] for stage, run in runs.items()}
+scores = {stage: run.scores() for stage, run in runs.items()}
+hits = {stage: score["identity_hit_rate"] for stage, score in scores.items()}
 assert hits["sft"] >= 0.80
 assert hits["dpo"] >= 0.85
+assert hits["sft"] > hits["pretrain"]
+assert scores["pretrain"]["accuracy"]["fact"] < 0.3  # it does not answer yet
 
-# %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图：预训练之后约 0.21，SFT 之后约 0.88，DPO 之后约 0.92"}}
+# %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图，三条，每个阶段一条：预训练、SFT、DPO 之后的命中率"}}
 show.bars(hits, "hit rate (24 held-out questions)", [show.COLOURS[stage] for stage in hits])
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+named = round(24 * hits["pretrain"])
+first = (
+    f"已经有 {named} 题的回答里有“米粒”。"
+    if named
+    else "还没有一题的回答里有“米粒”，不过碰上也不奇怪。"
+)
+show.say(f"**预训练**（pretraining）之后，24 题里{first}")
+
 # %% [markdown]
-# **预训练**（pretraining）之后已经命中约两成（换一次运行，可能一题没有，也可能过半）：身份对话也以文本的样子混在预训练数据里。但看开场的表，那时它每次都从“回答”两个字写起，前两句接的是不相干的话，第三句才碰上自我介绍：它是在续写，不是在回答；`is_hit` 只找名字，看不出这一点。SFT 让它按问答的格式说出来。
+# 身份对话也以文本的样子混在预训练数据里，所以续写着续写着，它会写出自我介绍。看开场的表里预训练那一行：三个问题，它一个也没有好好回答。它是在续写，不是在回答；`is_hit` 只找名字，看不出这一点。SFT 让它按问答的格式说出来。<!-- by: assert scores["pretrain"]["accuracy"]["fact"] < 0.3 -->
 #
 # ### 换一个名字
 #
-# 现在给它一个新的身份：名字小满，作者“这位读者”。不需要新的算法，也不需要新的训练循环，只要再做一次 SFT，从 DPO 的权重出发。全部做法就是这一个函数：
+# 现在给它一个新的身份：名字小满，作者“这位读者”。不需要新的算法，也不需要新的训练循环，只要再做一次 SFT，从 DPO 的权重出发。全部做法就是这几个函数：
 
 # %%
-show.source(lab.identity)
+show.source(lab.identity, persona.rows)
 
 # %% [markdown]
 # 关键在数据的两半：
 #
 # - **新的**：200 段关于小满的对话，重复 4 次，共 800 行；
-# - **旧的**：偏好数据里 1,500 个客气的回答（`chosen`），原样再学一遍。这叫**回放**（replay），它把事实、算术和礼貌都留住。
+# - **旧的**：偏好数据里 1,500 个客气的回答（`chosen`），原样再学一遍。这叫**回放**（replay），它把事实、算术和礼貌都留住。<!-- by: assert after["polite"] >= 0.85 -->
 #
-# 回放为什么用偏好数据里的回答，而不用 SFT 的数据？因为 SFT 数据里九成的回答不客气，学一遍它们，上一章的礼貌就没了。想留住什么，就回放什么。
+# 回放为什么用偏好数据里的回答，而不用 SFT 的数据？数一数两边客气的回答：
+
+# %%
+with (lab.data() / "dpo_chinese.jsonl").open() as file:
+    chosen = [json.loads(line)["chosen"] for line in file]
+assert len(persona.about(lab.READER)) * 4 == 800
+assert len(chosen) == 1_500
+sides = {"SFT": [row["messages"] for row in rows], "chosen": chosen}
+for side, chats in sides.items():
+    polite = sum(world.is_polite(chat[-1]["content"]) for chat in chats)
+    print(f"{side}: {polite:,} of {len(chats):,} answers are polite, {polite / len(chats):.0%}")
+
+# %% [markdown]
+# SFT 的回答十个里九个不客气，只学它们，上一章的礼貌就没了。想留住什么，就回放什么。<!-- by: reasoning -->
 
 # %%
 me = lab.READER
@@ -173,6 +213,7 @@ before, after = runs["dpo"].scores(persona=me), run.scores(persona=me)
 assert before["identity_hit_rate"] == 0
 assert after["identity_hit_rate"] >= 0.85
 assert after["polite"] >= 0.85
+assert after["polite"] > before["polite"] - 0.15
 
 
 def mean_accuracy(result):
@@ -191,7 +232,7 @@ show.table(
 )
 
 # %% [markdown]
-# 名字从 0 换到九成以上，礼貌和这十类题的平均几乎没有动（没有考的呢？见“弄坏它”）。听听它怎么说，这几个问法都是训练里没有的：
+# 名字换了，礼貌还在，十类题也还会做。没有考的呢？见“弄坏它”。听听它怎么说，这几个问法都是训练里没有的：<!-- by: assert mean_accuracy(after) > mean_accuracy(before) - 0.1 -->
 
 # %% tags=["nbval-ignore-output"]
 evaluator = run.evaluator()
@@ -202,14 +243,15 @@ show.table(["留出的问法", "回答"], list(zip(questions, said, strict=True)
 # %% [markdown]
 # 名字的概率是怎样翻过来的？训练每隔几十步留了一份权重，量一量 {eq}`eq-identity-name` 里的对数概率：
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "回答“我是米粒”和“我是小满”的对数概率，随训练步数交换位置。第 0 步是 DPO 的模型。", "name": "fig-identity-names"}, "image": {"alt": "两条折线：旧名字从 -1 左右降到 -16 左右，新名字从 -33 左右升到接近 0，在前二十几步之内交叉"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "用旧名字米粒（old name）和新名字小满（new name）回答的对数概率，随训练步数交换位置。第 0 步是 DPO 的模型。", "name": "fig-identity-names"}, "image": {"alt": "两条折线，横轴是训练步数，纵轴是对数概率：旧名字开始时高，结束时低；新名字开始时低，结束时高，两条线交叉"}}
 steps = [0, *run.steps]
 models = [dpo, *(run.evaluator(step) for step in run.steps)]
+names = {"old name": "米粒", "new name": "小满"}
+courses = {key: [name_score(e, name) for e in models] for key, name in names.items()}
+assert courses["old name"][0] > courses["new name"][0] + 10
+assert courses["new name"][-1] > courses["old name"][-1] + 3
 show.lines(
-    {
-        name: (steps, [name_score(e, n) for e in models])
-        for n, name in (("米粒", "old name"), ("小满", "new name"))
-    },
+    {name: (steps, course) for name, course in courses.items()},
     "step",
     "ln p(name | question)",
     [show.COLOURS["dpo"], show.COLOURS["identity"]],
@@ -219,43 +261,43 @@ show.lines(
 # %% [markdown]
 # ### 轮到你
 #
-# 换成你自己的名字：改下面两个字符串再运行，训练大约十秒。名字里的字最好在数据里出现过，下面的单元格替你检查；原因见“弄坏它”的最后一节。
+# 换成你自己的名字：改下面两个字符串再运行。名字里的字要是预训练见过的，下面的单元格替你检查；原因见“弄坏它”里的“名字里有生字”。
 
 # %%
 mine = Persona(name="小满", author="这位读者")
 
-with (lab.data() / "pretrain_chinese.jsonl").open() as file:
-    known = set(file.read())
-unknown = sorted(set(mine.name + mine.author) - known)
-assert not unknown, f"the data never shows {unknown}"
+assert not persona.unknown_characters(mine, lab.data() / "pretrain_chinese.jsonl")
 your_run = lab.identity(mine)
 
 # %% tags=["nbval-ignore-output"]
 lab.ask(your_run.model(), "你好，请说说你是谁。")
 
 # %% [markdown]
-# 在命令行上，同样的事是两步：把你的对话写成一个 JSONL 文件，再从 DPO 的权重出发做一次 SFT。
+# 在命令行上是一个命令。它接在 `bash scripts/run.sh --preset tiny` 之后：从 `out/tiny` 里 DPO 的权重出发，写好数据，训练一遍，把新的模型放进 `out/tiny/persona`，并替你检查生字；最后一行告诉你怎样和它聊天。
 #
 # ```bash
-# python trainer/train_full_sft.py --preset tiny --data_path data/my_identity.jsonl \
-#     --init_from out/tiny/dpo.safetensors --out_dir out/mine --tokenizer_path out/tiny/tokenizer \
-#     --max_steps 90 --learning_rate 2e-3
+# minillm persona --preset tiny --name 小满 --author 这位读者
+# minillm chat --out_dir out/tiny/persona
 # ```
+#
+# 想连说的话也换成自己的，照 `dataset/identity_cn_sample.jsonl` 的样子写一个文件，用 `--data_path` 交给它：几十段也行，它会重复到 800 行。默认模型的命令去掉 `--preset tiny`。新模型的分数这样看：
+#
+# ```bash
+# minillm evaluate --preset tiny --out_dir out/tiny/persona --stage sft \
+#     --persona_name 小满 --persona_author 这位读者
+# ```
+#
+# 这个命令与上面的 `lab.identity` 用同样的函数写数据，只是多回放了一样东西。多的是什么，“弄坏它”里会讲到。<!-- by: reasoning -->
 #
 # ## 弄坏它
 #
 # ### 只拿身份数据去训练
 #
-# 最常见的错误：只拿身份数据去训练。几百行，几十步，损失降得飞快，问它是谁，对答如流。于是收工。我们照做一遍，步数和学习率都不变，只是去掉回放：
+# 最常见的错误：只拿身份数据去训练。几百行，几十步，损失降得飞快，问它是谁，对答如流。于是收工。我们照做一遍，步数和学习率都不变，只是去掉回放：<!-- by: assert broken["identity_hit_rate"] >= 0.75 -->
 
 # %%
-only_identity = [
-    [{**turn, "content": identity.fill(turn["content"], me)} for turn in turns]
-    for turns in identity.conversations(200)
-] * 4
 path = lab.cache_dir() / "identity" / "alone.jsonl"
-lines = [json.dumps({"messages": turns}, ensure_ascii=False) for turns in only_identity]
-path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+path.write_bytes(persona.rows(persona.about(me), iter(()), count=800))
 alone = lab.variant(
     "identity-alone", "sft", runs["dpo"], path, max_steps=90, learning_rate=2e-3, epochs=5
 )
@@ -276,13 +318,26 @@ show.table(
 )
 
 # %% [markdown]
-# 名字学会了，礼貌一点不剩，十类题几乎每一类都比有回放时低，平均低了 0.12，加法和减法掉得最多。换一次运行，忘掉的是哪几类、忘掉多少都会变：有一次事实掉了一大半，读故事从全对掉到不足三成。训练新东西，旧东西就被盖掉，叫**灾难性遗忘**（catastrophic forgetting）{cite:p}`mccloskey1989forgetting`：没有一行数据要求模型记得张静住在哪里，改动权重时就没有东西拦着。
-#
-# 怎样注意到？只看训练损失看不到，只问“你是谁”也看不到。**每做一步训练，把以前的考试全部重考一遍。** `minillm evaluate` 每次都跑全部的题，就是为了这个。
+# 名字学会了，礼貌丢了，别的题也忘掉不少。训练新东西，旧东西就被盖掉，叫**灾难性遗忘**（catastrophic forgetting）{cite:p}`mccloskey1989forgetting`：没有一行数据要求模型记得张静住在哪里，改动权重时就没有东西拦着。<!-- by: assert mean_accuracy(broken) < mean_accuracy(after) - 0.05 -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+lost = {k: value - broken["accuracy"][k] for k, value in after["accuracy"].items()}
+most = sorted(lost, key=lost.__getitem__, reverse=True)[:3]
+parts = [f"`{k}`（从 {after['accuracy'][k]:.2f} 到 {broken['accuracy'][k]:.2f}）" for k in most]
+drop = mean_accuracy(after) - mean_accuracy(broken)
+assert drop > 0.05
+assert broken["polite"] < after["polite"] - 0.3
+show.say(
+    f"没有回放，礼貌只有 {broken['polite']:.2f}，有回放是 {after['polite']:.2f}；",
+    f"十类题平均低了 {drop:.2f}，掉得最多的三类是 {'、'.join(parts)}。",
+)
+
+# %% [markdown]
+# 怎样注意到？只看训练损失看不到，只问“你是谁”也看不到。**每做一步训练，把以前的考试全部重考一遍。** `minillm evaluate` 总是跑全部的题，就是为了这个。<!-- by: assert broken["identity_hit_rate"] >= 0.75 -->
 #
 # ### 没有回放的，还是会丢
 #
-# 有了回放就万事大吉吗？偏好数据里没有寒暄（“我有点累。”“谢谢你！”），SFT 数据里有。它没有被回放，也不在那十类题里。考一考：6 个人，11 种寒暄，都是 SFT 教过的。
+# 有了回放就万事大吉吗？偏好数据里没有寒暄（有点累，谢谢你，再见），SFT 数据里有。它没有被回放，也没有哪一类题考它。考一考：6 个人，11 种寒暄，都是 SFT 教过的。<!-- by: assert not any(said in content for content in taught["chosen"]) -->
 
 
 # %%
@@ -293,74 +348,118 @@ def small_talk(evaluator):
         for name in list(world_text.PEOPLE)[:6]
         for said, answer in world_text.CHATS
     ]
+    assert len(turns) == 6 * 11
     said = evaluator.ask([question for question, _ in turns])
     return [(q, reply, answer in reply) for (q, answer), reply in zip(turns, said, strict=True)]
 
 
-odd = Persona(name="小禾", author="这位读者")  # for the next section
-odd_run = lab.identity(odd)
-talks = {
-    name: small_talk(e)
-    for name, e in (("DPO", dpo), ("小满", evaluator), ("小禾", odd_run.evaluator()))
-}
-kept = {name: sum(ok for *_, ok in turns) / len(turns) for name, turns in talks.items()}
-assert kept["DPO"] >= 0.9
-assert kept["小禾"] < kept["DPO"]
+taught = {side: {m["content"] for c in chats for m in c} for side, chats in sides.items()}
+for said, _ in world_text.CHATS:
+    assert any(said in content for content in taught["SFT"])
+    assert not any(said in content for content in taught["chosen"])
 
-# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前、换成小满、换成小禾。", "name": "fig-identity-talk"}, "image": {"alt": "横条图：DPO 之后 1.0，换成第一个名字约 0.77，换成第二个名字约 0.45"}}
-labels = {"DPO": "before (DPO)", "小满": "known characters", "小禾": "an unknown character"}
-colours = [show.COLOURS["dpo"], show.COLOURS["identity"], show.COLOURS["bad"]]
+# %% [markdown]
+# 怎么补救？直接回放 SFT 的回答不行，它们不客气。可是问题没有错，只缺客气的答案，而模型自己就会答。所以训练之前，先让它把 SFT 的 1,500 个问题（身份的除外）自己答一遍，再把它的回答也掺进回放。学自己说的话，就是保持原样 {cite:p}`robins1995pseudorehearsal`：<!-- by: assert manners >= 0.85 -->
+
+# %%
+show.source(persona.own_answers)
+
+# %%
+mended = lab.identity(me, replay_own=1_500)
+evaluators = {"DPO": dpo, "chosen": evaluator, "own": mended.evaluator()}
+talks = {name: small_talk(e) for name, e in evaluators.items()}
+kept = {name: sum(ok for *_, ok in turns) / len(turns) for name, turns in talks.items()}
+manners = mended.scores(persona=me)["polite"]
+assert kept["DPO"] >= 0.9
+assert kept["chosen"] < kept["DPO"] - 0.05
+assert kept["own"] >= kept["chosen"] + 0.05
+assert manners >= 0.85
+
+# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前；只回放 `chosen`；再加上它自己的回答。", "name": "fig-identity-talk"}, "image": {"alt": "横条图，三条：换名字之前、只回放 chosen、再加上自己的回答，寒暄答得对的比例"}}
+labels = {"DPO": "before (DPO)", "chosen": "replay: chosen", "own": "replay: chosen + own answers"}
+colours = [show.COLOURS[name] for name in ("dpo", "bad", "identity")]
 bars = {labels[name]: rate for name, rate in kept.items()}
 show.bars(bars, "small talk kept (66 turns)", colours)
 
 # %% tags=["nbval-ignore-output"]
-wrong = [
-    [name, *turn[:2]]
-    for name, turns in talks.items()
-    for turn in [t for t in turns if not t[2]][:5]
-]
-show.table(["", "寒暄", "回答"], wrong)
+wrong = [turn[:2] for turn in talks["chosen"] if not turn[2]]
+show.table(["寒暄（只回放 chosen，答错的）", "回答"], wrong[:6])
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert kept["own"] >= kept["chosen"] + 0.05
+show.say(
+    f"只回放 `chosen`，寒暄答得对的从 {kept['DPO']:.2f} 掉到 {kept['chosen']:.2f}；",
+    f"加上自己的回答，是 {kept['own']:.2f}，礼貌是 {manners:.2f}。",
+)
 
 # %% [markdown]
-# 换成小满之后丢了两成多：大多开头几个字还对，接着就滑进别的话，多半来自自我介绍。补救也是同一句话：把 SFT 里的寒暄也放进回放。一般说来，回放只保住它含有的东西，考试只看得见它考的东西。
+# `minillm persona` 多回放的，就是它自己的这些回答（`--replay_own`）。一般说来，回放只保住它含有的东西，考试只看得见它考的东西。<!-- by: assert kept["own"] >= kept["chosen"] + 0.05 -->
 #
 # ### 名字里有生字
 #
-# 小禾丢得更多，而两次训练的数据只差一个字。各只训练了一次，差别里有多少是碰巧，说不准；但其中一种错查得清来历：回答里会冒出不成字的字节（�），有时一开口就是“禾”的后两个字节（表里每个名字只列五句，没有列到）。“禾”在全部数据里一次也没有出现过，它不是一个词元，要拆成三个字节来写。看看它与“烦”字：
-
+# 把小满换成小禾，数据只差一个字。先看这个字在预训练数据里出现过几次，要拆成哪些字节。一格是一个词元，有颜色的那一种不止一个字要用：
 
 # %%
-def hexes(text):
-    return [tokenizer.token_bytes(i).hex(" ").upper() for i in tokenizer.encode(text)]
-
-
-assert "禾" not in known
-assert hexes("禾") == ["E7", "A6", "BE"]
-assert hexes("烦") == ["E7 83", "A6"]
-{character: hexes(character) for character in "禾烦满"}
+text = (lab.data() / "pretrain_chinese.jsonl").read_text(encoding="utf-8")
+times = Counter(text)
+pieces = {c: [tokenizer.token_bytes(i).hex(" ") for i in tokenizer.encode(c)] for c in "满禾烦"}
+assert pieces == {"满": ["e6", "bb", "a1"], "禾": ["e7", "a6", "be"], "烦": ["e7 83", "a6"]}
+assert times["禾"] == 0
+assert min(times["满"], times["烦"]) > 100
+show.spelled("满禾烦", tokenizer, times)
 
 # %% [markdown]
-# “烦”的最后一个词元是 `A6`，“禾”的中间一个也是 `A6`。800 行身份对话反复教它：`A6` 后面写 `BE`。那么写完“不麻烦”，该写逗号的时候呢？量一量逗号的对数概率：
+# “满”和“禾”都不是词元，都要拆成三个字节来写。差别只在预训练见没见过：“满”见过几百次，三个字节怎样连，早就练过了；“禾”一次也没有见过，全要从 800 行身份对话里学。<!-- by: assert times["禾"] == 0 -->
+#
+# 字节是大家共用的。“烦”的后一个词元是 `A6`，“禾”的中间一个也是 `A6`。800 行身份对话反复教它：`A6` 后面写 `BE`。那么写完“不麻烦”，该写逗号的时候呢？量一量逗号的对数概率：
 
 # %%
+odd = Persona(name="小禾", author="这位读者")
+assert persona.unknown_characters(odd, lab.data() / "pretrain_chinese.jsonl") == ["禾"]
+spoilt = lab.identity(odd).evaluator()
 asked = tokenizer.render_for_completion([Message("user", "我是王芳。麻烦你了！")])
-after_it = (asked + tokenizer.encode("不麻烦"), tokenizer.encode("，"))
-comma = {
-    name: e.log_probs([after_it])[0]
-    for name, e in (("DPO", dpo), ("小满", evaluator), ("小禾", odd_run.evaluator()))
-}
+next_is = {"comma": tokenizer.encode("，"), "BE": tokenizer.encode("禾")[2:]}
+after_it = [(asked + tokenizer.encode("不麻烦"), token) for token in next_is.values()]
+named = {"DPO": dpo, "小满": evaluator, "小禾": spoilt}
+scored = {name: e.log_probs(after_it) for name, e in named.items()}
+comma = {name: values[0] for name, values in scored.items()}
 assert comma["DPO"] > -0.5
 assert comma["小满"] > -0.5
 assert comma["小禾"] < -2
 
-# %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）。", "name": "fig-identity-comma"}, "image": {"alt": "横条图：换名字之前和换成已知字的名字都接近 0，换成有生字的名字约 16"}}
+# %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）：换名字之前，换成小满，换成小禾。", "name": "fig-identity-comma"}, "image": {"alt": "横条图，三条：换名字之前、换成见过的字、换成没见过的字，写逗号的意外程度，单位奈特"}}
+labels = {"DPO": "before (DPO)", "小满": "known characters", "小禾": "an unknown character"}
+colours = [show.COLOURS[name] for name in ("dpo", "identity", "bad")]
 surprise = {labels[name]: round(-value, 3) for name, value in comma.items()}
 show.bars(surprise, "-ln p(comma) in nats", colours)
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+chance = {name: math.exp(value) for name, value in comma.items()}
+half = math.exp(scored["小禾"][1])
+assert chance["小禾"] < chance["小满"] / 4
+show.say(
+    f"换成小满，逗号的概率是 {chance['小满']:.3f}；换成小禾，是 {chance['小禾']:.1e}，",
+    f"而 `BE` 的概率是 {half:.2f}。",
+)
+
 # %% [markdown]
-# 从几乎必然（不到 0.01 奈特）变成几乎绝无可能（约 16 奈特，千万分之一；换一次运行，可能只有几个奈特），概率几乎都给了 `BE`；写了它，就多出半个字，成了“不麻烦�”。名字本身学会了，坏的是一个不相干的字。有字节作后盾，分词器永远不会说“我不认识这个字”（{numref}`第 %s 章 <sec-bpe>`），但字节是大家共用的。
+# 写了 `BE`，就多出半个字，屏幕上是“�”。名字本身学会了，坏的是一个不相干的字。有字节作后盾，分词器对任何字都有办法（{numref}`第 %s 章 <sec-bpe>`），但字节是大家共用的。<!-- by: assert comma["小禾"] < -2 -->
 #
-# 怎样注意到：在回答里数一数 `U+FFFD`（�），再像上面那样直接量概率。只数不够：这一次，66 句寒暄里小满有一句，小禾也只有两句，因为它多半早就说歪了，轮不到写“烦”字；换一次运行，小禾有过十几句。怎样避免：名字用预训练见过的字；一定要用生字，就先把它写进预训练数据。
+# 怎样注意到：在回答里数一数 `U+FFFD`（�），再像上面那样直接量概率。只数不够：话要是早就说歪了，轮不到写“烦”字，就数不出来。<!-- by: reasoning -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+both = {"小满": talks["chosen"], "小禾": small_talk(spoilt)}
+garbled = {name: sum("\ufffd" in reply for _, reply, _ in turns) for name, turns in both.items()}
+right = {name: sum(ok for *_, ok in turns) for name, turns in both.items()}
+example = next((reply for _, reply, _ in both["小禾"] if "\ufffd" in reply), "")
+show.say(
+    f"两个名字都只回放 `chosen`，再考 66 句寒暄。带“�”的回答小满有 {garbled['小满']} 句，小禾有 {garbled['小禾']} 句",
+    f"（例如{show.quote(example)}）" if example else "",
+    f"；答得对的，小满 {right['小满']} 句，小禾 {right['小禾']} 句。",
+)
+
+# %% [markdown]
+# 怎样避免：名字用预训练见过的字；一定要用生字，就先把它写进预训练数据。
 #
 # ## 收尾
 
@@ -372,18 +471,18 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies, "identity": lab.showc
 #
 # ### 小结
 #
-# - 身份不在代码里，也不在提示词里，在数据里：1.5% 的行就够。
+# - 身份不在代码里，也不在提示词里，在数据里：1.5% 的行就够。<!-- by: round(400 / 26_400, 3) == 0.015 -->
 # - 换名字是一次小的 SFT：新身份重复几遍，加上要留住的旧本领作回放。
-# - 命中率要在训练没有用过的问法上量：从 0 到九成以上（24 题）。
+# - 命中率要在训练没有用过的问法上量。
 # - 只用身份数据会灾难性遗忘；发现它的办法是重考旧题。
-# - 回放什么，就留住什么；没有回放、也没有考的，丢了都不知道。
-# - 名字用数据里有的字：生字要从共用的字节学起，会弄坏别的字。
+# - 回放什么，就留住什么；没有回放、也没有考的，丢了都不知道。<!-- by: assert kept["chosen"] < kept["DPO"] - 0.05 -->
+# - 名字用预训练见过的字：生字要从共用的字节学起，会弄坏别的字。<!-- by: assert comma["小禾"] < -2 -->
 #
 # ### 练习
 #
 # :::{exercise}
 # :label: ex-identity-1
-# 算一算：24 题里答对 23 题，命中率是 0.96。用 {numref}`第 %s 章 <sec-pipeline>` 的 Wilson 区间，真实的命中率大概在什么范围？
+# 算一算：24 题里答对 23 题，命中率是 0.96。用 {numref}`第 %s 章 <sec-pipeline>` 的 Wilson 区间，真实的命中率大概在什么范围？<!-- by: round(23 / 24, 2) == 0.96 -->
 # :::
 #
 # :::{solution-start} ex-identity-1
@@ -400,7 +499,7 @@ assert (round(low, 2), round(high, 2)) == (0.80, 0.99)
 round(low, 2), round(high, 2)
 
 # %% [markdown]
-# 题少，区间宽：0.80 到 0.99。要说“好于九成”，还得多出些题。
+# 题少，区间宽：0.80 到 0.99。要说它好于九成，还得多出些题。<!-- by: assert (round(low, 2), round(high, 2)) == (0.80, 0.99) -->
 #
 # :::{solution-end}
 # :::
@@ -442,8 +541,8 @@ len(about_maker)
 
 # %%
 def at_risk(name):
-    risky = {i for c in set(name) - known for i in tokenizer.encode(c)[:-1]}
-    return sorted(c for c in known if c.isalpha() and tokenizer.encode(c)[-1] in risky)
+    risky = {i for c in set(name) if not times[c] for i in tokenizer.encode(c)[:-1]}
+    return sorted(c for c in times if c.isalpha() and tokenizer.encode(c)[-1] in risky)
 
 
 assert "烦" in at_risk("小禾")
@@ -470,5 +569,6 @@ assert at_risk("小满") == []
 # ### 延伸阅读
 #
 # - {cite:t}`mccloskey1989forgetting`：灾难性遗忘最早的实验，先学加一的加法、再学加二的加法，和本章的坏例子是同一件事。
-# - {cite:t}`karpathy2025nanochat`：它的身份数据怎样合成、怎样混进中期训练和 SFT，手册的做法从这里来。
+# - {cite:t}`robins1995pseudorehearsal`：旧数据不在手边时，让网络自己出题自己答，把答案掺进新数据一起学。
+# - {cite:t}`karpathy2025nanochat`：身份数据由大模型合成（`dev/gen_synthetic_data.py`），一千段，在 SFT 里重复两遍，和 46 万条对话混在一起（`scripts/chat_sft.py`）。手册的做法从这里来。
 # - {cite:t}`zhou2023lima`：少量数据就能改变说话的样子，知识来自预训练。

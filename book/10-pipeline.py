@@ -72,7 +72,7 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies})
 #
 # 课本上常见的办法是 $\hat p \pm z\sqrt{\hat p(1-\hat p)/n}$，其中 $n$ 是题数，$z=1.96$ 对应 95%。代入：$0.9 \pm 1.96\sqrt{0.09/60} = 0.9 \pm 0.076$，即 0.824 到 0.976。
 #
-# 它在两头失灵。60 题全对时 $\hat p(1-\hat p)=0$，区间是 1.00 到 1.00：60 道题就断定模型永远不错，荒唐。{cite:t}`wilson1927` 的办法反过来问：真值是哪些数时，看到 $\hat p$ 才不算意外？解出来是
+# 它在两头失灵。答对 60 题里的 60 题时 $\hat p(1-\hat p)=0$，区间是 1.00 到 1.00：60 道题就断定模型永远不错，荒唐。{cite:t}`wilson1927` 的办法反过来问：真值是哪些数时，看到 $\hat p$ 才不算意外？解出来是
 #
 # ```{math}
 # :label: eq-pipeline-wilson
@@ -81,7 +81,7 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies})
 #
 # 代入 54/60，$z^2 = 3.8416$：分子的中间是 $0.9 + 3.8416/120 = 0.9320$，根号里是 $0.0015 + 0.000267 = 0.001767$，根号乘 1.96 得 0.0824，分母是 1.0640。区间是 $(0.9320 \pm 0.0824)/1.0640$，即 **0.799 到 0.953**。
 #
-# 60/60：中间 $1.0320$，根号里只剩 $0.000267$，乘 1.96 得 0.0320。区间是 $(1.0320 \pm 0.0320)/1.0640$，即 **0.940 到 1.000**。满分也只能说“真值大概在 0.94 以上”。
+# 60/60：中间 $1.0320$，根号里是 $0.000267$，乘 1.96 得 0.0320。区间是 $(1.0320 \pm 0.0320)/1.0640$，即 **0.940 到 1.000**。满分也只能说，真值大概不低于 0.94。
 
 
 # %%
@@ -119,11 +119,12 @@ assert min(row[2] for row in rows) > 0.92
 show.table(["true accuracy", "naive covers", "Wilson covers"], rows)
 
 # %% [markdown]
-# 真值 0.98 时，号称 95% 的朴素区间只有 0.70 的概率套得住；威尔逊区间一直在 0.92 以上。本书的分数大多靠近 0 或 1，所以都用它。
+# 真值 0.98 时，号称 95% 的朴素区间只有 0.70 的概率套得住；威尔逊区间一直在 0.92 以上。本书的分数常常靠近 0 或 1，所以都用它。
+# <!-- by: assert min(row[2] for row in rows) > 0.92 -->
 #
 # ### 每字节比特数
 #
-# 语言模型的另一种分数是留出文本上的损失，每个词元多少奈特（nat，自然对数的单位）。它有一个毛病：词元的大小由分词器决定。同一句话，“张静住在北京。”有 21 个字节，tiny 的分词器切成 6 个词元，按字节切是 21 个。假设两个模型给整句话的概率一样，总损失都是 5.04 奈特，那么前者每词元 0.84，后者每词元 0.24。后者看起来好得多，其实一样好。
+# 语言模型的另一种分数是留出文本上的损失，每个词元多少奈特（nat，自然对数的单位）。它有一个毛病：词元的大小由分词器决定。同一句话，“张静住在北京。”有 21 个字节，tiny 的分词器切成 6 个词元，按字节切是 21 个。假设两个模型给整句话的概率一样，总损失都是 5.04 奈特，那么前者每词元 $5.04/6=0.84$，后者每词元 $5.04/21=0.24$。后者看起来好得多，其实一样好。
 #
 # **每字节比特数**（bits per byte）改用与分词器无关的分母：
 #
@@ -219,14 +220,16 @@ print(help_text[help_text.index("Environment variables") :])
 #     eval_results.jsonl                      每次评测一行
 # ```
 #
-# 默认模型的文件在 `data/processed/` 和 `out/` 里，少一层 `tiny/`。看训练曲线：`.venv/bin/tensorboard --logdir ../tf_dir`。本书的模型放在另一个文件夹，里面的名字是一样的：
+# 默认模型的文件在 `data/processed/` 和 `out/` 里，少一层 `tiny/`。看训练曲线：`.venv/bin/tensorboard --logdir ../tf_dir`。本书的数据、分词器和权重各在缓存的一个文件夹里，里面的名字是一样的：
 
 # %%
 folder = runs["dpo"].folder
-expected = ["tokenizer/tokenizer_meta.json", "data/mix_report.json", "data/quarantine.jsonl"]
+expected = [lab.tokenizer_path() / "tokenizer_meta.json", lab.data() / "mix_report.json"]
+expected += [lab.data() / "quarantine.jsonl"]
 for stage in runs:
-    expected += [f"{stage}.safetensors", f"{stage}_log.jsonl", f"data/{stage}_chinese_val.jsonl"]
-assert all((folder / name).exists() for name in expected)
+    expected += [folder / f"{stage}.safetensors", folder / f"{stage}_log.jsonl"]
+    expected += [lab.data() / f"{stage}_chinese{part}.jsonl" for part in ("", "_val")]
+assert all(path.exists() for path in expected)
 len(expected)
 
 # %% [markdown]
@@ -237,6 +240,7 @@ len(expected)
 # %%
 logs = Path(tempfile.mkdtemp())
 arguments = ["--preset", "tiny", "--stage", "dpo", "--items", "4", "--out_dir", str(folder)]
+arguments += ["--tokenizer_path", str(lab.tokenizer_path())]
 arguments += ["--data_dir", str(lab.data()), "--tf_dir", str(logs)]
 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
     cli.main(["evaluate", *arguments])
@@ -287,25 +291,50 @@ scores = {stage: run.scores() for stage, run in runs.items()}
 show.skills(scores)
 
 # %% [markdown]
-# 每类 60 题（`continue` 有几类的格子不够，少一些），`identity` 是 24 题，都是训练没有问过的。第一行是每字节比特数，越低越好；`continue` 是让模型续写文本，`answer` 是让它回答问题。读这张表时注意四点：
+# 每类 60 题（`continue` 有几类的格子不够，少一些），`identity` 是 24 题，都是训练没有问过的。最上面是每字节比特数，越低越好；`continue` 是让模型续写文本，`answer` 是让它回答问题。读成绩单时注意四点，每一点都由后面的一格代码核对：
 #
-# - **预训练之后会续写，不大会回答。** `continue fact` 已经很高，`answer fact` 却低得多；`continue reading` 几乎全对，`answer reading` 大多答错。知识有了，问答的格式还没学会。
-# - **SFT 之后会回答，但不礼貌。** 礼貌是 DPO 教的，`polite` 从 0 附近跳到 1 附近。
-# - **有得就有失。** 这一次 SFT 之后，`continue chain` 从近九成掉到 0，`continue calendar` 从全对掉到不足一半。`continue echo`（复述听到的话）也掉到 0，只是它本来就几乎没有学会；换一次运行，它学会过四五成，也一样掉光。微调数据里没有复述，也没有不带对话记号的续写，模型多半因此生疏了；这种现象叫灾难性遗忘（{cite:t}`mccloskey1989forgetting`）。`continue add` 和 `continue shop` 反而升高，微调时练过的算术帮了忙。
-# - **有学不会的。** 直接算减法 `answer sub` 这一次最高也不到三成（换一次运行，从百分之几到四成多都见过）；数着算的 `answer chain` 却很高。这就是**思维链**（chain of thought）的价值，{cite:t}`wei2022cot` 在大模型上看到的是同一件事。
-#
-# 下面的下限是本书的承诺，你的机器上也应当成立。不同的处理器舍入不同，训练结果像换了一个种子，所以下限留了余地。
+# - **预训练之后会续写，不大会回答。** `continue fact` 比 `answer fact` 高得多，`continue reading` 比 `answer reading` 高得多。知识有了，问答的格式还没学会。<!-- by: assert pretrain["continuations"][kind] >= pretrain["accuracy"][kind] + 0.2 -->
+# - **SFT 之后会回答，但不礼貌。** 礼貌是 DPO 教的，`polite` 从 0 附近跳到 1 附近。<!-- by: assert after["polite"] <= 0.20 -->
+# - **有得就有失。** 预训练时会的 `continue chain`（接着数数），SFT 之后就不会了。微调数据里没有不带对话记号的续写，它因此生疏；这种现象叫灾难性遗忘（{cite:t}`mccloskey1989forgetting`）。<!-- by: assert after["continuations"]["chain"] <= pretrain["continuations"]["chain"] - 0.3 -->
+# - **有学不会的。** 直接算减法 `answer sub` 到最后也比数着算的 `answer chain` 低得多。这就是**思维链**（chain of thought）的价值，{cite:t}`wei2022cot` 在大模型上看到的是同一件事。<!-- by: assert final["accuracy"]["chain"] >= final["accuracy"]["sub"] + 0.3 -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+before, after = scores["pretrain"]["continuations"], scores["sft"]["continuations"]
+moved = sorted(before, key=lambda kind: after[kind] - before[kind])
+fell = [kind for kind in moved if after[kind] < before[kind] - 0.05]
+rose = [kind for kind in moved[::-1] if after[kind] > before[kind] + 0.05]
+
+
+def told(kinds):
+    return "、".join(f"`{kind}`（{before[kind]:.2f} → {after[kind]:.2f}）" for kind in kinds)
+
+
+assert "chain" in fell
+show.say(
+    f"这次运行里，SFT 之后续写掉了 0.05 以上的有 {told(fell)}",
+    f"；升了 0.05 以上的有 {told(rose)}，微调时练过的东西帮了它们。"
+    if rose
+    else "；没有一类升了 0.05。",
+    f"直接算减法，三个阶段里最高的一次是 {max(s['accuracy']['sub'] for s in scores.values()):.2f}。",
+)
+
+# %% [markdown]
+# 下面的下限是本书的承诺，你的机器上也应当成立。不同的处理器舍入不同，训练结果像换了一个种子，所以下限都在许多次运行的分数之下；那些运行列在{ref}`后面的一节 <sec-pipeline-seeds>`。
 
 # %%
-final = scores["dpo"]
+pretrain, after, final = scores["pretrain"], scores["sft"], scores["dpo"]
 assert all(final["accuracy"][kind] >= floor for kind, floor in lab.FLOORS.items())
 assert final["polite"] >= 0.85
-assert final["identity_hit_rate"] >= 0.85
-assert scores["sft"]["polite"] <= 0.20
-assert scores["pretrain"]["accuracy"]["fact"] <= final["accuracy"]["fact"] - 0.20
+assert final["identity_hit_rate"] >= 0.75
+assert after["polite"] <= 0.20
+for kind in ("fact", "reading"):
+    assert pretrain["continuations"][kind] >= pretrain["accuracy"][kind] + 0.2
+assert after["continuations"]["chain"] <= pretrain["continuations"]["chain"] - 0.3
+assert final["accuracy"]["chain"] >= final["accuracy"]["sub"] + 0.3
+assert final["bits_per_byte"] > 1.3 * after["bits_per_byte"]
 lab.FLOORS
 
-# %% mystnb={"figure": {"caption": "三种能力随阶段的变化。事实要到 SFT 之后才答得好；直接算减法从头到尾没有学会。", "name": "fig-pipeline-stages"}, "image": {"alt": "三条折线，横轴是预训练、SFT、DPO：事实从接近 0 升到约 0.92，再到约 0.97；加法从接近 0 升到约 0.73 和 0.87，减法从约 0.05 升到约 0.18 和 0.23"}}
+# %% mystnb={"figure": {"caption": "三种能力在三个阶段之后的正确率。", "name": "fig-pipeline-stages"}, "image": {"alt": "三条折线，横轴是预训练、SFT、DPO，纵轴是正确率：直接答一件事（fact）、直接算加法（add）、直接算减法（sub）"}}
 stages = ["pretrain", "SFT", "DPO"]
 show.lines(
     {k: (stages, [s["accuracy"][k] for s in scores.values()]) for k in ("fact", "add", "sub")},
@@ -318,7 +347,7 @@ show.lines(
 # %% [markdown]
 # ### 给每个分数配上区间
 #
-# 同样是 0.87 上下，题数不同，分量就不同。`answer add` 有 60 题，这一次对 52 题，区间的下限是 0.76。`DPO accuracy` 看着一样精确，其实只有 15 对留出数据，对 13 对，区间的下限只有 0.62。
+# 两个分数写出来都是两位小数，题数不同，分量就不同：
 
 # %% tags=["nbval-ignore-output"]
 asked = {
@@ -333,10 +362,19 @@ for score, (share, n) in asked.items():
     rows.append([score, n, round(share * n), share, *evaluate.wilson_interval(share * n, n)])
 show.table(["score", "questions", "right", "share", "low", "high"], rows)
 
-# %% [markdown]
-# 要多少题才够？{numref}`fig-pipeline-width` 画出正确率 0.9 时区间的上下限。题数变成四倍，宽度才减半。
+# %% tags=["remove-input", "nbval-ignore-output"]
+width = {row[0]: row[5] - row[4] for row in rows}
+assert width["DPO accuracy"] > width["answer fact"]
+show.say(
+    f"`answer fact` 有 60 题，对 {rows[0][2]} 题，区间宽 {width['answer fact']:.2f}。"
+    f"`DPO accuracy` 看着一样精确，其实只有 15 对留出数据，对 {rows[-1][2]} 对，"
+    f"区间宽 {width['DPO accuracy']:.2f}，下限只有 {rows[-1][4]:.2f}。"
+)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "正确率为 0.9 时，威尔逊区间（{eq}`eq-pipeline-wilson`）随题数变窄。", "name": "fig-pipeline-width"}, "image": {"alt": "两条曲线形成一个漏斗，10 题时从 0.60 到 0.98，60 题时从 0.80 到 0.95，1000 题时从 0.88 到 0.92"}}
+# %% [markdown]
+# 要多少题才够？{numref}`fig-pipeline-width` 画出正确率 0.9 时区间的上下限。题数变成四倍，宽度才减半（{eq}`eq-pipeline-wilson` 里，题多时只剩根号下的 $\hat p(1-\hat p)/n$）。<!-- by: math.isclose(math.sqrt(0.09 / 240), math.sqrt(0.09 / 60) / 2) -->
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "正确率为 0.9 时，威尔逊区间（{eq}`eq-pipeline-wilson`）随题数变窄。", "name": "fig-pipeline-width"}, "image": {"alt": "两条曲线形成一个漏斗：题越多，区间的上限和下限靠得越近"}}
 numbers = [10, 20, 40, 60, 100, 200, 400, 1000, 2000]
 bounds = [evaluate.wilson_interval(0.9 * n, n) for n in numbers]
 show.lines(
@@ -347,6 +385,36 @@ show.lines(
     log_x=True,
     marker="o",
 )
+
+# %% [markdown]
+# (sec-pipeline-seeds)=
+# ### 换一个种子，分数变多少
+#
+# 上面的区间只管一件事：题是抽出来的。它不管另一件事：模型也是碰出来的。初始的权重、行的次序都由种子决定，种子不同，就是另一个模型；处理器不同，每次舍入差一点点，一千多步之后也是另一个模型。这一份运气有多大，只有多训练几次才知道。
+#
+# `python benchmarks/seeds.py` 用几个种子、两种舍入各走完一遍四个阶段，记进 `book/results/seeds.json`。下面每格是这些运行的平均，小字是它们的范围：
+
+# %%
+spread = lab.seeds()
+names = [name for name in spread["sft"] if name != "val_loss"] + ["DPO accuracy"]
+show.spread(spread, dict(zip(names, names, strict=True)))
+
+# %% [markdown]
+# 怎样读它？如果种子之间的差别只来自抽题，标准差应当和 $\sqrt{p(1-p)/60}$ 差不太远。逐项比一比 SFT 之后的分数：
+
+# %%
+rows = []
+for kind in ("fact", "chain", "add", "sub"):
+    found = spread["sft"][f"answer {kind}"]
+    chance = math.sqrt(found["mean"] * (1 - found["mean"]) / 60)
+    rows.append([kind, found["mean"], found["std"], chance])
+assert all(row[2] > 2 * row[3] for row in rows[2:])
+show.table(["answer", "mean", "std between runs", "std by chance alone"], rows)
+
+# %% [markdown]
+# 各次运行考的是**同样的** 60 题，所以这里连抽题的运气都没有，全是训练的运气。直接算的加法和减法，它是抽题运气的两倍以上：训练一次，报一个 0.59，几乎什么也没有说。<!-- by: assert all(row[2] > 2 * row[3] for row in rows[2:]) -->
+#
+# 所以本书凡是下结论，都先问过所有这些运行；只在一次运行里看到的，由代码写进句子里，说的是你正在看的这一次。<!-- by: reasoning -->
 
 # %% [markdown]
 # ### 每字节比特数，真的算一遍
@@ -390,13 +458,13 @@ assert rows[0][3] > 2 * rows[1][3] > 2 * rows[2][3]
 show.table(["vocabulary", "nats per token", "bytes per token", "bits per byte"], rows)
 
 # %% [markdown]
-# 按字节的模型每词元的损失最低，每字节比特数却最高：它每步只猜一个字节，当然容易，但要猜很多步。次序完全倒了过来。
+# 按字节的模型每词元的损失最低，每字节比特数却最高：它每步只猜一个字节，当然容易，但要猜很多步。次序完全倒了过来。<!-- by: assert rows[0][3] > 2 * rows[1][3] > 2 * rows[2][3] -->
 #
-# 还有一个限制：比较每字节比特数，文本必须是同一份。成绩单里预训练考的是留出的文本，SFT 和 DPO 考的是留出的对话里的回答，所以成绩单第一行里，第一列和后两列不能比。
+# 还有一个限制：比较每字节比特数，文本必须是同一份。成绩单里预训练考的是留出的文本，SFT 和 DPO 考的是留出的对话里的回答，所以成绩单的每字节比特数，预训练的和后两个阶段的不能比。
 #
 # ### 选择题的三种考法
 #
-# 选择题看起来最客观，其实分数取决于怎么问。同一个 SFT 模型，同样 60 道留出的四选一：让它自由回答；比较四个选项内容的概率，选最大的（`Evaluator.choice_accuracy`）；比较“A”“B”“C”“D”四个字母的概率。
+# 选择题看起来最客观，其实分数取决于怎么问。同一个 SFT 模型，同样 60 道留出的四选一：让它自由回答；比较四个选项内容的概率，选概率大的（`Evaluator.choice_accuracy`）；比较“A”“B”“C”“D”四个字母的概率。
 
 # %%
 evaluator = runs["sft"].evaluator()
@@ -419,7 +487,8 @@ show.table(
 )
 
 # %% [markdown]
-# 自由回答对了九成左右，按字母却和瞎猜（0.25）分不开。模型并没有变笨。数一数训练里的选择题，有几道的答案带字母：
+# 自由回答和按字母，差了一大截；瞎猜能对四分之一。同一个模型，知道的东西没有变。<!-- by: assert free - by_letter > 0.3 -->
+# 数一数训练里的选择题，有几道的答案带字母：
 
 # %%
 taught = [row.row.messages for row in read(lab.data() / "sft_chinese.jsonl")]
@@ -430,7 +499,7 @@ assert not with_letter
 len(choice_rows), len(with_letter)
 
 # %% [markdown]
-# 一道也没有。答案从来是“张静的爱好是写字。”这样的话，模型没有学过用字母回答，字母的概率就没有意义。换句话说，**评测的格式要和模型学过的格式一致**，否则测的是格式。公开的选择题集（{cite:t}`huang2023ceval`、{cite:t}`li2023cmmlu`）上的分数，也要先问一句是怎样考的。
+# 一道也没有。答案从来是一句话，例如张静的爱好是写字，模型没有学过用字母回答，字母的概率就没有意义。换句话说，**评测的格式要和模型学过的格式一致**，否则测的是格式。公开的选择题集（{cite:t}`huang2023ceval`、{cite:t}`li2023cmmlu`）上的分数，也要先问一句是怎样考的。
 #
 # ### 抽样会把分数弄低
 #
@@ -452,15 +521,15 @@ assert right[1.0] <= right[0.0]
 show.table(["temperature", "right of 60"], [[str(t), n] for t, n in right.items()])
 
 # %% [markdown]
-# 聊天时抽样让话不重样，考试时它只添乱。
+# 聊天时抽样让话不重样，考试时它只会添乱。<!-- by: assert right[1.0] <= right[0.0] -->
 #
 # ### 比较两个模型
 #
-# 模型甲真正的正确率是 0.85，乙是 0.90。考多少题才看得出乙更好？
+# 模型甲真正的正确率是 0.85，乙是 0.90。考多少题才看得出乙比甲强？
 #
-# 如果两个模型各考各的题，差的方差是两个方差之和：$0.85 \times 0.15 + 0.9 \times 0.1 = 0.2175$。要有八成把握让 95% 的检验看出差别 $d = 0.05$，题数约为 $(1.96+0.84)^2 \times 0.2175/d^2 = 682$。
+# 如果两个模型各考各的题，差的方差是两个方差之和：$0.85 \times 0.15 + 0.9 \times 0.1 = 0.2175$。要有八成把握让 95% 的检验看出差别 $d = 0.05$，题数约为 $(1.96+0.84)^2 \times 0.2175/d^2 = 682$。<!-- by: assert abs(detected(682)[1] - 0.8) < 0.03 -->
 #
-# 如果考**同样的题**，可以只看两个模型不一致的题。两个都对或都错的题对比较没有贡献。假设甲对乙错的题占 0.03，乙对甲错的占 0.08（差还是 0.05），方差降到 $0.03 + 0.08 - 0.05^2 = 0.1075$，题数约为 337，省下一半。这叫**配对比较**（paired comparison）。模拟验证：
+# 如果考**同样的题**，可以只看两个模型不一致的题。两个都对或都错的题对比较没有贡献。假设甲对乙错的题占 0.03，乙对甲错的占 0.08（差还是 0.05），方差降到 $0.03 + 0.08 - 0.05^2 = 0.1075$，题数约为 337，省下一半。这叫**配对比较**（paired comparison）。模拟验证：<!-- by: assert abs(detected(337)[0] - 0.8) < 0.03 -->
 
 # %%
 rng = np.random.default_rng(42)
@@ -479,9 +548,10 @@ assert abs(detected(337)[0] - 0.8) < 0.03
 assert abs(detected(682)[1] - 0.8) < 0.03
 numbers = [30, 60, 120, 240, 480, 960]
 power = [detected(n) for n in numbers]
+assert 0.15 < power[numbers.index(60)][0] < 0.25
 [round(p, 2) for p, _ in power]
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "真值 0.85 与 0.90 的两个模型，考多少题能看出差别。纵轴是 4,000 次模拟的比较里看出差别的份额。", "name": "fig-pipeline-power"}, "image": {"alt": "两条上升的曲线：同样的题 60 题时约 0.2，240 题时约 0.66；各考各的题要 480 题才到同样的高度"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "真值 0.85 与 0.90 的两个模型，考多少题能看出差别。纵轴是 4,000 次模拟的比较里看出差别的份额。", "name": "fig-pipeline-power"}, "image": {"alt": "两条随题数上升的曲线：考同样的题的一条在上，各考各的题的一条在下"}}
 show.lines(
     {
         "same questions": (numbers, [p for p, _ in power]),
@@ -495,9 +565,9 @@ show.lines(
 )
 
 # %% [markdown]
-# 60 题时，即使配对也只有约五分之一的机会看出 5 个百分点的差别。所以本书的成绩单里，0.98 和 1.00 不说明什么，差出二三十个百分点才说明问题。
+# 60 题时，即使配对也只有约五分之一的机会看出 5 个百分点的差别。所以本书的成绩单里，差两三个百分点不说明什么，差出二三十个百分点才说明问题。<!-- by: assert 0.15 < power[numbers.index(60)][0] < 0.25 -->
 #
-# 回到真模型：SFT 和 DPO 做同样 60 道留出的加法，DPO 高出一截。把题分成四格，只看不一致的两格：
+# 回到真模型：SFT 和 DPO 做同样 60 道留出的加法。把题分成四格，只看不一致的两格：
 
 
 # %% tags=["nbval-ignore-output"]
@@ -513,9 +583,21 @@ z = (only_dpo - only_sft) / math.sqrt(max(only_sft + only_dpo, 1))
 rows = [[int((sft & dpo).sum()), only_sft, only_dpo, int((~sft & ~dpo).sum()), z]]
 show.table(["both", "only SFT", "only DPO", "neither", "z"], rows)
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+odd = only_sft + only_dpo
+tail = sum(math.comb(odd, k) for k in range(min(only_sft, only_dpo) + 1))
+p_value = min(1.0, 2 * tail / 2**odd)
+assert odd == abs(int(dpo.sum()) - int(sft.sum())) + 2 * min(only_sft, only_dpo)
+show.say(
+    "$|z|$ 超过 1.96，差别才不太像是运气。这次运行里，DPO 比 SFT ",
+    f"{'多' if only_dpo >= only_sft else '少'}对 {abs(only_dpo - only_sft)} 题，"
+    f"$z$ 是 {z:.2f}，{'过了线' if abs(z) > 1.96 else '没有过线'}。",
+    f"但这只来自 {odd} 道不一致的题，题这么少，$z$ 并不准；"
+    f"练习里的精确检验给出 $p$ = {p_value:.3f}，{'也' if (p_value < 0.05) == (abs(z) > 1.96) else '却'}"
+    f"{'过了' if p_value < 0.05 else '没有过'} 0.05 的线。",
+)
+
 # %% [markdown]
-# $z$ 超过 1.96，差别才不太像是运气。书上的这一次是 2.53，过了线。但高出的 13 个百分点只来自 10 道不一致的题，题这么少，$z$ 并不准；{numref}`ex-pipeline-2` 的精确检验给出 0.02，也过了线。
-#
 # ## 弄坏它
 #
 # ### 拿训练题考试
@@ -538,13 +620,22 @@ show.table(
 )
 
 # %% [markdown]
-# 事实题和数着算的题，两种考法只差 0.1 左右：这些大体是真学会了。直接算的加法和减法露了馅，减法从 0.68 左右跌到 0.18 左右。模型把训练里的减法大多背了下来，却没有学会减。只考训练题的人会写下“减法约七成”，然后奇怪为什么用户总说它算错。
-#
-# 怎样防？考题要在**造训练数据之前**就划出去，而且按内容划，不是按行划：把“11减4等于几”换成“11减4是多少”再留出，等于没有留出。真实的语料里更难，要靠去重（{cite:t}`lee2022dedup`）。
+# 事实题的两种考法差得不多，这大体是真学会了。直接算的减法露了馅：问过的和没问过的差出一大截。模型把训练里的减法背了下来，却没有学会减。<!-- by: assert gaps["sub"][0] - gaps["sub"][1] > 0.3 -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+seen, unseen = gaps["sub"]
+assert seen > unseen + 0.3
+show.say(
+    f"只考训练题的人会写下：减法对 {seen:.0%}。用户问的多半是没练过的题，只对 {unseen:.0%}，"
+    "于是他奇怪，为什么总有人说它算错。"
+)
+
+# %% [markdown]
+# 怎样防？考题要在**造训练数据之前**就划出去，而且按内容划，不是按行划：把“11减4等于几”改一种问法再留出，等于没有留出。真实的语料里更难，要靠去重（{cite:t}`lee2022dedup`）。
 #
 # ### 挑最好的那次
 #
-# 另一个错误不需要作弊：训练 20 个版本，每个考同样大小的一份卷子，报最高的那个。假设 20 个版本其实一样好，真值都是 0.80，每次考 60 题：
+# 另一个错误不需要作弊：训练 20 个版本，每个考同样大小的一份卷子，报分数排在第一的那个。假设 20 个版本其实一样好，真值都是 0.80，每次考 60 题：
 
 # %%
 rng = np.random.default_rng(42)
@@ -559,7 +650,7 @@ assert abs(fresh.mean() - 0.80) < 0.005
     "again": round(float(fresh.mean()), 3),
 }
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "20 个一样好的版本里最高的一次（橙红），大多落在单次考试（蓝）的右边缘。", "name": "fig-pipeline-best"}, "image": {"alt": "两个直方图：单次考试以 0.80 为中心，最好的一次以 0.89 为中心，两者只有一小部分重叠"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "单次考试（蓝）和 20 个一样好的版本里分数排第一的一次（橙红）。", "name": "fig-pipeline-best"}, "image": {"alt": "两个直方图：单次考试围绕 0.80，二十次里挑出来的一次整个偏右"}}
 show.histogram(
     {"one run": papers[:, 0], "best of 20": best},
     "score on 60 questions (true accuracy 0.80)",
@@ -569,7 +660,7 @@ show.histogram(
 )
 
 # %% [markdown]
-# 什么都没有变好，最高分平均却是 0.89，高出 9 个百分点。挑**检查点**（checkpoint）、挑种子、挑提示词，都会这样。补救很简单：用一份卷子挑，用另一份没用过的卷子报。上面的 `again` 就是胜者的第二次考试，它回到 0.80。在微世界里换一份卷子只要换种子：`world.questions(kind, 60, seed=1)`。
+# 版本都一样好，最高分平均却是 0.89，高出 9 个百分点。<!-- by: assert 0.87 < best.mean() < 0.92 -->挑**检查点**（checkpoint）、挑种子、挑提示词，都会这样。补救很简单：用一份卷子挑，用另一份没用过的卷子报。上面的 `again` 就是胜者的第二次考试，它回到 0.80。在微世界里换一份卷子只要换种子：`world.questions(kind, 60, seed=1)`。
 #
 # ## 收尾
 #
@@ -579,7 +670,8 @@ show.histogram(
 show.spine({"identity": replies["identity"]})
 
 # %% [markdown]
-# 变了的是我们对“它学会了”这句话的要求。以事实题为例，这句话应当这样写：
+# 不同的是我们对“它学会了”这句话的要求。<!-- by: reasoning -->
+# 以事实题为例，这句话应当这样写：
 
 # %% tags=["nbval-ignore-output"]
 share = final["accuracy"]["fact"]
@@ -589,15 +681,15 @@ print(
 )
 
 # %% [markdown]
-# 一个可以引用的分数应当有这几样：考的是什么、训练是否见过、对了几题、一共几题、区间多宽。
+# 一个可以引用的分数应当有这几样：考的是什么、训练是否见过、对几题、一共几题、区间多宽；要是拿它下结论，还要说训练了几次。
 #
 # ### 小结
 #
 # - `bash scripts/run.sh --preset tiny` 从空机器走到能聊天的模型，每个阶段训练完就评测，结果添进 `eval_results.jsonl`。
-# - 比例要配区间，靠近 0 和 1 时用威尔逊区间；60 题的误差约有 ±0.1。
+# - 比例要配区间，靠近 0 和 1 时用威尔逊区间；60 题的误差约有 ±0.1。训练的运气是另一份误差，要多训练几次才量得到。
 # - 每词元的损失不能跨分词器比较，每字节比特数可以，前提是同一份文本。
 # - 评测的格式会改变分数：同一个模型做同样的选择题，按字母和按内容能差出一大截。
-# - 考训练题测的是背诵；挑最高的一次测的是运气。
+# - 考训练题测的是背诵；挑出来的一次测的是运气。
 #
 # ### 练习
 #
@@ -610,7 +702,7 @@ print(
 # :class: dropdown
 # :::
 #
-# $\hat p = 0.917$，代入 {eq}`eq-pipeline-wilson` 得 0.74 到 0.98。误差 0.03 时，$n \approx 1.96^2 \times 0.09/0.03^2 = 384.2$，进一位是 385。
+# $\hat p = 0.917$，代入 {eq}`eq-pipeline-wilson` 得 0.74 到 0.98。误差 0.03 时，$n \approx 1.96^2 \times 0.09/0.03^2 = 384.2$，进一位就是答案。
 
 # %%
 low, high = evaluate.wilson_interval(22, 24)
@@ -630,7 +722,7 @@ math.ceil(1.96**2 * 0.9 * 0.1 / 0.03**2)
 # :class: dropdown
 # :::
 #
-# 把 15 次抛硬币里正面不超过 3 次的概率加起来，再乘 2（两个方向都算）。
+# 把 15 次抛硬币里正面出现 0、1、2、3 次的概率加起来，再乘 2（两个方向都算）。
 
 
 # %%
@@ -643,7 +735,7 @@ assert abs(sign_test(3, 12) - 0.0352) < 0.0001
 round(sign_test(3, 12), 4)
 
 # %% [markdown]
-# 小于 0.05，乙大概真的更好。这叫符号检验。
+# 小于 0.05，大概不是运气。这叫符号检验。<!-- by: assert abs(sign_test(3, 12) - 0.0352) < 0.0001 -->
 #
 # :::{solution-end}
 # :::
@@ -671,7 +763,7 @@ wrong_replies = [f"林兰讨厌吃{fact.answer}。", f"林兰爱吃火锅。林�
 #
 # :::{exercise}
 # :label: ex-pipeline-4
-# 想一想：成绩单里 DPO 的 `bits_per_byte` 是 SFT 的两倍多，`answer` 的各项却掉得不多，有的还升了。两个数哪个在说谎？
+# 想一想：成绩单里 DPO 的 `bits_per_byte` 比 SFT 高出一大截，`answer` 的各项平均起来却没有掉多少。两个数哪个在说谎？<!-- by: assert final["bits_per_byte"] > 1.3 * after["bits_per_byte"] -->
 # :::
 #
 # :::{solution} ex-pipeline-4

@@ -156,6 +156,7 @@ def reference(name):
 # ```bash
 # python scripts/build_chinese_mix.py --preset tiny
 # minillm mix --general 2000 --persona_name 小满 --persona_author 我
+# minillm mix --built_in none     # nothing but your own rows
 # ```
 
 # %% tags=["remove-input"]
@@ -258,6 +259,19 @@ changed("tiny")
 changed("smoke")
 
 # %% [markdown]
+# ### minillm persona
+#
+# 给训练好的模型换一个身份：名字和作者。它从 DPO 的权重出发，把身份对话和要留住的回答混在一起，再做一遍 SFT；新的模型在 `OUT_DIR/persona` 里，见 {numref}`第 %s 章 <sec-identity>`。
+#
+# ```bash
+# minillm persona --preset tiny --name 小满 --author 这位读者
+# minillm persona --name 小满 --data_path my_identity.jsonl
+# ```
+
+# %% tags=["remove-input"]
+reference("persona")
+
+# %% [markdown]
 # ## 评测与对话
 #
 # ### minillm evaluate
@@ -298,6 +312,7 @@ reference("chat")
 # | `scripts/book.sh` | 构建这本书，`--execute` 先运行各章，`--serve` 在本机提供阅读 | `bash scripts/book.sh --execute 03-rustbpe` |
 # | `scripts/test.sh` | 全部检查：格式、类型、测试、各章、成书；参数传给 pytest | `bash scripts/test.sh tests/test_mix.py` |
 # | `scripts/run_notebooks.py` | 运行各章并保存输出，不构建 | `python scripts/run_notebooks.py 03-rustbpe` |
+# | `scripts/screenshot.py` | 给构建好的首页拍一张照片，放进 README | `python scripts/screenshot.py` |
 # | `scripts/env.sh` | 由其他脚本读入，不单独运行 | |
 # | `scripts/build_chinese_mix.py` | `minillm mix` | `python scripts/build_chinese_mix.py --preset tiny` |
 # | `scripts/train_rustbpe_tokenizer.py` | `minillm tokenizer` | `python scripts/train_rustbpe_tokenizer.py` |
@@ -335,11 +350,13 @@ print(f"{len(files)} scripts")
 # | `VENV_DIR` | 虚拟环境的位置 | `.venv` | `VENV_DIR=.venv312` |
 # | `INSTALLER` | 安装依赖用 `pip` 还是 `uv` | `pip` | `INSTALLER=uv` |
 # | `ENABLE_RUSTBPE` | 为 1 时编译 RustBPE，用它训练分词器 | 关闭 | `ENABLE_RUSTBPE=1` |
+# | `MIX_ARGS` | 传给数据混合的参数 | 空 | `MIX_ARGS="--built_in none"` |
 # | `PRETRAIN_ARGS` | 传给预训练阶段的参数 | 空 | `PRETRAIN_ARGS="--batch_size 16"` |
 # | `SFT_ARGS` | 传给 SFT 阶段的参数 | 空 | `SFT_ARGS="--learning_rate 1e-4"` |
 # | `DPO_ARGS` | 传给 DPO 阶段的参数 | 空 | `DPO_ARGS="--beta 0.2"` |
 # | `TF_DIR` | TensorBoard 日志和 `eval_results.jsonl` 的位置 | `../tf_dir` | `TF_DIR=logs` |
 # | `MINILLM_CACHE` | 各章共用的模型的位置 | `.cache` | `MINILLM_CACHE=cache2` |
+# | `MINILLM_SEED` | 本书模型的随机种子：换一个，各章就用另一组随机数 | `42` | `MINILLM_SEED=7` |
 # | `MINILLM_QUIET` | 为 1 时各章训练不显示进度条 | 关闭 | `MINILLM_QUIET=1` |
 # | `OMP_NUM_THREADS` | PyTorch 在 CPU 上用几个线程 | 核数 | `OMP_NUM_THREADS=2` |
 # | `PIP_INDEX_URL`、`UV_INDEX_URL` | pip 和 uv 下载软件包的镜像 | 官方 | 见[常见问题](faq.md) |
@@ -352,14 +369,14 @@ print(f"{len(files)} scripts")
 # TF_DIR=logs PRETRAIN_ARGS="--batch_size 8 --accumulation_steps 16" bash scripts/run.sh
 # ```
 #
-# 前十个是本项目自己的，代码里都读到了它们：
+# 前十二个是本项目自己的，代码里都读到了它们：
 
 # %%
 sources = "".join(
     path.read_text(encoding="utf-8") for path in [*files, *(lab.ROOT / "minillm").glob("*.py")]
 )
-listed = page[page.index("tab-commands-variables") : page.index("前十个是")]
+listed = page[page.index("tab-commands-variables") : page.index("前十二个是")]
 variables = re.findall(r"^# \| `([A-Z_]+)` \|", listed, re.M)
 own = [name for name in variables if re.search(rf"\b{name}\b", sources)]
-assert own[:10] == variables[:10]
-print(", ".join(own[:10]))
+assert own[:12] == variables[:12]
+print(", ".join(own[:12]))

@@ -51,6 +51,9 @@ COMMANDS = {
     ),
     "sft": Command("stage 2: learn to answer", "config:TRAINING", "trainer:train", "sft"),
     "dpo": Command("stage 3: learn what people prefer", "config:TRAINING", "trainer:train", "dpo"),
+    "persona": Command(
+        "give a trained model another persona", "persona:PRESETS", "persona:run_persona"
+    ),
     "evaluate": Command("score a stage's weights", "evaluate:PRESETS", "evaluate:run_evaluate"),
     "chat": Command("talk to the model", "generate:PRESETS", "generate:run_chat"),
 }

@@ -36,6 +36,7 @@ from filelock import FileLock
 
 import minillm
 from minillm import evaluate, mix, tokenizer_training, trainer, world
+from minillm import persona as personas
 from minillm.checkpoint import (
     Metadata,
     load_checkpoint,
@@ -45,16 +46,23 @@ from minillm.checkpoint import (
 )
 from minillm.config import PREVIOUS_STAGE, STAGES, TRAINING, Stage, TrainConfig, UserError
 from minillm.evaluate import EvaluateOptions, Evaluator
-from minillm.identity import Persona, conversations, fill
+from minillm.identity import Persona
 from minillm.model import Transformer
 from minillm.tensors import file_sha256
 from minillm.tokenizer import RustBPETokenizer
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"MINILLM_SEED={text}: a seed is a whole number, such as 7")
+    return int(text)
+
 
 ROOT = Path(minillm.__file__).resolve().parent.parent
 """The project."""
 SAMPLE = ROOT / "dataset" / "identity_cn_sample.jsonl"
 """Conversations about the persona; a reader may put their own there."""
-SEED = int(os.environ.get("MINILLM_SEED") or 42)
+SEED = _seed(os.environ.get("MINILLM_SEED") or "42")
 """Of everything random in the book: fresh weights, the order of rows, samples. The data stay."""
 _ARITHMETIC = os.environ.get("ATEN_CPU_CAPABILITY", "")
 """PyTorch's own switch: other kernels round differently, and training shows it."""
@@ -154,6 +162,7 @@ class Run:
     name: str
     stage: Stage
     folder: Path
+    vocab_size: int | None = None
 
     @property
     def weights(self) -> Path:
@@ -181,7 +190,7 @@ class Run:
 
     def evaluator(self, step: int | None = None) -> Evaluator:
         """Asks the model, and scores its answers."""
-        return Evaluator(self.model(step), tokenizer())
+        return Evaluator(self.model(step), tokenizer(self.vocab_size))
 
     def scores(self, items: int = 60, persona: Persona = _PERSONA) -> dict[str, Any]:
         """All scores of ``minillm evaluate``, computed once."""
@@ -193,7 +202,7 @@ class Run:
                     stage=self.stage,
                     out_dir=self.folder,
                     data_dir=data(),
-                    tokenizer_path=tokenizer_path(),
+                    tokenizer_path=tokenizer_path(self.vocab_size),
                     items=items,
                     max_seq_len=TRAINING["tiny"][self.stage].max_seq_len,
                     persona_name=persona.name,
@@ -231,9 +240,10 @@ def _data_files() -> tuple[Path, ...]:
 
 
 @cache
-def tokenizer_path() -> Path:
-    """The folder of ``tokenizer()``."""
+def tokenizer_path(vocab_size: int | None = None) -> Path:
+    """The folder of ``tokenizer(vocab_size)``."""
     options = tokenizer_training.PRESETS["tiny"]
+    options = replace(options, vocab_size=vocab_size or options.vocab_size)
     key = _key("tokenizer_training", repr(options), *map(file_sha256, _data_files()))
     folder = cache_dir() / f"tokenizer-{key}"
     with _lock("data"):
@@ -246,9 +256,9 @@ def tokenizer_path() -> Path:
 
 
 @cache
-def tokenizer() -> RustBPETokenizer:
-    """The tiny preset's tokenizer: 1,024 tokens, learned from ``data()``."""
-    return RustBPETokenizer.load(tokenizer_path())
+def tokenizer(vocab_size: int | None = None) -> RustBPETokenizer:
+    """The tiny preset's tokenizer, learned from ``data()``: 1,024 tokens, or another number."""
+    return RustBPETokenizer.load(tokenizer_path(vocab_size))
 
 
 def training(stage: Stage) -> TrainConfig:
@@ -279,7 +289,12 @@ def ladder(stage: Stage) -> Run:
 
 
 def variant(
-    name: str, stage: Stage, start: Run | None = None, data_path: Path | None = None, **changes: Any
+    name: str,
+    stage: Stage,
+    start: Run | None = None,
+    data_path: Path | None = None,
+    vocab_size: int | None = None,
+    **changes: Any,
 ) -> Run:
     """The tiny preset's ``stage`` with something changed.
 
@@ -287,6 +302,8 @@ def variant(
         name: letters and hyphens, for the folder and for the reader.
         start: whose weights to start from; None: fresh ones for pretraining, else the ladder's.
         data_path: rows to train on; None: the ladder's.
+        vocab_size: of ``tokenizer(vocab_size)``, for a model that starts from fresh weights; None:
+            the ladder's tokenizer.
         changes: fields of TrainConfig with new values.
     """
     previous = PREVIOUS_STAGE[stage]
@@ -294,36 +311,43 @@ def variant(
         start = ladder(previous)
     data_path = data_path or data() / f"{stage}_chinese.jsonl"
     origin = (_ladder_dir().name, start and start.folder.name, start and start.stage)
-    settings = (repr(training(stage)), repr(sorted(changes.items())))
+    settings = [repr(training(stage)), repr(sorted(changes.items()))]
+    if vocab_size:
+        model = replace(training(stage).model, vocab_size=vocab_size)
+        changes = {"model": model, "tokenizer_path": tokenizer_path(vocab_size), **changes}
+        settings.append(file_sha256(tokenizer_path(vocab_size) / "tokenizer_meta.json"))
     key = _key("trainer", _ARITHMETIC, origin, file_sha256(data_path), *settings)
-    return _train(Run(name, stage, cache_dir() / f"{name}-{key}"), data_path, start, changes)
+    folder = cache_dir() / f"{name}-{key}"
+    return _train(Run(name, stage, folder, vocab_size), data_path, start, changes)
 
 
-def identity(persona: Persona = READER) -> Run:
+def identity(persona: Persona = READER, replay_own: int = 0) -> Run:
     """The DPO model with another persona: SFT once more, on 200 conversations about it, four times
-    over, among the polite answers that DPO preferred, so that nothing else is forgotten."""
-    rows = [
-        [{**turn, "content": fill(turn["content"], persona)} for turn in turns]
-        for turns in conversations(200)
-    ] * 4
-    with (data() / "dpo_chinese.jsonl").open("rb") as file:
-        rows += [msgspec.json.decode(line)["chosen"] for line in file]
-    content = b"".join(msgspec.json.encode({"messages": row}) + b"\n" for row in rows)
+    over, among the polite answers that DPO preferred, so that nothing else is forgotten.
+
+    ``minillm persona`` does the same with ``replay_own`` 1,500, answers that the model gave before.
+    """
+    start, length = ladder("dpo"), training("sft").max_seq_len
+    replayed = personas.chosen_answers(data(), 1500)
+    if replay_own:
+        replayed += personas.own_answers(start.model(), tokenizer(), data(), replay_own, length)
+    content = personas.rows(personas.about(persona), replayed, 800)
     path = cache_dir() / "identity" / f"{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
     write_atomically(path, content)
-    return variant("identity", "sft", ladder("dpo"), path, max_steps=90, learning_rate=2e-3)
+    steps = None if replay_own else 90
+    return variant("identity", "sft", start, path, max_steps=steps, learning_rate=2e-3)
 
 
 def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]) -> Run:
     how = "from the cache"
     with _lock():
         if not run.weights.exists():
+            changes = {"tokenizer_path": tokenizer_path(), **changes}
             config = replace(
                 training(run.stage),
                 data_path=data_path,
                 out_dir=run.folder,
                 tf_dir=run.folder / "tensorboard",
-                tokenizer_path=tokenizer_path(),
                 init_from=start.weights if start else None,
                 device="cpu",
                 **changes,
@@ -334,7 +358,8 @@ def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]
 
             def keep(step: int, model: Transformer) -> None:
                 if step in SNAPSHOTS:
-                    about = Metadata(run.stage, step, model.config, tokenizer().fingerprint, "", {})
+                    made = tokenizer(run.vocab_size).fingerprint
+                    about = Metadata(run.stage, step, model.config, made, "", {})
                     save_checkpoint(_snapshot_path(run.folder, run.stage, step), model, about)
 
             started = time.monotonic()
@@ -371,6 +396,14 @@ def report() -> dict[str, dict[str, float]]:
     results: dict[str, dict[str, Any]] = {stage: ladder(stage).scores() for stage in STAGES}
     results["identity"] = identity().scores(persona=READER)
     return {stage: evaluate.flatten(result) for stage, result in results.items()}
+
+
+def seeds() -> dict[str, dict[str, dict[str, Any]]]:
+    """What ``report`` says under other seeds and other arithmetic: stage → score → its mean, std,
+    min and max over all runs, and the values of each."""
+    found: dict[str, dict[str, dict[str, Any]]]
+    found = msgspec.json.decode(RESULTS.read_bytes())["scores"]
+    return found
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -68,6 +68,9 @@ class MixOptions:
     """Training pairs of a chosen and a rejected answer."""
     text: int | None = None
     """Training texts from text_*.jsonl; None: all of them."""
+    built_in: Literal["sample", "none"] = "sample"
+    """What stands in where DATA_DIR has no rows of a category: sample rows that come with the
+    package, most of them about its micro-world, or none, so that it is left out."""
     built_in_text: int = 60_000
     """Built-in texts, which are taken if DATA_DIR has no rows but identity."""
     identity_repeat: int = 2
@@ -153,7 +156,8 @@ def build(options: MixOptions, count_tokens: Callable[[str], int] | None = None)
     ``count_tokens`` is asked about a sample of rows; without it the report has no tokens.
 
     Raises:
-        UserError: a bad row with ``strict``, no space on disk, a file that changes meanwhile.
+        UserError: a bad row with ``strict``, no rows at all, no space on disk, a file that changes
+            meanwhile.
     """
     work = options.out_dir / ".building"
     try:
@@ -186,12 +190,9 @@ def _build(options: MixOptions, work: Path, count_tokens: Callable[[str], int] |
             quarantined += 1
 
     read, folders = scan.rows(), scan.folders
-    built_in = missing_categories(read, options)
+    missing = missing_categories(read, options)
+    built_in = missing if options.built_in == "sample" else []
     if built_in:
-        notes.append(
-            f"no rows of {', '.join(built_in)} in {options.data_dir}: "
-            "the built-in sample rows (*) are used"
-        )
         files += [write_built_in(category, options, work) for category in built_in]
         extra = workers.scan(files, len(files) - len(built_in), work / "built_in", *how)
         read, folders = read + extra.rows(), folders + extra.folders
@@ -211,6 +212,14 @@ def _build(options: MixOptions, work: Path, count_tokens: Callable[[str], int] |
     )
     order.close()
     total = sum(category.rows for category in categories.values())
+    if options.built_in == "none" and not total:
+        unusable = f" ({quarantined:,} cannot be used: --strict names one)" if quarantined else ""
+        raise UserError(
+            f"{options.data_dir}: no rows to train on{unusable}, and --built_in none leaves out "
+            "those that are built in"
+        )
+    if missing:
+        notes.append(absent(missing, categories, options))
     _say(f"writing {total:,} training rows")
     written = workers.write(files, order.folder, total, work, options.persona)
 
@@ -221,11 +230,16 @@ def _build(options: MixOptions, work: Path, count_tokens: Callable[[str], int] |
             per_byte = tokens_per_byte(sample, files, options.persona, count_tokens)
             category.tokens = round(written.sizes[name] * per_byte)
         distinct = category.distinct - category.held_out
-        if category.target and distinct < category.target and not category.built_in:
+        if category.target and 0 < distinct < category.target and not category.built_in:
             notes.append(
                 f"{name}: {distinct:,} different rows for a target of {category.target:,}, "
                 "so rows are repeated; more data would be better"
             )
+    notes += [
+        f"{name} has no rows, so there is nothing to train this stage on"
+        for name in OUTPUTS
+        if not written.outputs[name] and not name.endswith("_val.jsonl")
+    ]
     return MixReport(
         options={k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
         files=[*scan.reports(), *(FileReport(bad.path, None, 0, 1) for bad in unreadable)],
@@ -288,11 +302,33 @@ def find_files(data_dir: Path) -> tuple[list[InputFile], list[Quarantined], list
 
 
 def missing_categories(read: Counter[str], options: MixOptions) -> list[str]:
-    """Categories that built-in rows stand in for."""
+    """Categories that rows are wanted of and that have none."""
     missing = [name for name in CATEGORIES if options.target(name) and not read[name]]
-    if options.built_in_text and not any(read[name] for name in CATEGORIES if name != "identity"):
+    others = any(read[name] for name in CATEGORIES if name != "identity")
+    if options.built_in_text and not others and "text" not in missing:
         missing.insert(0, "text")
     return missing
+
+
+def absent(missing: list[str], categories: dict[str, CategoryReport], options: MixOptions) -> str:
+    """Says what became of each category without rows: now, and in a note for the report."""
+    sample = options.built_in == "sample"
+    for name in missing:
+        what = (
+            f"{categories[name].rows:,} BUILT-IN rows stand in (--built_in none leaves them out)"
+            if sample
+            else "left out (--built_in none)"
+        )
+        _say(f"no rows of {name} in {options.data_dir}: {what}")
+    if not sample:
+        return (
+            f"left out (--built_in none), since {options.data_dir} has none: {', '.join(missing)}"
+        )
+    counts = ", ".join(f"{name} {categories[name].rows:,}" for name in missing)
+    return (
+        f"built-in rows (*) stand in where {options.data_dir} has none: {counts}; "
+        "--built_in none leaves them out"
+    )
 
 
 def write_built_in(category: str, options: MixOptions, work: Path) -> InputFile:

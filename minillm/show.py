@@ -14,12 +14,13 @@ import io
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 import torch
@@ -244,9 +245,40 @@ def loss_mask(
     return _box(f"<div>{''.join(spans)}</div><div><small>{legend}</small></div>")
 
 
+def spelled(
+    characters: Iterable[str], tokenizer: RustBPETokenizer, counts: Mapping[str, int]
+) -> HTML:
+    """Characters as the bytes of the tokens that they are written with; a token that several of
+    them share is coloured, the others are grey.
+
+    Args:
+        counts: how often a text has each character.
+    """
+    pieces = {character: tokenizer.encode(character) for character in characters}
+    used = Counter(token for ids in pieces.values() for token in set(ids))
+    lines = []
+    for character, ids in pieces.items():
+        spans = []
+        for token in ids:
+            code = tokenizer.token_bytes(token).hex(" ").upper()
+            shown = (COLOURS["bad"], 0.45) if used[token] > 1 else (GREY, 0.18)
+            spans.append(_span(code, *shown, f"id {token}"))
+        cells = (escape(character), "".join(spans), f"{counts.get(character, 0):,} 次")
+        lines.append("<tr>" + "".join(f"<td style='{_CELL}'>{c}</td>" for c in cells) + "</tr>")
+    return _box(f"<table style='border-collapse:collapse;color:inherit'>{''.join(lines)}</table>")
+
+
 # --- Tables ---------------------------------------------------------------------------------------
 
 _CELL = "padding:3px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:left"
+
+
+class _Scores(NamedTuple):
+    """A cell for several runs."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def table(
@@ -260,15 +292,19 @@ def table(
     for row in rows:
         cells = []
         for i, value in enumerate(row):
-            style = _CELL
+            style, below = _CELL, ""
             colour = colours[i] if colours else None
+            if isinstance(value, _Scores):
+                value, low, high = value
+                style += ";line-height:1.3;white-space:nowrap"
+                below = f"<br><small>{low:.2f}–{high:.2f}</small>"
             if isinstance(value, float):
                 if colour and not math.isnan(value):
                     style += f";background:{_rgba(colour, 0.4 * min(max(value, 0.0), 1.0))}"
                 value = "–" if math.isnan(value) else f"{value:.2f}"
             elif i == 0 and len(str(value)) <= 12:
                 style += ";white-space:nowrap"
-            cells.append(f'<td style="{style}">{escape(str(value))}</td>')
+            cells.append(f'<td style="{style}">{escape(str(value))}{below}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return _box(
         '<table style="border-collapse:collapse;color:inherit">'
@@ -305,6 +341,30 @@ def skills(results: Mapping[str, Mapping[str, Any]]) -> HTML:
     rows = [
         [name, *(float(s[name]) if name in s else math.nan for s in scores.values())]
         for name in names
+    ]
+    header = ["", *(STAGE_NAMES[stage] for stage in scores)]
+    return table(header, rows, [None, *(COLOURS[stage] for stage in scores)])
+
+
+def spread(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Mapping[str, str]) -> HTML:
+    """Scores of many training runs: their mean, and below it the lowest and the highest.
+
+    Args:
+        scores: stage (a key of ``COLOURS``) → score → "mean", "min" and "max", as
+            ``benchmarks/seeds.py`` writes them.
+        names: of the rows → of the scores.
+    """
+    rows = [
+        [
+            name,
+            *(
+                _Scores(*(stage[score][of] for of in ("mean", "min", "max")))
+                if score in stage
+                else math.nan
+                for stage in scores.values()
+            ),
+        ]
+        for name, score in names.items()
     ]
     header = ["", *(STAGE_NAMES[stage] for stage in scores)]
     return table(header, rows, [None, *(COLOURS[stage] for stage in scores)])
@@ -575,23 +635,51 @@ def packing(batch: Batch) -> Picture:
 
 
 @_drawn
-def flow(boxes: Sequence[tuple[str, str]], colours: Sequence[str] | None = None) -> Picture:
-    """A chain of boxes with arrows: (title, what it holds, such as a shape), from left to right."""
-    figure, (axes,) = _figure(1.1)
+def flow(
+    boxes: Sequence[tuple[str, str]],
+    colours: Sequence[str] | None = None,
+    skips: Sequence[tuple[int, int]] = (),
+) -> Picture:
+    """A chain of boxes with arrows: (title, what it holds, such as a shape), from left to right.
+
+    Args:
+        boxes: ``("+", "")`` is a small circle, where a second arrow comes in.
+        colours: of each box.
+        skips: (from, to), numbers of boxes: what leaves the one also goes, past those between, to
+            the other.
+    """
+    widths = [0.35 if title == "+" else 0.8 for title, _ in boxes]
+    gaps = [0.3 if i in dict(skips) else 0.2 for i in range(len(boxes))]
+    lefts = [0.03 + sum(widths[:i]) + sum(gaps[:i]) for i in range(len(boxes))]
+    middles = [left + width / 2 for left, width in zip(lefts, widths, strict=True)]
+    whole = sum(widths) + sum(gaps)
+    figure, (axes,) = _figure(1.5 if skips else 1.1)
     axes.set_axis_off()
-    axes.set_xlim(0, len(boxes))
-    axes.set_ylim(0, 1)
+    axes.set_xlim(0, whole)
+    axes.set_ylim(0, 1.4 if skips else 1)
+    arrow = {"arrowstyle": "->", "color": GREY}
     for i, (title, detail) in enumerate(boxes):
-        colour = colours[i] if colours else COLOURS["pretrain"]
-        axes.add_patch(
-            FancyBboxPatch(
-                (i + 0.06, 0.15), 0.74, 0.7, boxstyle="round,pad=0.03", fc="none", ec=colour, lw=1.5
-            )
-        )
-        axes.text(i + 0.43, 0.62, title, ha="center", va="center", color=colour, weight="bold")
-        axes.text(i + 0.43, 0.34, detail, ha="center", va="center", fontsize=8)
+        x, colour = middles[i], colours[i] if colours else COLOURS["pretrain"]
+        if title == "+":
+            axes.plot(x, 0.5, "o", markersize=18, mec=colour, mfc="none", mew=1.5)
+        else:
+            corner, style = (lefts[i] + 0.03, 0.15), "round,pad=0.03"
+            axes.add_patch(FancyBboxPatch(corner, 0.74, 0.7, style, fc="none", ec=colour, lw=1.5))
+        text: Any = {"ha": "center", "va": "center"}
+        size = min(10.0, 60 / whole)
+        y = 0.62 if detail else 0.49
+        axes.text(x, y, title, **text, color=colour, weight="bold", fontsize=size)
+        axes.text(x, 0.34, detail, **text, fontsize=8)
         if i + 1 < len(boxes):
-            axes.annotate(
-                "", (i + 1.02, 0.5), (i + 0.85, 0.5), arrowprops={"arrowstyle": "->", "color": GREY}
-            )
-    return Picture(figure, " → ".join(f"{title} {detail}" for title, detail in boxes))
+            end = lefts[i] + widths[i]
+            axes.annotate("", (lefts[i + 1] - 0.01, 0.5), (end + 0.02, 0.5), arrowprops=arrow)
+    for first, last in skips:
+        leaves, x = lefts[first] + widths[first] + 0.12, middles[last]
+        axes.plot([leaves, leaves, x], [0.5, 1.2, 1.2], color=GREY, linewidth=1)
+        axes.annotate("", (x, 0.72), (x, 1.22), arrowprops=arrow)
+    told = " → ".join(f"{title} {detail}".strip() for title, detail in boxes)
+    for first, last in skips:
+        told += (
+            f"；绕过中间，第 {first + 1} 个 {boxes[first][0]} → 第 {last + 1} 个 {boxes[last][0]}"
+        )
+    return Picture(figure, told)

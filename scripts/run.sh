@@ -23,6 +23,7 @@ Environment variables (relative folders count from the project's root):
   INSTALLER      pip or uv (default: pip; scripts/run_cn_pipeline.sh sets uv)
   TF_DIR         TensorBoard logs and eval_results.jsonl (default: ../tf_dir)
   ENABLE_RUSTBPE 1: build RustBPE and train the tokenizer with it (default: off, Rust is not needed)
+  MIX_ARGS       more arguments for the data mix, such as "--built_in none" for your own rows alone
   PRETRAIN_ARGS  more arguments for the pretraining stage, such as "--batch_size 16 --learning_rate 5e-4"
   SFT_ARGS       the same for supervised fine-tuning
   DPO_ARGS       the same for preference learning
@@ -47,8 +48,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 case $preset in
-  default) out=out ;;
-  tiny | smoke) out=out/$preset ;;
+  default) out=out data=data/processed ;;
+  tiny | smoke) out=out/$preset data=data/processed/$preset ;;
   *) fail "--preset '$preset': choose default, tiny or smoke" ;;
 esac
 
@@ -75,7 +76,8 @@ if [ ! -e "$identity" ]; then
   cp dataset/identity_cn_sample.jsonl "$identity"
   echo "No $identity, so the sample from dataset/ was put there: replace it by your own persona's conversations."
 fi
-python scripts/build_chinese_mix.py --preset "$preset"
+# The *_ARGS are left unquoted to be split into words; set -f above keeps * and ? in them as they are.
+python scripts/build_chinese_mix.py --preset "$preset" ${MIX_ARGS-}
 
 step "Tokenizer"
 if [ "${ENABLE_RUSTBPE:-0}" = 1 ] || [ "$preset" = tiny ]; then
@@ -87,7 +89,6 @@ else
 fi
 
 step "Pretrain: learn the language by guessing the next token"
-# The *_ARGS are left unquoted to be split into words; set -f above keeps * and ? in them as they are.
 python trainer/train_pretrain.py --preset "$preset" ${PRETRAIN_ARGS-}
 python scripts/evaluate_stage.py --preset "$preset" --stage pretrain
 
@@ -96,16 +97,24 @@ python trainer/train_full_sft.py --preset "$preset" ${SFT_ARGS-}
 python scripts/evaluate_stage.py --preset "$preset" --stage sft
 
 step "DPO: learn which of two answers people prefer"
-python trainer/train_dpo.py --preset "$preset" ${DPO_ARGS-}
-python scripts/evaluate_stage.py --preset "$preset" --stage dpo
+stages=3
+pairs=$data/dpo_chinese.jsonl
+if [ -e "$pairs" ] && [ ! -s "$pairs" ]; then
+  echo "Left out, since $pairs is empty: data/chinese/preference_*.jsonl would be the place for pairs."
+  stages=2
+else
+  python trainer/train_dpo.py --preset "$preset" ${DPO_ARGS-}
+  python scripts/evaluate_stage.py --preset "$preset" --stage dpo
+fi
 
 step "Done: the scores after pretraining, SFT and DPO"
-tail -n 3 "$TF_DIR/eval_results.jsonl" | python -c '
+tail -n $stages "$TF_DIR/eval_results.jsonl" | python -c '
 import json, sys
 from minillm.evaluate import table
 
 print(table([json.loads(line) for line in sys.stdin]))
 '
 [ "$preset" = default ] || choice=" --preset $preset"
+[ $stages = 3 ] || choice="${choice-} --stage sft" # not what an earlier run may have left there
 echo
 echo "Talk to the model:  $VENV_DIR/bin/minillm chat${choice-}"

@@ -111,7 +111,8 @@ def run(source: Path, folder: Path) -> tuple[int, float]:
 
     notebook.metadata.get("language_info", {}).pop("version", None)
     target = folder / f"{source.stem}.ipynb"
-    old: Any = nbformat.read(target, as_version=4).cells if target.exists() else []
+    again = target.exists() and folder == source.parent
+    old: Any = nbformat.read(target, as_version=4).cells if again else []
     stored = {c.source: c.outputs for c in old if c.cell_type == "code"}
     patterns = sanitizers()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

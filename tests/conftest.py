@@ -25,7 +25,7 @@ FOLDERS = ("dataset", "minillm", "rustbpe", "scripts", "trainer")
 FILES = ("LICENSE", "README.md", "constraints.txt", "pyproject.toml", "requirements.txt")
 READ_BY_SCRIPTS = (
     *("PYTHON", "VENV_DIR", "VIRTUAL_ENV", "INSTALLER", "TF_DIR", "ENABLE_RUSTBPE", "CI"),
-    *("PRETRAIN_ARGS", "SFT_ARGS", "DPO_ARGS", "PYTHONPATH"),
+    *("MIX_ARGS", "PRETRAIN_ARGS", "SFT_ARGS", "DPO_ARGS", "PYTHONPATH"),
 )
 """Environment variables of whoever runs the tests, which must not leak into the scripts."""
 

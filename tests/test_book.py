@@ -6,6 +6,7 @@ What needs a built site is in test_site.py; scripts/test.sh runs the chapters.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -22,7 +23,13 @@ from typing import Any
 import jupytext
 import nbformat
 import pytest
+import seeds as benchmark_seeds
+import words
 import yaml
+from PIL import Image
+
+import minillm
+from minillm import lab
 
 REPO = Path(__file__).resolve().parent.parent
 BOOK = REPO / "book"
@@ -298,7 +305,8 @@ def test_page_is_also_a_script(path: Path) -> None:
 
 
 def test_most_outputs_are_compared() -> None:
-    cells = [c for path in SOURCES for c in Page(path).code]
+    # Sentences that code writes speak of one run; what they claim is asserted.
+    cells = [c for path in SOURCES for c in Page(path).code if "show.say(" not in c.source]
     ignored = [c for c in cells if "nbval-ignore-output" in c.metadata.get("tags", [])]
     assert len(ignored) <= len(cells) // 6
 
@@ -356,9 +364,13 @@ def test_labels_are_used_once() -> None:
 def test_citations_are_in_the_bibliography() -> None:
     keys = re.findall(r"^@\w+\{([^,]+),", (BOOK / "refs.bib").read_text(encoding="utf-8"), re.M)
     assert len(keys) == len(set(keys))
+    uncited = set(keys)
     for path in PROSE:
         for cited in re.findall(r"\{cite[\w:]*\}`([^`]+)`", path.read_text(encoding="utf-8")):
-            assert {key.strip() for key in cited.split(",")} <= set(keys), f"{path.name}: {cited}"
+            found = {key.strip() for key in cited.split(",")}
+            assert found <= set(keys), f"{path.name}: {cited}"
+            uncited -= found
+    assert not uncited
 
 
 # --- Words ---
@@ -416,6 +428,46 @@ def test_space_between_chinese_and_latin() -> None:
     assert not (said := complaints(find)), said
 
 
+@pytest.mark.parametrize("path", PROSE, ids=lambda p: p.stem)
+def test_words_rest_on_their_evidence(path: Path) -> None:
+    """Three kinds of statement: see CONTRIBUTING.md."""
+    assert not (found := words.complaints(path)), "\n".join(map(str, found))
+
+
+def test_readmes_show_the_scores_of_all_seeds() -> None:
+    seeds = json.loads((BOOK / "results" / "seeds.json").read_bytes())
+    seen = {(run["seed"], run["arithmetic"]) for run in seeds["runs"]}
+    assert len(seen) == len(seeds["runs"]) >= 10
+    assert len({seed for seed, _ in seen}) >= 5
+    assert len({arithmetic for _, arithmetic in seen}) == 2
+    for language, name in enumerate(["README.md", "README.zh.md"]):
+        text = (REPO / name).read_text(encoding="utf-8")
+        assert text.count("<!-- seeds -->") == 1
+        head = re.search(r"^\| (held-out test|留出测试) \|", text, re.M)
+        assert head
+        written = benchmark_seeds.with_table(text, language, head[1], seeds["scores"])
+        assert text == written, "run: python benchmarks/seeds.py --no-train"
+
+
+def test_the_picture_in_the_readmes_is_of_the_stored_outputs() -> None:
+    spec = importlib.util.spec_from_file_location("screenshot", SCRIPT.with_name("screenshot.py"))
+    assert spec
+    assert spec.loader
+    screenshot = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(screenshot)
+    taken = Image.open(screenshot.PICTURE).info.get(screenshot.KEY)
+    assert taken == screenshot.outputs_hash(), (
+        "run: bash scripts/book.sh && python scripts/screenshot.py"
+    )
+
+
+def test_floors_of_the_book_are_below_every_run() -> None:
+    scores = json.loads((BOOK / "results" / "seeds.json").read_bytes())["scores"]
+    for stage in ("sft", "dpo", "identity"):
+        for kind, floor in lab.FLOORS.items():
+            assert scores[stage][f"answer {kind}"]["min"] >= floor, (stage, kind)
+
+
 # --- The tools ---
 
 HEADER = """# ---
@@ -446,17 +498,19 @@ json.loads("[")
 """
 
 
-def run_page(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+def run_page(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Runs a page of a small book of its own."""
     for source in (SCRIPT, SANITIZE):
         (folder / source.parent.name).mkdir(exist_ok=True)
         shutil.copy(source, folder / source.parent.name)
+    for name in ("_config.yml", "_toc.yml"):
+        (folder / name).touch()
     (folder / "book").mkdir(exist_ok=True)
     (folder / "book" / "page.py").write_text(HEADER + code, encoding="utf-8")
     script = folder / SCRIPT.parent.name / SCRIPT.name
     # As from a shell: minillm.lab also keeps quiet under pytest.
     shell = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    command = [sys.executable, script, "page"]
+    command = [sys.executable, script, *options, "page"]
     return subprocess.run(command, capture_output=True, text=True, env=shell)
 
 
@@ -476,6 +530,52 @@ def test_running_a_page_again_changes_no_byte(tmp_path: Path) -> None:
     assert notebook.read_bytes() == first
 
 
+OF_A_RUN = """# %%
+from minillm import lab
+
+lab.start()
+assert lab.SEED > 0
+
+# %% tags=["nbval-ignore-output"]
+lab.SEED
+
+# %%
+1024
+"""
+
+
+def test_another_seed_runs_a_second_book(tmp_path: Path) -> None:
+    assert run_page(tmp_path, OF_A_RUN).returncode == 0
+    notebook = tmp_path / "book" / "page.ipynb"
+    first = notebook.read_bytes()
+    done = run_page(tmp_path, OF_A_RUN, "--seed", "7")
+    assert done.returncode == 0, done.stderr
+    assert "1 assertions hold" in done.stdout
+    assert notebook.read_bytes() == first
+    second = tmp_path / ".cache" / "book-seed-7" / "book" / "page.ipynb"
+    cells = json.loads(second.read_bytes())["cells"]
+    assert cells[0]["outputs"][0]["text"][-1] == f"minillm {minillm.__version__}, seed 7\n"
+    assert cells[1]["outputs"][0]["data"]["text/plain"] == ["7"]
+
+
+def test_an_output_that_depends_on_the_seed_must_say_so(tmp_path: Path) -> None:
+    code = OF_A_RUN.replace(' tags=["nbval-ignore-output"]', "")
+    assert run_page(tmp_path, code).returncode == 0
+    done = run_page(tmp_path, code, "--seed", "7")
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith(
+        "error: page.py, code cell 2 (lab.SEED): its output depends on the seed"
+    )
+
+
+def test_every_assertion_must_hold_under_another_seed(tmp_path: Path) -> None:
+    code = OF_A_RUN.replace("lab.SEED > 0", "lab.SEED == 42")
+    assert run_page(tmp_path, code).returncode == 0
+    done = run_page(tmp_path, code, "--seed", "7")
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("error: page.py, code cell 1 (from minillm import lab)")
+
+
 def test_a_page_does_not_store_whether_a_model_was_trained(tmp_path: Path) -> None:
     code = "# %%\nfrom minillm import lab\n\nassert lab._QUIET\n"
     assert run_page(tmp_path, code).returncode == 0
@@ -488,6 +588,9 @@ def test_a_page_does_not_store_whether_a_model_was_trained(tmp_path: Path) -> No
         (["--serve", "http"], "--serve 'http': a port is a number up to 65535"),
         (["--serve", "70000"], "--serve '70000': a port is a number up to 65535"),
         (["--serve", "1", "2"], "--serve takes one port: see bash scripts/book.sh --help"),
+        (["--execute", "--seed"], "--seed '': a seed is a whole number, such as --seed 7"),
+        (["--execute", "--seed", "07-sft"], "--seed '07-sft': a seed is a whole number"),
+        (["--execute", "--seed", "7", "03-bpe"], "no page 03-bpe: choose from 01-environment.py "),
         (["--execute", "03-bpe"], "no page 03-bpe: choose from 01-environment.py "),
     ],
 )

@@ -73,6 +73,19 @@ def test_a_variant_is_keyed_by_settings_and_data(
     assert lab.variant("short", "sft", start, data, max_steps=2).folder != other.folder
 
 
+def test_a_variant_may_have_another_vocabulary(small_lab: pytest.MonkeyPatch) -> None:
+    run = lab.variant("coarse", "pretrain", vocab_size=300)
+    assert run.folder != lab.variant("coarse", "pretrain").folder
+    coarse, ladder = lab.tokenizer(300), lab.tokenizer()
+    assert coarse.vocab_size == run.model().config.vocab_size == run.model(1).config.vocab_size
+    assert list(coarse.mergeable_ranks) == list(ladder.mergeable_ranks)[:291]
+    asked = run.evaluator()
+    assert asked.tokenizer.fingerprint == coarse.fingerprint
+    assert 0 <= asked.continuation_accuracy("add", 2) <= 1
+    assert run.scores(items=1)["tokenizer"] == coarse.fingerprint
+    assert lab.tokenizer_path(ladder.vocab_size) == lab.tokenizer_path()
+
+
 def test_changed_code_makes_a_new_key_and_changed_words_do_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -120,6 +133,12 @@ def test_another_seed_and_other_arithmetic_have_models_of_their_own(
         assert lab._ladder_dir() != ladder
     lab._ladder_dir.cache_clear()
     assert lab._ladder_dir() == ladder
+
+
+def test_a_seed_is_a_whole_number() -> None:
+    assert lab._seed("7") == 7
+    with pytest.raises(UserError, match="MINILLM_SEED=x: a seed is a whole number, such as 7"):
+        lab._seed("x")
 
 
 def test_another_persona_in_the_dataset_makes_other_data(

@@ -681,6 +681,72 @@ def test_built_in_rows_where_there_is_no_data(options: MixOptions) -> None:
     assert report.categories["text"].rows == 0
 
 
+def test_built_in_rows_are_announced(
+    options: MixOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each category, with the number of rows, and a note in the report."""
+    save(options.data_dir / "general.jsonl", chats("g", 50))
+    options = replace(options, general=50, knowledge=30, math=20, identity=10)
+    report = build(options)
+    lines = capsys.readouterr().err.splitlines()
+    for name, rows in (("knowledge", 30), ("math", 20), ("identity", 20)):
+        (line,) = (line for line in lines if f"no rows of {name} in {options.data_dir}" in line)
+        assert f"{rows} BUILT-IN rows" in line
+        assert "--built_in none" in line
+        assert report.categories[name].rows == rows
+    assert not any("no rows of general" in line for line in lines)
+    (note,) = (note for note in report.notes if "built-in" in note)
+    assert "knowledge 30, math 20, identity 20" in note
+    assert note in report.table()
+
+
+def test_without_built_in_rows(options: MixOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the user has no rows of is left out, identity and texts included, and said so."""
+    save(options.data_dir / "general.jsonl", chats("g", 50))
+    wanted = replace(
+        options, general=50, knowledge=30, math=20, identity=10, preference=15, built_in_text=40
+    )
+    report = build(replace(wanted, built_in="none"))
+    assert not any(category.built_in for category in report.categories.values())
+    assert {name for name, c in report.categories.items() if c.rows} == {"general"}
+    for stage, rows in (("pretrain", 50), ("sft", 50), ("dpo", 0)):
+        written = read(options.out_dir / f"{stage}_chinese.jsonl")
+        assert len(written) == rows
+        assert not any(row["source"].startswith("builtin:") for row in written)
+    said = capsys.readouterr().err
+    for name in ("knowledge", "math", "identity", "preference"):
+        assert f"no rows of {name} in {options.data_dir}: left out" in said
+    assert "BUILT-IN" not in said
+    (note,) = (note for note in report.notes if "left out" in note)
+    assert note.endswith("knowledge, math, identity, preference")
+    assert any("dpo_chinese.jsonl has no rows" in note for note in report.notes)
+    assert not any("rows are repeated" in note for note in report.notes)
+    # The user's own rows are the same as beside built-in ones.
+    build(wanted)
+    own = [row for row in read(options.out_dir / "sft_chinese.jsonl") if "id" in row]
+    assert {row["id"] for row in own} == {f"g{i}" for i in range(50)}
+
+
+@pytest.mark.parametrize("bad_rows", [0, 2])
+def test_nothing_to_train_on(options: MixOptions, bad_rows: int) -> None:
+    options.data_dir.mkdir()
+    if bad_rows:
+        (options.data_dir / "general.jsonl").write_text("nonsense\n" * bad_rows)
+    options = replace(options, general=50, built_in_text=40)
+    build(options)
+    before = outputs(options.out_dir)
+    with pytest.raises(UserError, match=r"no rows to train on.* --built_in none") as error:
+        build(replace(options, built_in="none"))
+    assert ("2 cannot be used" in str(error.value)) == bool(bad_rows)
+    assert outputs(options.out_dir) == before
+
+
+def test_texts_stand_in_once(options: MixOptions) -> None:
+    """Also where the target of texts is a number, as in the smoke preset."""
+    report = build(replace(options, text=40, built_in_text=40))
+    assert (report.categories["text"].read, report.categories["text"].duplicates) == (40, 0)
+
+
 def test_file_of_bad_rows_counts_as_no_data(options: MixOptions) -> None:
     options.data_dir.mkdir()
     (options.data_dir / "math.jsonl").write_text("nonsense\n")

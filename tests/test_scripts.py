@@ -50,16 +50,32 @@ def test_smoke_test_is_the_smoke_preset(recorder: Project) -> None:
 def test_extra_arguments_are_split_into_words_but_not_expanded(recorder: Project) -> None:
     recorder.run(
         "bash scripts/run.sh --smoke-test",
+        MIX_ARGS="--built_in none",
         PRETRAIN_ARGS="--batch_size 2 --data_path *.txt",
         SFT_ARGS="--learning_rate 1e-4",
         DPO_ARGS="--beta 0.2",
     )
-    extra = {call[0]: call[3:] for call in calls(recorder) if "trainer/" in call[0]}
+    extra = {call[0]: call[3:] for call in calls(recorder) if "--stage" not in call}
     assert extra == {
+        "scripts/build_chinese_mix.py": ["--built_in", "none"],
         "trainer/train_pretrain.py": ["--batch_size", "2", "--data_path", "*.txt"],
         "trainer/train_full_sft.py": ["--learning_rate", "1e-4"],
         "trainer/train_dpo.py": ["--beta", "0.2"],
     }
+
+
+@pytest.mark.parametrize(("preset", "folder"), [("default", ""), ("tiny", "tiny")])
+def test_dpo_is_left_out_where_there_are_no_pairs(
+    recorder: Project, preset: str, folder: str
+) -> None:
+    pairs = recorder.root / "data" / "processed" / folder / "dpo_chinese.jsonl"
+    pairs.parent.mkdir(parents=True)
+    pairs.touch()
+    closing = recorder.run(f"bash scripts/run.sh --preset {preset}").stdout.splitlines()
+    assert not any("dpo" in " ".join(call) for call in calls(recorder))
+    assert any("preference_*.jsonl" in line for line in closing)
+    assert "stages: pretrain sft" in closing
+    assert closing[-1].endswith(" --stage sft")
 
 
 def test_a_failing_stage_stops_the_pipeline(recorder: Project) -> None:

@@ -121,6 +121,16 @@ def test_skills_have_a_column_for_each_stage() -> None:
     assert "DPO accuracy–0.90" in text
 
 
+def test_spread_shows_the_mean_above_the_lowest_and_the_highest() -> None:
+    runs = {"mean": 0.5, "std": 0.2, "min": 0.25, "max": 0.875, "values": [0.25, 0.375, 0.875]}
+    scores = {"pretrain": {"polite": runs}, "dpo": {"polite": runs, "answer add": runs}}
+    html = show.spread(scores, {"回答得客气": "polite", "加": "answer add"}).data
+    assert text_of(html.replace("<br>", " ")) == (
+        "预训练DPO回答得客气0.50 0.25–0.880.50 0.25–0.88加–0.50 0.25–0.88"
+    )
+    assert html.count(show._rgba(show.COLOURS["dpo"], 0.2)) == 2, "shaded by the mean"
+
+
 # ---- attention ----
 
 
@@ -173,6 +183,7 @@ FIGURES: dict[str, Callable[[], show.Picture]] = {
     "curves": lambda: show.curves({"pretrain": log(5), "dpo": log(3)}),
     "histogram": lambda: show.histogram({"before": [-1.0, 0.0], "after": [1.0, 2.0]}, "margin"),
     "flow": lambda: show.flow([("rows", "JSONL"), ("batch", "[B, T]")]),
+    "skip": lambda: show.flow([("x", ""), ("MLP", "[C]"), ("+", "")], skips=[(0, 2)]),
 }
 
 
@@ -194,6 +205,7 @@ def test_a_figure_tells_its_data_to_those_who_cannot_see_it() -> None:
     )
     assert told["histogram"] == "before 的平均数 -0.5，从 -1 到 0；after 的平均数 1.5，从 1 到 2"
     assert told["flow"] == "rows JSONL → batch [B, T]"
+    assert told["skip"] == "x → MLP [C] → +；绕过中间，第 1 个 x → 第 3 个 +"
     swing = show.lines({"b": ([1, 2, 3], [0.5, 0.125, 1])}, "step", "loss")
     assert swing.data == "b 从 0.5 到 1，其间最低 0.125，最高 1"
 
@@ -201,6 +213,16 @@ def test_a_figure_tells_its_data_to_those_who_cannot_see_it() -> None:
 def test_a_sentence_quotes_a_model_without_its_markup() -> None:
     said = show.say(f"它说{show.quote('*8* | <b>$2$</b> [a](b)')}，", f"对了 {7 / 8:.2f}。")
     assert said.data == r"它说“\*8\* \| \<b\>\$2\$\</b\> \[a\]\(b\)”，对了 0.88。"
+
+
+def test_what_skips_boxes_of_a_flow_ends_above_the_place_where_it_is_added() -> None:
+    axes = FIGURES["skip"]().figure.axes[0]
+    circle, stream = axes.lines
+    arrow = axes.texts[-1]
+    assert list(stream.get_xdata())[-1] == circle.get_xdata()[0] == arrow.xy[0]
+    box = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert stream.get_xdata()[0] > box.x1, "it leaves after the first box"
+    assert min(stream.get_ydata()[1:]) > box.y1, "and passes above the others"
 
 
 def test_names_of_lines_that_end_together_do_not_overlap() -> None:
@@ -229,3 +251,20 @@ def test_packing_draws_each_document_and_its_learned_part(
 
 def test_smoothing_is_the_mean_of_the_last_values() -> None:
     assert show.smooth([1.0, 2.0, 3.0, 4.0], window=2) == [1.0, 1.5, 2.5, 3.5]
+
+
+def test_characters_are_spelled_in_bytes_with_the_shared_ones_coloured(
+    tokenizer: RustBPETokenizer,
+) -> None:
+    assert {c: tokenizer.encode(c) for c in "禾烦"} == {c: list(c.encode()) for c in "禾烦"}
+    html = show.spelled("禾烦猫", tokenizer, {"烦": 1234}).data
+    rows = [text_of(row) for row in html.split("<tr>")[1:]]
+    assert [row.replace(" ", "") for row in rows] == [
+        "禾E7A6BE0次",
+        "烦E783A61,234次",
+        "猫E78CAB0次",
+    ]
+    shown = re.findall(r"background:(rgba\([^)]*\))[^>]*>([^<]+)<", html)
+    assert len({colour for colour, code in shown if code in ("E7", "A6")}) == 1
+    (grey,) = {colour for colour, code in shown if code in ("BE", "83", "8C", "AB")}
+    assert grey not in {colour for colour, code in shown if code in ("E7", "A6")}

@@ -34,6 +34,7 @@ MAX_PAINT_SLOW = 6.0
 """On a busy machine, the first page may take longer: the fastest of all must keep ``MAX_PAINT``."""
 MIN_CONTRAST = 4.5
 PHONE = 390  # CSS pixels
+LAPTOPS = (1280, 1440)
 DESKTOP = {"width": 1280, "height": 900}
 
 CHROMIUM_FLAGS = (
@@ -145,6 +146,8 @@ def test_pictures_have_texts(documents: dict[str, BeautifulSoup]) -> None:
         for image in documents[f"{page}.html"].select("article img"):
             text = image.get("alt") or ""
             assert re.search("[\u4e00-\u9fff]", text), f"{page}: {image}"
+            if "_images" in image["src"]:  # drawn by a cell, whose figures follow its words
+                assert "。数据：" in text, f"{page}: {text}"
 
 
 # --- The site in a browser ---
@@ -277,6 +280,14 @@ UNFOLDED_WIDTH = """() => {
   return document.scrollingElement.scrollWidth;
 }"""
 
+CUT_OFF = """() => {
+  document.querySelectorAll('details').forEach(e => e.open = true);
+  document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'));
+  return [...document.querySelectorAll('article pre')]
+    .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
+    .map(e => e.textContent.slice(0, 80));
+}"""
+
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime / 1000"
 
 
@@ -298,6 +309,10 @@ def visits(desktop: Visitor) -> dict[str, dict[str, Any]]:
         tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
         seen[page]["dark"] = tab.evaluate(COLOURS)
         tab.emulate_media(color_scheme="light")
+        seen[page]["cut off"] = []
+        for width in LAPTOPS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            seen[page]["cut off"] += [f"{width}: {line}" for line in tab.evaluate(CUT_OFF)]
         tab.set_viewport_size({"width": PHONE, "height": 844})
         seen[page]["width"] = tab.evaluate(UNFOLDED_WIDTH)
         tab.set_viewport_size(DESKTOP)
@@ -321,6 +336,10 @@ def test_formulas_are_typeset(visits: dict[str, dict[str, Any]]) -> None:
         assert seen["typeset"] >= seen["formulas"], page
         assert seen["wrong"] == 0, page
     assert any(seen["formulas"] for seen in visits.values())
+
+
+def test_no_code_is_cut_off_on_a_laptop(visits: dict[str, dict[str, Any]]) -> None:
+    assert not {page: seen["cut off"] for page, seen in visits.items() if seen["cut off"]}
 
 
 def test_nothing_scrolls_sideways_on_a_phone(visits: dict[str, dict[str, Any]]) -> None:

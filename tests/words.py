@@ -41,7 +41,7 @@ from minillm import config
 REPO = Path(__file__).resolve().parent.parent
 
 COMMENT = re.compile(r"<!--\s*by:\s*(.*?)\s*-->", re.S)
-NUMBER = re.compile(r"(?<![\w.{])\d[\d,]*(?:\.\d+)?%?")
+NUMBER = re.compile(r"(?<![\w.{])\d[\d,_]*(?:\.\d+)?%?")
 HAN_NUMBER = "[一二两三四五六七八九十百千万几]"
 
 RUN = re.compile(
@@ -66,7 +66,7 @@ BESIDE = re.compile(
             r"更[高低好差多少客愿]|反而|仍[然旧]?|照样|变[好差得了]|没有变|差不多|绝无|无害|露了馅|不剩",
             r"学会了|学不会|没学|还不会|会说|会写|说乱|说歪|说错|答[对错]|对了|错了|猜对|慢慢|急降|陡",
             rf"第{HAN_NUMBER}[题句列行份]|前两|每次都|{HAN_NUMBER}[题份句]都|{HAN_NUMBER}类题|没有列到|这张表|两份",
-            r"\d+ (?:道|题)(?!是)|分到|指向|聚在|找到时",
+            r"分到|指向|聚在|找到时|比(?![较例特])[^，。；]{1,24}[好高低差多少]",
         ]
     )
 )
@@ -97,6 +97,8 @@ class Cell:
     """Its output is another in every run."""
     fixed: str
     """What it asserts, sets, or prints alike in every run."""
+    part: int
+    """Which of the page's parts (``##``) it stands in."""
     output: str = ""
 
 
@@ -108,6 +110,7 @@ class Passage:
     """``text``, ``caption``, ``alt`` or ``say``."""
     nearest: int
     """Number of code cells before it."""
+    part: int = 0
     by: list[str] = field(default_factory=list)
     asserted: bool = False
 
@@ -186,7 +189,9 @@ def read(path: Path) -> tuple[list[Cell], list[Passage]]:
     """The code cells and the passages of a page."""
     if path.suffix == ".md":
         lines = list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
-        return [], [Passage(n, text, "text", 0, COMMENT.findall(text)) for n, text in blocks(lines)]
+        return [], [
+            Passage(n, text, "text", 0, 0, COMMENT.findall(text)) for n, text in blocks(lines)
+        ]
     stored: list[Any] = []
     notebook = path.with_suffix(".ipynb")
     if notebook.exists():
@@ -195,10 +200,13 @@ def read(path: Path) -> tuple[list[Cell], list[Passage]]:
     meta = [c for c in jupytext.read(path).cells if c.cell_type == "code"]
     cells: list[Cell] = []
     passages: list[Passage] = []
+    part = 0
     for kind, lines in _cell_lines(path):
         if kind == "markdown":
             for number, text in blocks(lines[1:]):
-                passages.append(Passage(number, text, "text", len(cells), COMMENT.findall(text)))
+                part += text.startswith("## ")
+                by = COMMENT.findall(text)
+                passages.append(Passage(number, text, "text", len(cells), part, by))
             continue
         index, first = len(cells), lines[0][0]
         source, about = meta[index].source, meta[index].metadata
@@ -209,16 +217,8 @@ def read(path: Path) -> tuple[list[Cell], list[Passage]]:
         output = _output(outputs)
         says = bool(re.search(r"\bsay\(", source))
         code = re.sub(r"\bsay\((.*)\)", "", source, flags=re.S) if says else source
-        cells.append(
-            Cell(
-                source,
-                says,
-                picture,
-                differs or picture,
-                code + ("" if differs else output),
-                output,
-            )
-        )
+        fixed = code if differs else f"{code}\n{output}"
+        cells.append(Cell(source, says, picture, differs or picture, fixed, part, output))
         asserted = "assert " in source
         mystnb = about.get("mystnb", {})
         for where, text in (
@@ -227,7 +227,7 @@ def read(path: Path) -> tuple[list[Cell], list[Passage]]:
             ("say", _said(source) if says else ""),
         ):
             if text:
-                passages.append(Passage(first, text, where, index, asserted=asserted))
+                passages.append(Passage(first, text, where, index, part, asserted=asserted))
     return cells, passages
 
 
@@ -235,15 +235,16 @@ def read(path: Path) -> tuple[list[Cell], list[Passage]]:
 def constants() -> list[float]:
     """Numbers of the configuration, and those of the world that the whole book names."""
     text = Path(str(config.__file__)).read_text(encoding="utf-8")
-    world = "25,829,888 25.8 869,504 48 20 60 24 1,024 6,400 0.13 0.19 112,220 85,820 26,400"
-    return [value for value, _ in _numbers(text + world)]
+    others = " 3.10 0.05 0.95 95 100 256 0.13 0.19 2,583 25.8"
+    world = " 25,829,888 869,504 48 20 60 24 1,024 6,400"
+    return [value for value, _ in _numbers(text + others + world)]
 
 
 def _numbers(text: str) -> list[tuple[float, int]]:
     """(value, decimals) of each figure; a share for a percentage."""
     found = []
     for match in NUMBER.findall(text):
-        digits = match.rstrip("%").replace(",", "").rstrip(".")
+        digits = match.rstrip("%").replace(",", "").replace("_", "").rstrip(".")
         if not digits:
             continue
         decimals = len(digits.partition(".")[2])
@@ -291,7 +292,8 @@ def complaints(path: Path) -> list[Complaint]:
                 complain("evidence", f"{by}: {wrong}")
         near = cells[max(0, passage.nearest - 6) : passage.nearest + 5]
         beside = passage.where in ("caption", "alt", "say") or any(
-            cell.differs for cell in cells[max(0, passage.nearest - 3) : passage.nearest + 2]
+            cell.differs and cell.part == passage.part
+            for cell in cells[max(0, passage.nearest - 3) : passage.nearest + 2]
         )
         files = [by for by in passage.by if (REPO / by).is_file()]
         known = constants() + [
@@ -299,6 +301,7 @@ def complaints(path: Path) -> list[Complaint]:
             for text in [
                 *(cell.fixed for cell in near),
                 *(by for by in passage.by if by != "reasoning"),
+                *re.findall(r"(?<!\\)\$[^$]+\$", passage.text),
                 *((REPO / file).read_text(encoding="utf-8") for file in files),
             ]
             for value, _ in _numbers(text)
@@ -306,8 +309,9 @@ def complaints(path: Path) -> list[Complaint]:
         known += [value for value, _ in everywhere]
         cited = "{cite" in passage.text
         lost = []
+        counted = {float(n) for n in re.findall(r"(\d+) [道题句份]", words)} if beside else set()
         for value, decimals in _numbers(words):
-            small = decimals == 0 and value <= 12
+            small = decimals == 0 and value <= 12 and value not in counted
             year = decimals == 0 and 1900 <= value <= 2030
             if not (small or year or cited or _supported(value, decimals, known)):
                 lost.append(f"{value:g}")
@@ -321,7 +325,7 @@ def complaints(path: Path) -> list[Complaint]:
         if beside and passage.where != "say":
             stable = "\n".join(cell.fixed for cell in cells)
             run = "\n".join(cell.output for cell in cells if cell.differs)
-            for quoted in re.findall("“([^”]{2,})”", words):
+            for quoted in re.findall("“([^”]{3,})”", words):
                 of_a_run = quoted in run and quoted not in stable
                 if of_a_run or (quoted in SAYS.findall(words) and quoted not in stable):
                     complain("quotation", quoted)
