@@ -640,6 +640,7 @@ def pieces_of(text, tokenizer=tiny):
 
 single = [n for n in range(1000) if len(tiny.encode(str(n))) == 1]
 assert single == list(range(21))
+assert min(uses[1024][tiny.encode(str(n))[0]] for n in single) > 400
 two_digits = SPLIT_PATTERN.replace("{1,3}", "{1,2}")
 assert bpe.count_chunks(corpus, two_digits) == distinct
 assert max(int(number) for text in corpus for number in regex.findall(r"\p{N}+", text)) == 20
@@ -652,7 +653,8 @@ show.table(
 )
 
 # %% [markdown]
-# 0 到 20 各是一个词元，21 就要拆成 2 和 1。对模型来说，15 是一个独立的符号，里面并没有“1”和“5”；它与 14、16 的关系全靠训练学出来。这倒不难：数只有二十来个，每个都出现过许多遍。
+# 0 到 20 各是一个词元，21 就要拆成 2 和 1。对模型来说，15 是一个独立的符号，里面并没有“1”和“5”；它与 14、16 的关系全靠训练学出来。好在这样的数只有 21 个，每一个在预训练的文本里都有 400 次以上。<!-- by: assert min(uses[1024][tiny.encode(str(n))[0]] for n in single) > 400 -->
+#
 # 微世界的算术有一种“数着算”的写法，那不是为了绕开分词：被减数、减数、得数各是一个词元，清清楚楚。它为的是另一件事：模型每写一个词元，能做的计算是固定的（{numref}`第 %s 章 <sec-sft>`）。
 #
 # 数大了，分词才成问题。块从左边数起：`12345` 切成 `123` 和 `45`，与读数时从右边每三位一分的习惯不同，同一位数字在不同长度的数里落在不同的词元里。

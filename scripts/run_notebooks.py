@@ -133,13 +133,22 @@ def run(source: Path, folder: Path) -> tuple[int, float]:
 
 
 def second_book(seed: int) -> Path:
-    """A copy of the book for the outputs of another seed; its folder of pages."""
+    """A copy of the book for the outputs of another seed; its folder of pages.
+
+    A page that was run there before stays as it is until its source changes.
+    """
     home = ROOT / ".cache" / f"book-seed-{seed}"
-    shutil.rmtree(home, ignore_errors=True)
-    shutil.copytree(BOOK, home / BOOK.name, ignore=shutil.ignore_patterns("__pycache__"))
+    pages = home / BOOK.name
+    kept = {
+        source.with_suffix(".ipynb").name
+        for source in find_pages([])
+        if (copy := pages / source.name).exists() and copy.read_bytes() == source.read_bytes()
+    }
+    ignore = shutil.ignore_patterns("__pycache__", *kept)
+    shutil.copytree(BOOK, pages, ignore=ignore, dirs_exist_ok=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, home)
-    return home / BOOK.name
+    return pages
 
 
 def check_same(source: Path, folder: Path) -> int:

@@ -557,6 +557,17 @@ def test_another_seed_runs_a_second_book(tmp_path: Path) -> None:
     assert cells[0]["outputs"][0]["text"][-1] == f"minillm {minillm.__version__}, seed 7\n"
     assert cells[1]["outputs"][0]["data"]["text/plain"] == ["7"]
 
+    kept = second.with_name("other.ipynb")
+    for book in (notebook.parent, second.parent):
+        (book / "other.py").write_text("# %%\n1\n")
+    kept.write_text("run before")
+    notebook.with_name("other.ipynb").write_text("of seed 42")
+    assert run_page(tmp_path, OF_A_RUN, "--seed", "7").returncode == 0
+    assert kept.read_text() == "run before"
+    notebook.with_name("other.py").write_text("# %%\n2\n")
+    assert run_page(tmp_path, OF_A_RUN, "--seed", "7").returncode == 0
+    assert kept.read_text() == "of seed 42"
+
 
 def test_an_output_that_depends_on_the_seed_must_say_so(tmp_path: Path) -> None:
     code = OF_A_RUN.replace(' tags=["nbval-ignore-output"]', "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +60,20 @@ def with_options(options: PersonaOptions, **changes: object) -> PersonaOptions:
     return PersonaOptions(**{**vars(options), **changes})  # type: ignore[arg-type]
 
 
-def says(replies: list[str]) -> Callable[[Any, Any], list[str]]:
-    """Stands in for what a model answers."""
-    return lambda _, asked: [reply for reply, _ in zip(replies, asked, strict=True)]
-
-
 def test_it_trains_on_the_persona_among_what_it_is_to_keep(
     trained: PersonaOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persona.Evaluator, "chat", says(["零", "一", "二"]))
+    def chat(_: Any, asked: list[list[Message]]) -> list[str]:
+        return [f"我说：{turns[-1].content}" for turns in asked]
+
+    monkeypatch.setattr(persona.Evaluator, "chat", chat)
     folder = run_persona(trained)
     assert folder == trained.out_dir / "persona"
     rows = conversations(folder / "rows.jsonl")
     assert rows[:8] == [small.conversation(f"{i % 3}？", "我是小鸟。") for i in range(8)]
     assert rows[8:13] == [pair["chosen"] for pair in small.rows("dpo")[:5]]
     # Its own answers; and not to the questions about the old persona, which come first in the file.
-    assert rows[13:] == [small.conversation(f"{i}加1？", "零一二"[i]) for i in range(3)]
+    assert rows[13:] == [small.conversation(f"{i}加1？", f"我说：{i}加1？") for i in range(3)]
 
     model, metadata = load_checkpoint(weights_path(folder, "sft"))
     assert metadata.train["init_from"] == str(weights_path(trained.out_dir, "dpo"))
