@@ -435,11 +435,11 @@ show.bars(surprise, "-ln p(comma) in nats", colours)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 chance = {name: math.exp(value) for name, value in comma.items()}
-half = math.exp(scored["小禾"][1])
+times_less, half = chance["小满"] / chance["小禾"], math.exp(scored["小禾"][1])
 assert chance["小禾"] < chance["小满"] / 4
 show.say(
-    f"换成小满，逗号的概率是 {chance['小满']:.3f}；换成小禾，是 {chance['小禾']:.1e}，",
-    f"而 `BE` 的概率是 {half:.2f}。",
+    f"换成小满，逗号的概率是 {chance['小满']:.3f}；换成小禾，只有这个数的 ",
+    f"{float(f'{times_less:.2g}'):,.0f} 分之一，而 `BE` 的概率是 {half:.2f}。",
 )
 
 # %% [markdown]
