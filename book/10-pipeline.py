@@ -587,13 +587,14 @@ show.table(["both", "only SFT", "only DPO", "neither", "z"], rows)
 odd = only_sft + only_dpo
 tail = sum(math.comb(odd, k) for k in range(min(only_sft, only_dpo) + 1))
 p_value = min(1.0, 2 * tail / 2**odd)
+shown = f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
 assert odd == abs(int(dpo.sum()) - int(sft.sum())) + 2 * min(only_sft, only_dpo)
 show.say(
     "$|z|$ 超过 1.96，差别才不太像是运气。这次运行里，DPO 比 SFT ",
     f"{'多' if only_dpo >= only_sft else '少'}对 {abs(only_dpo - only_sft)} 题，"
     f"$z$ 是 {z:.2f}，{'过了线' if abs(z) > 1.96 else '没有过线'}。",
     f"但这只来自 {odd} 道不一致的题，题这么少，$z$ 并不准；"
-    f"练习里的精确检验给出 $p$ = {p_value:.3f}，{'也' if (p_value < 0.05) == (abs(z) > 1.96) else '却'}"
+    f"练习里的精确检验给出 $p$ {shown}，{'也' if (p_value < 0.05) == (abs(z) > 1.96) else '却'}"
     f"{'过了' if p_value < 0.05 else '没有过'} 0.05 的线。",
 )
 
