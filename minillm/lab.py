@@ -149,8 +149,8 @@ def _messages_to(path: Path) -> Iterator[None]:
             yield
 
 
-def _lock(what: str = f"seed-{SEED}{_ARITHMETIC}") -> FileLock:
-    """Of chapters that run at the same time, one trains; the others wait for its result."""
+def _lock(what: str) -> FileLock:
+    """Of chapters that want the same at the same time, one makes it; the others wait for it."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     return FileLock(cache_dir() / f".lock-{what}", is_singleton=True)
 
@@ -196,7 +196,7 @@ class Run:
         """All scores of ``minillm evaluate``, computed once."""
         key = _key("evaluate", _ARITHMETIC, items, persona)
         path = self.folder / f"{self.stage}-scores-{key}.json"
-        with _lock():
+        with _lock(self.folder.name):
             if not path.exists():
                 options = EvaluateOptions(
                     stage=self.stage,
@@ -340,7 +340,7 @@ def identity(persona: Persona = READER, replay_own: int = 0) -> Run:
 
 def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]) -> Run:
     how = "from the cache"
-    with _lock():
+    with _lock(f"{run.folder.name}-{run.stage}"):
         if not run.weights.exists():
             changes = {"tokenizer_path": tokenizer_path(), **changes}
             config = replace(
