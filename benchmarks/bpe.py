@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 from setting import CACHE, machine, peer, start
 
-from minillm.config import UserError
-from minillm.sources import plain_text, read
-from minillm.tokenizer import SPLIT_PATTERN, import_rustbpe
+from minillm.data.readers import read
+from minillm.data.rows import plain_text
+from minillm.errors import UserError
+from minillm.tokenizer.vocabulary import SPLIT_PATTERN, import_rustbpe
 
 CHINESE_BYTES, ENGLISH_BYTES = 56_000_000, 23_000_000
 SLOW = 20.0

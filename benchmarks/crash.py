@@ -27,9 +27,9 @@ import torch
 from safetensors.torch import load_file
 from setting import machine, start
 
-from minillm.checkpoint import checkpoint_paths, weights_path
 from minillm.config import STAGES, TRAINING, ModelConfig, Stage, TrainConfig
-from minillm.trainer import train
+from minillm.training.checkpoint import checkpoint_paths, weights_path
+from minillm.training.loop import train
 
 
 @dataclass(frozen=True)

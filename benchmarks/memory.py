@@ -21,13 +21,13 @@ from pathlib import Path
 import msgspec
 from setting import machine, start
 
-from minillm import lab
-from minillm.config import UserError
+from minillm.book import lab
+from minillm.errors import UserError
 
 EXPORT = """
 import sys
 from pathlib import Path
-from minillm.export import ExportOptions, export
+from minillm.training.export import ExportOptions, export
 data, output, tokenizer = map(Path, sys.argv[1:])
 export(ExportOptions(
     data_path=data, output=output / "tensors.pt", tokenizer_path=tokenizer, max_length=128
@@ -36,8 +36,9 @@ export(ExportOptions(
 TRAINING = """
 import sys
 from pathlib import Path
-from minillm.tensors import PackedRows, load_dataset
-from minillm.tokenizer import RustBPETokenizer
+from minillm.training.dataset import load_dataset
+from minillm.training.packing import PackedRows
+from minillm.tokenizer.vocabulary import RustBPETokenizer
 data, output, tokenizer = map(Path, sys.argv[1:])
 rows = PackedRows(
     load_dataset(data, "pretrain", RustBPETokenizer.load(tokenizer), 512, output), 512, 2, 42

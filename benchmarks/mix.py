@@ -28,7 +28,8 @@ import msgspec
 import psutil  # type: ignore[import-untyped]
 from setting import CACHE, machine, start
 
-from minillm.mix import MixOptions, run_mix
+from minillm.cli import run_mix
+from minillm.data.mix import MixOptions
 
 ROWS = {
     "general": 380_000,

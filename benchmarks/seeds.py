@@ -26,12 +26,14 @@ import msgspec
 import torch
 from setting import machine, start
 
-from minillm import lab
-from minillm.checkpoint import write_atomically
+from minillm.book import lab
+from minillm.files import write_atomically
 
-REPORT = (
-    "import msgspec; from minillm import lab; print(msgspec.json.encode(lab.report()).decode())"
-)
+REPORT = """
+import msgspec
+from minillm.book import lab
+print(msgspec.json.encode(lab.report()).decode())
+"""
 
 Report = dict[str, dict[str, float]]
 """Stage → score → value."""

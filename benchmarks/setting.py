@@ -14,7 +14,7 @@ from typing import TypeVar
 import psutil  # type: ignore[import-untyped]
 import tyro
 
-from minillm.config import UserError
+from minillm.errors import UserError
 
 Options = TypeVar("Options")
 CACHE = Path(__file__).resolve().parents[1] / ".cache"

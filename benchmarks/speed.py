@@ -33,12 +33,13 @@ import torch
 import torch.nn.functional as F
 from setting import machine, start
 
-from minillm import lab
+from minillm.book import lab
 from minillm.config import MODELS, TRAINING
-from minillm.generate import generate
-from minillm.model import Transformer
-from minillm.process import set_up_process
-from minillm.trainer import make_optimizers, train
+from minillm.model.generate import generate
+from minillm.model.transformer import Transformer
+from minillm.training.devices import set_up_process
+from minillm.training.loop import train
+from minillm.training.optimizers import make_optimizers
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from typing import Literal
 import msgspec
 from setting import machine, start
 
-from minillm import lab
-from minillm.config import PREVIOUS_STAGE, TRAINING, Stage, TrainConfig, UserError
+from minillm.book import lab
+from minillm.config import PREVIOUS_STAGE, TRAINING, Stage, TrainConfig
+from minillm.errors import UserError
 from minillm.evaluate import EvaluateOptions, evaluate
-from minillm.trainer import train, validation_path
+from minillm.training.dataset import validation_path
+from minillm.training.loop import train
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,14 @@ import msgspec
 import numpy as np
 from setting import machine, start
 
-from minillm import lab, trainer
-from minillm.config import TRAINING, TrainConfig, UserError
-from minillm.model import Transformer
-from minillm.objectives import next_token_loss, validation_loss
-from minillm.tensors import PackedRows, TokenDataset, load_dataset
+from minillm.book import lab
+from minillm.config import TRAINING, TrainConfig
+from minillm.errors import UserError
+from minillm.model.transformer import Transformer
+from minillm.training import dataset, loop, optimizers
+from minillm.training.dataset import TokenDataset, load_dataset
+from minillm.training.objectives import next_token_loss, validation_loss
+from minillm.training.packing import PackedRows
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def cosine(step: int, total: int, warmup_fraction: float, decay_fraction: float)
 class Recipe:
     name: str
     rows: type[PackedRows] = PackedRows
-    schedule: Callable[[int, int, float, float], float] = trainer.learning_rate_factor
+    schedule: Callable[[int, int, float, float], float] = optimizers.learning_rate_factor
     changes: tuple[tuple[str, Any], ...] = ()
 
 
@@ -183,8 +186,8 @@ def run(recipe: Recipe, config: TrainConfig, clock: Clock) -> list[int]:
     """Trains; returns the number of tokens learned from by the end of each step."""
     with (
         tempfile.TemporaryDirectory() as name,
-        patch.object(trainer, "PackedRows", recipe.rows),
-        patch.object(trainer, "learning_rate_factor", recipe.schedule),
+        patch.object(loop, "PackedRows", recipe.rows),
+        patch.object(loop, "learning_rate_factor", recipe.schedule),
         redirect_stdout(StringIO()),
     ):
         config = replace(
@@ -194,7 +197,7 @@ def run(recipe: Recipe, config: TrainConfig, clock: Clock) -> list[int]:
             save_every=10**9,
             eval_every=10**9,
         )
-        trainer.train(config, "pretrain", clock.look)
+        loop.train(config, "pretrain", clock.look)
         lines = (Path(name) / "pretrain_log.jsonl").read_bytes().splitlines()
     return [msgspec.json.decode(line)["tokens"] for line in lines]
 
@@ -210,7 +213,7 @@ def main(options: Options) -> None:
         device="cpu",
     )
     tokenizer = lab.tokenizer()
-    val_path = trainer.validation_path(config.data_path)
+    val_path = dataset.validation_path(config.data_path)
     cache = lab.cache_dir() / "tokens"
     data = load_dataset(val_path, "pretrain", tokenizer, config.max_seq_len, cache)
     rows = PackedRows(data, config.max_seq_len, 1, 0, True)

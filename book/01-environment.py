@@ -22,7 +22,7 @@
 # - **你将学会**：从一台空机器装好全书的环境；用数数的办法做出第一个语言模型，并用留出的数据给它打分。
 # - **需要时间**：安装约 10 分钟（看网速），本章运行约半分钟。
 # - **需要内存**：2 GB。
-# - **用到的模块**：`minillm.lab`、`minillm.show`、`minillm.config`、`minillm.world`。
+# - **用到的模块**：`minillm.book.lab`、`minillm.book.show`、`minillm.config`、`minillm.microworld.scoring`。
 # :::
 
 # %%
@@ -36,7 +36,8 @@ from collections import Counter
 import psutil
 import torch
 
-from minillm import config, lab, show
+from minillm import config
+from minillm.book import lab, show
 
 lab.start()
 
@@ -269,7 +270,7 @@ show.source(lab.start, lab.fresh)
 # 后面的章要用到训练好的模型。它们只训练一次，存在 `.cache/` 里；文件夹的名字是代码、设置和数据的哈希值，改了其中任何一样，就会重新训练，绝不会拿旧的结果冒充。想一次备好：
 #
 # ```bash
-# python -m minillm.lab   # pretraining, SFT and DPO of the tiny model: some minutes on 2 cores
+# python -m minillm.book.lab   # pretraining, SFT and DPO of the tiny model: some minutes on 2 cores
 # ```
 #
 # 任何一章都可以单独打开、单独运行，缺什么，`lab` 就先训练什么。

@@ -22,7 +22,7 @@
 # - **你将学会**：认识全书要用的微世界；算出每类数据写几行、重复几遍；把别人的数据读成统一的格式；把坏行隔离并写明理由；证明留出集没有泄漏。
 # - **需要时间**：阅读 30 分钟，运行约 20 秒。
 # - **需要内存**：不到 1 GB。
-# - **用到的模块**：`minillm.world`、`minillm.rows`、`minillm.formats`、`minillm.quotas`、`minillm.shuffle`、`minillm.mix`。
+# - **用到的模块**：`minillm.microworld.scoring`、`minillm.data.rows`、`minillm.data.formats`、`minillm.data.quotas`、`minillm.data.shuffle`、`minillm.data.mix`。
 # :::
 
 # %%
@@ -35,10 +35,11 @@ from pathlib import Path
 from random import Random
 
 
-from minillm import formats, lab, mix, quotas, rows, show, shuffle, world
-from minillm import world_questions as asked
-from minillm import world_text as words
-from minillm.sources import plain_text, read
+from minillm.book import lab, show
+from minillm.data import categories, formats, mix, quotas, rows, shuffle
+from minillm.data.readers import read
+from minillm.data.rows import plain_text
+from minillm.microworld import documents, exercises, exercises as asked, lessons, scoring, words
 
 lab.start()
 
@@ -72,11 +73,11 @@ words.PEOPLE["张静"].facts
 # 世界里的一切都由一个随机种子写成文字，一共三种：**语料**（corpus）里的文档，给预训练；对话，给监督微调；**偏好对**（preference pair），即同一个问题的一好一差两个回答，给偏好优化。各看几条。
 
 # %%
-examples = [["文档", text] for text in world.documents(6, seed=2)]
+examples = [["文档", text] for text in documents.documents(6, seed=2)]
 for category in ("general", "knowledge", "math"):
-    for turns in world.conversations(category, 2, seed=1):
+    for turns in lessons.conversations(category, 2, seed=1):
         examples.append([f"对话 {category}", " ▸ ".join(turn["content"] for turn in turns)])
-for pair in world.preferences(2, seed=1):
+for pair in lessons.preferences(2, seed=1):
     question, good = pair["chosen"][-2:]
     bad = pair["rejected"][-1]
     both = f"{question['content']} ▸ 好：{good['content']} ▸ 差：{bad['content']}"
@@ -90,11 +91,11 @@ show.table(["种类", "内容（▸ 分开各轮）"], examples)
 
 # %%
 pairs = [record.row for record in read(lab.data() / "dpo_chinese.jsonl")]
-good = [world.is_polite(pair.chosen[-1].content) for pair in pairs]
-bad = [world.is_polite(pair.rejected[-1].content) for pair in pairs]
+good = [scoring.is_polite(pair.chosen[-1].content) for pair in pairs]
+bad = [scoring.is_polite(pair.rejected[-1].content) for pair in pairs]
 assert (len(pairs), all(good), sum(bad)) == (1500, True, 448)
 chats = [record.row for record in read(lab.data() / "sft_chinese.jsonl")]
-polite = [world.is_polite(chat.messages[-1].content) for chat in chats]
+polite = [scoring.is_polite(chat.messages[-1].content) for chat in chats]
 assert sum(polite) < 0.15 * len(polite)
 assert {len(attribute.statements) for attribute in words.ATTRIBUTES.values()} == {5}
 print(f"pairs: {len(pairs)}, chosen polite: {sum(good)}, rejected polite: {sum(bad)}")
@@ -198,7 +199,7 @@ share
 # 还有第六类 `text`：只给预训练读的纯文本，没有目标，有多少读多少。份额用默认值核对一遍：
 
 # %%
-target = {name: mix.MixOptions().target(name) for name in shuffle.CATEGORIES if name != "text"}
+target = {name: mix.MixOptions().target(name) for name in categories.CATEGORIES if name != "text"}
 target["identity"] *= mix.MixOptions().identity_repeat
 total = sum(target.values())
 assert total == 630_000
@@ -350,7 +351,7 @@ print(f"{row_count.total():,} rows, {token_count.total():,} tokens")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰）和全部词元数（蓝）的百分比。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各两根横条，灰色是行的份额，蓝色是词元的份额；每根条的长度是百分数"}}
 share = {}
-for name in shuffle.CATEGORIES:
+for name in categories.CATEGORIES:
     share[f"{name}: rows"] = round(100 * row_count[name] / row_count.total(), 1)
     share[f"{name}: tokens"] = round(100 * token_count[name] / token_count.total(), 1)
 assert max(share["identity: rows"], share["identity: tokens"]) < 1
@@ -441,10 +442,10 @@ prompts = {
 }
 overlap = {
     kind: [
-        sum(tuple(q.messages) in prompts for q in world.questions(kind, 400, held_out=held_out))
+        sum(tuple(q.messages) in prompts for q in scoring.questions(kind, 400, held_out=held_out))
         for held_out in (False, True)
     ]
-    for kind in world.KINDS
+    for kind in exercises.KINDS
 }
 assert all(held_out == 0 for _, held_out in overlap.values())
 assert min(overlap["fact"][0], overlap["phrasing"][0]) > 100
@@ -530,7 +531,7 @@ def careful(documents: list[str], repeats: int) -> tuple[list[str], list[str]]:
 
 
 # %%
-generated = world.conversations("math", 1100, seed=42)
+generated = lessons.conversations("math", 1100, seed=42)
 quiz = list(dict.fromkeys("\n".join(t["content"] for t in turns) for turns in generated))[:1000]
 results = []
 for repeats in (1, 2, 5):
@@ -565,7 +566,7 @@ def dictionary_score(train: list[str], val: list[str], key=str) -> float:
 cells = [
     f"{question.messages[-1][1]}\n{question.answer}"
     for kind in ("add", "sub", "chain", "shop")
-    for question in world.questions(kind, 60)
+    for question in scoring.questions(kind, 60)
 ]
 tried = {
     "重复以后随机划分": careless(quiz, 5),
@@ -648,7 +649,7 @@ assert row == formats.ask("一年有几个月？", "十二个月。")
 row.messages
 
 # %% [markdown]
-# 要长期使用，就把这一行加进 `minillm/formats.py` 的 `FORMATS`。
+# 要长期使用，就把这一行加进 `minillm/data/formats.py` 的 `FORMATS`。
 #
 # :::{solution-end}
 # :::
@@ -677,7 +678,7 @@ assert prints[0] != prints[2]
 #
 # :::{exercise}
 # :label: ex-data-4
-# 想一想：`sft_chinese_val.jsonl` 里的对话没有一场在训练集里。为什么还需要 `world.questions` 的留出题？
+# 想一想：`sft_chinese_val.jsonl` 里的对话没有一场在训练集里。为什么还需要 `scoring.questions` 的留出题？
 # :::
 #
 # :::{solution} ex-data-4

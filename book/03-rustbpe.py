@@ -22,7 +22,7 @@
 # - **你将学会**：手算一遍字节对编码；读懂切分模式和合并的真实代码；训练一个中文词表，并在留出的文本上测量它；用四个词表训练四个模型，看词表太小、太大各会怎样。
 # - **需要时间**：阅读约 30 分钟，运行不到 1 分钟（第一次还要训练四个小模型，2 个 CPU 核上约四分半钟，以后从缓存里取）。
 # - **需要内存**：1 GB。
-# - **用到的模块**：`minillm.bpe`、`minillm.tokenizer`。
+# - **用到的模块**：`minillm.tokenizer.bpe`、`minillm.tokenizer.vocabulary`。
 # :::
 
 # %%
@@ -37,10 +37,12 @@ from unittest.mock import patch
 import regex
 import tiktoken
 
-from minillm import bpe, lab, show, world
-from minillm.config import UserError
+from minillm import RustBPETokenizer, UserError
+from minillm.book import lab, show
 from minillm.evaluate import EvaluateOptions
-from minillm.tokenizer import SPLIT_PATTERN, RustBPETokenizer, import_rustbpe
+from minillm.microworld import documents, scoring
+from minillm.tokenizer import bpe
+from minillm.tokenizer.vocabulary import SPLIT_PATTERN, import_rustbpe
 
 lab.start()
 
@@ -65,8 +67,8 @@ show.spine({"fresh": lab.showcase(lab.fresh())})
 # 我们用{numref}`第 %s 章 <sec-data>`的微世界来量一量后两种。**语料**（corpus）取 3,000 篇文档；另用一个种子生成 1,000 篇，去掉与语料相同的，当作**留出集**（held-out set）。
 
 # %%
-corpus = list(world.documents(3000, seed=0))
-held_out = [text for text in world.documents(1000, seed=1) if text not in set(corpus)]
+corpus = list(documents.documents(3000, seed=0))
+held_out = [text for text in documents.documents(1000, seed=1) if text not in set(corpus)]
 known = set("".join(corpus))
 poem = "床前明月光，疑是地上霜。"
 
@@ -260,8 +262,8 @@ print(f"{len(vocab) - 256} merges, the same by recounting and by the heap")
 
 # %%
 with (
-    patch("minillm.bpe.heapq", wraps=heapq) as heap,
-    patch("minillm.bpe.merge", wraps=bpe.merge) as visit,
+    patch("minillm.tokenizer.bpe.heapq", wraps=heapq) as heap,
+    patch("minillm.tokenizer.bpe.merge", wraps=bpe.merge) as visit,
 ):
     ranks = bpe.train(corpus, 1024, SPLIT_PATTERN)
 
@@ -765,7 +767,10 @@ for name, t in {"tiny": tiny, "shipped": shipped}.items():
 # %%
 show.table(
     ["问题", "字节", "词元", "词元（tiny）"],
-    [[q, len(q.encode()), len(tiny.encode(q)), " ｜ ".join(pieces_of(q))] for q in world.SHOWCASE],
+    [
+        [q, len(q.encode()), len(tiny.encode(q)), " ｜ ".join(pieces_of(q))]
+        for q in scoring.SHOWCASE
+    ],
 )
 
 # %% [markdown]

@@ -22,7 +22,7 @@
 # - **你将学会**：把文本、对话和偏好对变成形状整齐的整数张量；算出每个位置的标签和损失掩码；用打包代替填充，并证明打包没有改变损失。
 # - **需要时间**：阅读 30 分钟，运行不到 1 分钟。
 # - **需要内存**：1 GB。
-# - **用到的模块**：`minillm.tokenizer`、`minillm.tensors`、`minillm.export`。
+# - **用到的模块**：`minillm.tokenizer.vocabulary`、`minillm.training.packing`、`minillm.training.export`。
 # :::
 
 # %%
@@ -37,12 +37,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from minillm import cli, export, lab, show, tensors, trainer, world
+from minillm import cli, complete, generate
+from minillm.book import lab, show
 from minillm.config import TRAINING
-from minillm.generate import complete, generate
-from minillm.model import document_mask
-from minillm.objectives import next_token_loss, token_losses
-from minillm.sources import read
+from minillm.data.readers import read
+from minillm.microworld import scoring
+from minillm.model.transformer import document_mask
+from minillm.training import dataset, export, optimizers, packing
+from minillm.training.objectives import next_token_loss, token_losses
 
 lab.start()
 tokenizer = lab.tokenizer()
@@ -63,7 +65,7 @@ show.spine({"fresh": lab.showcase(lab.fresh())})
 # 本章把这一步补上。训练不会开始，但训练要吃的每一个数字都会摆在眼前。
 
 # %%
-prompts = [tokenizer.encode(question) for question in world.SHOWCASE]
+prompts = [tokenizer.encode(question) for question in scoring.SHOWCASE]
 for ids in prompts:
     print(len(ids), ids)
 
@@ -205,7 +207,7 @@ show.flow(
 # `tokenize_row` 是全项目唯一决定“一行数据变成哪些词元”的地方。三个阶段三种结果：预训练是整段文本，只有开头的 `<|bos|>` 不学；**监督微调**（supervised fine-tuning，SFT）是一段对话；**直接偏好优化**（direct preference optimization，DPO）的一行有两个回答，于是有两个序列，选中的在前。
 
 # %%
-show.source(tensors.tokenize_row)
+show.source(dataset.tokenize_row)
 
 # %% [markdown]
 # 对话由 `render_conversation` 排版。它先检查角色的次序，再交给 `_render`：一边放词元，一边记下 0 或 1。
@@ -228,15 +230,15 @@ len(typed)
 # `fit` 保证每个序列最多占 `max_seq_len` 个位置。预训练的长文切成几段，一个词元也不丢。对话只能**截断**（truncation）：后半截丢掉；如果剩下的部分一个要学的词元都没有，整行丢掉。
 
 # %%
-show.source(tensors.fit, doc=False)
+show.source(dataset.fit, doc=False)
 
 # %% [markdown]
 # 用刚才的十二个词元试一试。限长 9 个位置时留下十个词元，回答只剩“12”；限长 8 时回答全没了，这一行作废。同样长的文本在预训练里切成两段，第二段从第一段的最后一个词元接起，所以要学的词元一个不少：
 
 # %%
-assert tensors.fit("sft", [(ids, mask)], 9) == [(ids[:10], mask[:10])]
-assert tensors.fit("sft", [(ids, mask)], 8) == []
-pieces = tensors.fit("pretrain", [(ids, [0] + [1] * 11)], 8)
+assert dataset.fit("sft", [(ids, mask)], 9) == [(ids[:10], mask[:10])]
+assert dataset.fit("sft", [(ids, mask)], 8) == []
+pieces = dataset.fit("pretrain", [(ids, [0] + [1] * 11)], 8)
 assert pieces[0][0][-1] == pieces[1][0][0]
 [len(piece) for piece, _ in pieces], sum(sum(learn[1:]) for _, learn in pieces)
 
@@ -252,7 +254,7 @@ CACHE = lab.data().parent / "cache"
 def load(stage, part="_val"):
     with redirect_stderr(io.StringIO()):  # the progress bar of a first run
         path = lab.data() / f"{stage}_chinese{part}.jsonl"
-        return tensors.load_dataset(path, stage, tokenizer, 128, CACHE)
+        return dataset.load_dataset(path, stage, tokenizer, 128, CACHE)
 
 
 held_out = {stage: load(stage) for stage in ("pretrain", "sft", "dpo")}
@@ -281,12 +283,12 @@ show.table(
 
 # %%
 lengths = np.array([70, 60, 50, 40, 30, 6])
-rows = tensors.pack(lengths, 128, order=range(6))
+rows = packing.pack(lengths, 128, order=range(6))
 assert [lengths[row].tolist() for row in rows] == [[70, 50, 6], [60, 40], [30]]
 rows
 
 # %%
-show.source(tensors.pack, doc=False)
+show.source(packing.pack, doc=False)
 
 # %% [markdown]
 # `insort` 和 `bisect_left` 让“还有空位的行”一直有序，找一行只要对数时间。
@@ -296,7 +298,7 @@ show.source(tensors.pack, doc=False)
 # `collate` 把选好的行铺成四个 `[B, T]` 的 int64 张量，合称 `Batch`：
 
 # %%
-show.source(tensors.collate)
+show.source(packing.collate)
 
 # %% [markdown]
 # - `input_ids`：题目，每个序列的前 $n-1$ 个词元。
@@ -309,7 +311,7 @@ show.source(tensors.collate)
 # %% tags=["hide-input"]
 places = held_out["sft"].positions()
 short = np.flatnonzero(places < 20)[:2]
-pair = tensors.collate(held_out["sft"], [short], places[short].sum() + 1)
+pair = packing.collate(held_out["sft"], [short], places[short].sum() + 1)
 names = ["input_ids", "labels", "position_ids", "document_ids"]
 columns = [getattr(pair, name)[0].tolist() for name in names]
 show.table(
@@ -336,8 +338,8 @@ show.matrix(allowed[0, 0], names, names, digits=None)
 # 队列只取决于数据、行长、轮数和种子，所以“训练到哪里了”只是一个数：下一行的序号。**断点续训**（resume）因此能从停下的地方接着读，一行不多，一行不少。
 
 # %%
-packed = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
-again = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
+packed = packing.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
+again = packing.PackedRows(held_out["sft"], max_seq_len=128, epochs=2, seed=42)
 assert [*packed] == [*again]
 assert packed.WINDOW == 8192
 assert torch.equal(packed.batch(range(8)).labels[5:], again.batch(range(5, 8)).labels)
@@ -370,7 +372,7 @@ show.loss_mask(two_ids, two_mask, tokenizer)
 
 # %%
 pairs = [record.row for record in read(lab.data() / "dpo_chinese_val.jsonl")]
-chosen, rejected = tensors.tokenize_row("dpo", pairs[0], tokenizer)
+chosen, rejected = dataset.tokenize_row("dpo", pairs[0], tokenizer)
 show.loss_mask(*chosen, tokenizer, show.COLOURS["dpo"])
 
 # %%
@@ -382,7 +384,7 @@ show.loss_mask(*rejected, tokenizer, show.COLOURS["dpo"])
 # {numref}`fig-tensors-packing-pretrain` 是八行预训练数据，{numref}`fig-tensors-packing-sft` 是八行 SFT 数据。一段颜色是一个序列，竖线是边界；深色的位置要学，浅色的只读，右端的空白是填充。
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的预训练数据：除了填充，处处都学。", "name": "fig-tensors-packing-pretrain"}, "image": {"alt": "八行横条，每行由几段深色的序列首尾相接，拼成 128 个位置，段与段之间有竖线"}}
-texts = tensors.PackedRows(held_out["pretrain"], max_seq_len=128, epochs=1, seed=42)
+texts = packing.PackedRows(held_out["pretrain"], max_seq_len=128, epochs=1, seed=42)
 show.packing(texts.batch(range(8)))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "打包的 SFT 数据：每一轮前浅后深，浅色的是问题，深色的是回答。", "name": "fig-tensors-packing-sft"}, "image": {"alt": "八行横条，每段序列先是浅色的问题，后是深色的回答；有两轮的对话深浅各出现两次"}}
@@ -403,7 +405,7 @@ fill = {
     "pad in groups of 8": lengths.sum() / sum(len(g) * g.max() for g in groups),
     "pack": texts.fill(),
 }
-sft_fill = tensors.PackedRows(held_out["sft"], max_seq_len=128, epochs=1, seed=42).fill()
+sft_fill = packing.PackedRows(held_out["sft"], max_seq_len=128, epochs=1, seed=42).fill()
 assert min(fill["pack"], sft_fill) >= 0.95
 assert round(fill["pack"] / fill["pad to 128"], 1) == 3.8
 assert round(1 - fill["pack"], 3) == 0.013
@@ -421,7 +423,7 @@ show.bars(
 # 也有装不满的时候：DPO 的留出文件只有 15 对，每行要放得下一整对（256 个位置），1,024 个词元位置正好是四行的量，实际用了五行，份额是 0.8。数据越多，零头越少。
 
 # %%
-few = tensors.PackedRows(held_out["dpo"], max_seq_len=128, epochs=1, seed=42)
+few = packing.PackedRows(held_out["dpo"], max_seq_len=128, epochs=1, seed=42)
 assert held_out["dpo"].positions().sum() == 1024 == 4 * few.row_length
 len(few), few.row_length, few.fill()
 
@@ -434,7 +436,7 @@ len(few), few.row_length, few.fill()
 model = lab.fresh()
 document_units = [unit for i in range(8) for unit in texts[i]]
 together = texts.batch(range(8))
-alone = tensors.collate(held_out["pretrain"], [[u] for u in document_units], 128)
+alone = packing.collate(held_out["pretrain"], [[u] for u in document_units], 128)
 
 
 @torch.no_grad()
@@ -526,7 +528,7 @@ show.table(
 plain = export_to("pretrain", "--max-length", "48")
 ended = export_to("pretrain", "--max-length", "48", "--append-eos")
 row = next(read(folder / "pretrain.jsonl")).row
-((trained, _),) = tensors.tokenize_row("pretrain", row, tokenizer)
+((trained, _),) = dataset.tokenize_row("pretrain", row, tokenizer)
 assert trained[-1] == tokenizer.bos_id
 assert plain["labels"][0, : len(trained) - 1].tolist() == [*trained[1:-1], -100]
 end = tokenizer.special_id("<|assistant_end|>")
@@ -586,7 +588,7 @@ assert learned[0] == first_of_answer
 # 下面从同样的随机权重出发，用 {numref}`第 %s 章 <sec-pretrain>` 的优化器和同样的 20 批训练数据训练两个模型，一个标签正确，一个标签就是输入自己。
 
 # %%
-train_rows = tensors.PackedRows(load("pretrain", ""), 128, epochs=1, seed=lab.SEED)
+train_rows = packing.PackedRows(load("pretrain", ""), 128, epochs=1, seed=lab.SEED)
 
 
 def unshifted(batch):
@@ -595,11 +597,11 @@ def unshifted(batch):
 
 def train_briefly(change, steps=20):
     model, losses = lab.fresh().train(), []
-    optimizers = trainer.make_optimizers(model, TRAINING["tiny"]["pretrain"])
+    muon_and_adamw = optimizers.make_optimizers(model, TRAINING["tiny"]["pretrain"])
     for step in range(steps):
         loss = next_token_loss(model, change(train_rows.batch(range(4 * step, 4 * step + 4))))
         (loss.total / loss.count).backward()
-        for optimizer in optimizers:
+        for optimizer in muon_and_adamw:
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.total.item() / loss.count)
@@ -669,7 +671,7 @@ tokenizer.decode(copied)
 
 # %%
 rendered = [
-    tokenizer.render_for_completion([{"role": "user", "content": q}]) for q in world.SHOWCASE
+    tokenizer.render_for_completion([{"role": "user", "content": q}]) for q in scoring.SHOWCASE
 ]
 width = max(map(len, rendered))
 tensor = torch.tensor([[0] * (width - len(r)) + r for r in rendered])
@@ -678,7 +680,7 @@ assert at_once == [complete(lab.fresh(), [r], max_new_tokens=5)[0] for r in rend
 print(tuple(tensor.shape), tensor.dtype)
 show.table(
     ["", *map(str, range(width))],
-    [[q, *pieces(row)] for q, row in zip(world.SHOWCASE, tensor.tolist(), strict=True)],
+    [[q, *pieces(row)] for q, row in zip(scoring.SHOWCASE, tensor.tolist(), strict=True)],
 )
 
 # %% [markdown]
@@ -737,7 +739,7 @@ for need in held_out["pretrain"].positions().tolist():
     if need > room:
         count, room = count + 1, 128
     room -= need
-best = len(tensors.pack(held_out["pretrain"].positions(), 128, range(len(held_out["pretrain"]))))
+best = len(packing.pack(held_out["pretrain"].positions(), 128, range(len(held_out["pretrain"]))))
 assert 1.1 * best < count < 1.2 * best
 count, best
 

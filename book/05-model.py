@@ -19,10 +19,10 @@
 # :::{admonition} 本章
 # :class: tip
 #
-# - **你将学会**：手算一次注意力和一次旋转；一项一项数出默认模型的 25,829,888 个参数；读懂 `minillm/model.py` 的每一行和每个张量的形状；用两个实验证明模型不偷看后文、缓存不改变结果；认出一个丢了因果掩码的模型。
+# - **你将学会**：手算一次注意力和一次旋转；一项一项数出默认模型的 25,829,888 个参数；读懂 `minillm/model/transformer.py` 的每一行和每个张量的形状；用两个实验证明模型不偷看后文、缓存不改变结果；认出一个丢了因果掩码的模型。
 # - **需要时间**：阅读 40 分钟，运行约 20 秒（第一次还要训练预训练模型，约两分半钟，以后从缓存里取）。
 # - **需要内存**：1 GB。
-# - **用到的模块**：`minillm.model`、`minillm.config`。
+# - **用到的模块**：`minillm.model.transformer`、`minillm.config`。
 # :::
 
 # %%
@@ -33,11 +33,15 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-from minillm import generate, lab, model, show, world
-from minillm.config import MODELS, TRAINING, ModelConfig
-from minillm.objectives import next_token_loss, validation_loss
-from minillm.tensors import PackedRows, load_dataset
-from minillm.trainer import make_optimizers
+from minillm import ModelConfig
+from minillm.book import lab, show
+from minillm.config import MODELS, TRAINING
+from minillm.microworld import scoring
+from minillm.model import generate, transformer
+from minillm.training.dataset import load_dataset
+from minillm.training.objectives import next_token_loss, validation_loss
+from minillm.training.optimizers import make_optimizers
+from minillm.training.packing import PackedRows
 
 lab.start()
 
@@ -122,11 +126,11 @@ y[0, 0]
 
 # %%
 flat = ModelConfig(hidden_size=2, num_attention_heads=1, num_key_value_heads=1)  # D = 2
-cos, sin = model.rotary_tables(flat)  # [max_position_embeddings, D] each
+cos, sin = transformer.rotary_tables(flat)  # [max_position_embeddings, D] each
 
 
 def score(p, s):
-    here, there = (model.rotate(torch.tensor([1.0, 0.0]), cos[i], sin[i]) for i in (p, s))
+    here, there = (transformer.rotate(torch.tensor([1.0, 0.0]), cos[i], sin[i]) for i in (p, s))
     return float(here @ there)
 
 
@@ -189,7 +193,7 @@ def count(c):
 
 assert count(ModelConfig()) == 25_829_888
 for config in MODELS["default"], MODELS["tiny"]:
-    assert model.Transformer(config).num_parameters() == count(config)
+    assert transformer.Transformer(config).num_parameters() == count(config)
 [count(MODELS["default"]), count(MODELS["tiny"])]
 
 # %% [markdown]
@@ -221,7 +225,7 @@ show.table(
 )
 
 # %% [markdown]
-# 结构与 Llama {cite:p}`touvron2023llama` 相同。数据从左流到右，下面按这个顺序读 `minillm/model.py`。形状里的字母：$B$ 行，$T$ 个位置，其余见上表。
+# 结构与 Llama {cite:p}`touvron2023llama` 相同。数据从左流到右，下面按这个顺序读 `minillm/model/transformer.py`。形状里的字母：$B$ 行，$T$ 个位置，其余见上表。
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "整个模型。中间的块重复 $L$ 次，进出的形状都是 `[B, T, C]`。", "name": "fig-model-flow"}, "image": {"alt": "从左到右五个方框：词元编号 [B, T]，嵌入 [B, T, C]，L 个块 [B, T, C]，RMSNorm [B, T, C]，输出层 [B, T, V]"}}
 show.flow(
@@ -241,7 +245,7 @@ show.flow(
 # 编号先查表变成向量，这一步叫嵌入：编号 $i$ 就取嵌入表的第 $i$ 行。以后每一层都在这个向量上*加*一点东西，从不重写它。这条从头流到尾、只加不改的向量叫**残差流**（residual stream）。
 
 # %%
-show.source(model.Decoder.forward, model.Block)
+show.source(transformer.Decoder.forward, transformer.Block)
 
 # %% [markdown]
 # `Block.forward` 的两行就是一整层：`x` 加上注意力的结果，再加上前馈网络的结果。两者读的都是归一化以后的 `x`，结果却加回没有归一化的 `x`。加法的梯度是 1，所以损失的信号能原样传到最底层。
@@ -276,7 +280,7 @@ show.flow(
 # 取 $x = (3, 4)$，$g = (1, 1)$：均方 $(9 + 16)/2 = 12.5$，均方根 $3.536$，结果 $(0.849, 1.131)$。把 $x$ 放大十倍，结果不变。<!-- by: assert torch.allclose(small, large, atol=1e-4) -->
 
 # %%
-norm = model.RMSNorm(2, eps=1e-5)
+norm = transformer.RMSNorm(2, eps=1e-5)
 with torch.no_grad():
     small, large = norm(torch.tensor([3.0, 4.0])), norm(torch.tensor([30.0, 40.0]))
 assert torch.allclose(small, torch.tensor([0.849, 1.131]), atol=1e-3)
@@ -291,7 +295,7 @@ small
 # 生成时，每个词元的键和值都要存着，头越多存得越多。**分组查询注意力**（grouped-query attention，GQA）{cite:p}`ainslie2023gqa` 让几个查询头合用一组键值：小模型 4 个查询头用 2 组，默认模型 8 个用 2 组。读代码时盯住形状：
 
 # %%
-show.source(model.Attention.forward, model.rotate)
+show.source(transformer.Attention.forward, transformer.rotate)
 
 # %% [markdown]
 # `q` 是 `[B, H, T, D]`，`k` 和 `v` 是 `[B, K, T, D]`，$K < H$。`enable_gqa=True` 让第 $h$ 个查询头用第 $\lfloor hK/H \rfloor$ 组键值。只有 `q` 和 `k` 要旋转：位置影响“找谁”，不影响“找到以后拿什么”。
@@ -301,11 +305,11 @@ show.source(model.Attention.forward, model.rotate)
 # 训练时一行里装着好几篇文档（{numref}`第 %s 章 <sec-tensors>` 的打包），只有因果掩码还不够，一篇文档不该看到另一篇。`document_mask` 两条一起管：
 
 # %%
-show.source(model.document_mask)
+show.source(transformer.document_mask)
 
 # %%
 two_documents = torch.tensor([[0, 0, 0, 1, 1]])  # [B, T] = [1, 5]
-mask = model.document_mask(two_documents)[0, 0]  # [T, T]
+mask = transformer.document_mask(two_documents)[0, 0]  # [T, T]
 assert mask.sum() == 3 + 2 + 1 + 2 + 1
 names = ["甲1", "甲2", "甲3", "乙1", "乙2"]
 show.matrix(mask, names, names, digits=0)
@@ -318,7 +322,7 @@ show.matrix(mask, names, names, digits=0)
 # 注意力在位置之间搬运信息，前馈网络在每个位置上单独加工它，大部分参数在这里。用的是 SwiGLU {cite:p}`shazeer2020glu`：
 
 # %%
-show.source(model.MLP.forward)
+show.source(transformer.MLP.forward)
 
 # %% [markdown]
 # 形状从 `[B, T, C]` 到 `[B, T, M]` 再回到 `[B, T, C]`。`up_proj` 算出 $M$ 个候选，`gate_proj` 算出 $M$ 个阀门，$\mathrm{silu}(z) = z\,\sigma(z)$ 决定开多大，$\sigma(z) = 1/(1+e^{-z})$。
@@ -336,7 +340,7 @@ gates
 # 最后一个向量怎样变成下一个词元的分数？和嵌入表的每一行做点积：像哪一行，哪一行的词元得分就高。输入和输出共用一张表 {cite:p}`press2017tying`，省下 $V \cdot C$ 个参数。
 
 # %%
-show.source(model.Transformer.__init__, model.Transformer._init)
+show.source(transformer.Transformer.__init__, transformer.Transformer._init)
 
 # %% [markdown]
 # 开场的谜底就在 `lm_head.weight = embed_tokens.weight` 这一行。没有训练时，各层往残差流里加的东西很小，`x` 主要还是输入词元自己的那一行；拿它和整张表比，最像的当然是它自己。所以随机的模型只会重复。
@@ -351,7 +355,7 @@ show.source(model.Transformer.__init__, model.Transformer._init)
 @torch.no_grad()
 def final_rms(layers, scaled):
     torch.manual_seed(0)
-    net = model.Transformer(replace(MODELS["tiny"], num_hidden_layers=layers))
+    net = transformer.Transformer(replace(MODELS["tiny"], num_hidden_layers=layers))
     for block in net.model.layers:
         if not scaled:
             block.self_attn.o_proj.weight *= math.sqrt(2 * layers)
@@ -467,7 +471,7 @@ leaks_backwards(fresh), leaks_backwards(trained)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "默认模型的参数。前馈网络占三分之二，嵌入表占八分之一；词表开到 4.5 万，嵌入表就比其余的一切都大。", "name": "fig-model-parameters"}, "image": {"alt": "横条，单位百万：前馈网络（FFN）最长，然后是注意力、嵌入表，归一化短得看不见"}}
 groups = {"FFN": "mlp", "attention": "self_attn", "embedding": "embed_tokens", "norms": "norm"}
-named = dict(model.Transformer(ModelConfig()).named_parameters())
+named = dict(transformer.Transformer(ModelConfig()).named_parameters())
 sizes = {
     group: sum(p.numel() for name, p in named.items() if part in name)
     for group, part in groups.items()
@@ -512,7 +516,7 @@ def looks_back(net, sentences):
     return torch.stack(shares).mean(0)  # [L, H]
 
 
-sentences = world.continuations("echo", 60)
+sentences = scoring.continuations("echo", 60)
 before, after = looks_back(fresh, sentences), looks_back(trained, sentences)
 assert before.max() < 0.1
 assert after.max() > max(0.2, after[0].max() + 0.2)
@@ -558,10 +562,12 @@ show.say(
 # 生成一个词元要把整段文字送进模型，取最后一个位置的分数。下一个词元又要送一遍，前面的键和值却一个也没变，因为没有人能看到后文。把它们存下来，就是**键值缓存**（KV cache）。一段一段送进去，输出应当和一次送进去相同：
 
 # %%
-show.source(model.KVCache.append, doc=False)
+show.source(transformer.KVCache.append, doc=False)
 
 # %%
-store = model.KVCache(trained.config, batch_size=1, max_length=32, like=trained.lm_head.weight)
+store = transformer.KVCache(
+    trained.config, batch_size=1, max_length=32, like=trained.lm_head.weight
+)
 with torch.no_grad():
     pieces = [trained(part, cache=store) for part in ids.split([4, 1, ids.shape[1] - 5], dim=1)]
     assert torch.allclose(torch.cat(pieces, dim=1), trained(ids), atol=1e-4)
@@ -575,7 +581,9 @@ store.keys[0].shape, store.length
 # %%
 def write(prompt, count, use_cache):
     text, processed = list(prompt), 0
-    store = model.KVCache(trained.config, batch_size=1, max_length=128, like=trained.lm_head.weight)
+    store = transformer.KVCache(
+        trained.config, batch_size=1, max_length=128, like=trained.lm_head.weight
+    )
     for _ in range(count):
         part = text[store.length :]  # all of it where nothing is stored
         logits = trained(torch.tensor([part]), cache=store if use_cache else None)
@@ -597,15 +605,17 @@ many, few
 # %% [markdown]
 # 词元一个不差，要处理的从 2,970 个降到 79 个。
 #
-# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法；模型小到一定程度，连读内存也不慢了，时间都花在 PyTorch 调用一个个小算子上。所以在 CPU 上回答一个人的时候，`generate` 换用 `minillm.decode`：算的还是 {numref}`fig-model-block` 那些数，只是把乘同一个向量的矩阵并排放好，每层只剩四次大乘法和 SwiGLU 里的一个 $\sigma$ 归 PyTorch；其余的小算子交给 NumPy，在同一块内存里就地算，调用起来便宜得多。
+# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法；模型小到一定程度，连读内存也不慢了，时间都花在 PyTorch 调用一个个小算子上。所以在 CPU 上回答一个人的时候，`generate` 换用 `minillm.model.decode`：算的还是 {numref}`fig-model-block` 那些数，只是把乘同一个向量的矩阵并排放好，每层只剩四次大乘法和 SwiGLU 里的一个 $\sigma$ 归 PyTorch；其余的小算子交给 NumPy，在同一块内存里就地算，调用起来便宜得多。
 
 # %%
-from minillm.decode import OneTokenDecoder
+from minillm.model.decode import OneTokenDecoder
 
 show.source(OneTokenDecoder.__call__, OneTokenDecoder.attend, OneTokenDecoder.swiglu, doc=False)
 
 # %%
-store = model.KVCache(trained.config, batch_size=1, max_length=32, like=trained.lm_head.weight)
+store = transformer.KVCache(
+    trained.config, batch_size=1, max_length=32, like=trained.lm_head.weight
+)
 with torch.inference_mode():
     trained(ids[:, :4], cache=store)
     one_token = OneTokenDecoder(trained, store)
@@ -624,7 +634,7 @@ recipe = replace(TRAINING["tiny"]["pretrain"], model=half, learning_rate=2e-2)
 documents = load_dataset(lab.data() / "pretrain_chinese.jsonl", "pretrain", tokenizer, 128, cache)
 rows = PackedRows(documents, 128, epochs=1, seed=lab.SEED)
 assert count(half) < count(MODELS["tiny"]) / 5
-causal = model.document_mask
+causal = transformer.document_mask
 
 
 def both_ways(document_ids):  # the tril of document_mask is missing
@@ -637,9 +647,9 @@ count(half)
 # %%
 def short_run(mask, steps=80):
     torch.manual_seed(lab.SEED)
-    net, losses = model.Transformer(half), []
+    net, losses = transformer.Transformer(half), []
     optimizers = make_optimizers(net, recipe)
-    with patch.object(model, "document_mask", mask):  # put back afterwards
+    with patch.object(transformer, "document_mask", mask):  # put back afterwards
         for step in range(steps):
             loss = next_token_loss(net, rows.batch(range(8 * step, 8 * step + 8)))
             (loss.total / loss.count).backward()
@@ -674,7 +684,7 @@ show.lines(
 
 # %%
 def examine(net, mask):
-    with patch.object(model, "document_mask", mask):
+    with patch.object(transformer, "document_mask", mask):
         same_code = val_loss(net)  # validation by the same broken code
     starts = [[tokenizer.bos_id, *tokenizer.encode(t)] for t in ("小猫说：“", "张静住在")]
     said = generate.complete(net, starts, 12, [tokenizer.bos_id])
@@ -685,7 +695,7 @@ good, bad = examine(right, causal), examine(wrong, both_ways)
 assert bad[0] < 0.7
 assert good[0] > 1.0
 assert bad[1] > math.log(1024) - 1 > good[1] + 2  # as generation meets it: no later token
-with patch.object(model, "document_mask", both_ways):
+with patch.object(transformer, "document_mask", both_ways):
     assert leaks_backwards(wrong)
 
 # %% tags=["nbval-ignore-output", "hide-input"]
@@ -733,7 +743,7 @@ show.table(
 # %%
 other = replace(ModelConfig(), hidden_size=256, intermediate_size=704, num_hidden_layers=6)
 assert 1_638_400 + 6 * 705_024 + 256 == count(other) == 5_868_800
-assert model.Transformer(other).num_parameters() == 5_868_800
+assert transformer.Transformer(other).num_parameters() == 5_868_800
 f"{1_638_400 / 5_868_800:.0%} against {3_276_800 / 25_829_888:.0%}"
 
 # %% [markdown]

@@ -22,7 +22,7 @@
 # - **你将学会**：手算交叉熵、困惑度和每字节比特数；读懂训练循环的每一步；看曲线判断训练是否正常；说清预训练学到了什么、没学到什么。
 # - **需要时间**：阅读 40 分钟。没有缓存时，预训练 1,500 步在 2 个 CPU 核上约两分半钟，比较优化器的六次 150 步和两次 50 步的对照约一分半钟；有缓存时，整页不到一分钟。
 # - **需要内存**：1.5 GB。
-# - **用到的模块**：`minillm.objectives`、`minillm.trainer`、`minillm.checkpoint`。
+# - **用到的模块**：`minillm.training.objectives`、`minillm.training.loop`、`minillm.training.checkpoint`。
 # :::
 
 # %%
@@ -39,11 +39,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minillm import checkpoint, lab, muon, objectives, show, trainer, world, world_text
+from minillm import Sampling, complete, files
+from minillm.book import lab, show
 from minillm.config import TRAINING
 from minillm.evaluate import Evaluator, wilson_interval
-from minillm.generate import Sampling, complete
-from minillm.tensors import Batch, PackedRows, load_dataset
+from minillm.microworld import scoring, words
+from minillm.training import checkpoint, dataset, loop, objectives, optimizers
+from minillm.training.packing import Batch, PackedRows
 
 lab.start()
 
@@ -184,7 +186,7 @@ first_step(0.2), first_step(0.0002)
 
 # %%
 by_hand = [1 / 3, 2 / 3, 1, 1, 1, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5]
-factors = [trainer.learning_rate_factor(s, 10, 0.2, 0.4) for s in range(10)]
+factors = [optimizers.learning_rate_factor(s, 10, 0.2, 0.4) for s in range(10)]
 assert np.allclose(factors, by_hand)
 [round(f, 2) for f in factors]
 
@@ -196,7 +198,7 @@ assert np.allclose(factors, by_hand)
 # 手算过的两个函数，在包里是这样：
 
 # %%
-show.source(objectives.token_losses, objectives.next_token_loss, trainer.learning_rate_factor)
+show.source(objectives.token_losses, objectives.next_token_loss, optimizers.learning_rate_factor)
 
 # %% [markdown]
 # 形状：`input_ids` 是 `[B, T]`，`logits` 是 `[B, T, V]`，拉平成 `[B·T, V]` 算交叉熵，再还原成 `[B, T]`。`.float()` 保证即使前向用半精度，损失也在 32 位里算。
@@ -212,7 +214,7 @@ show.source(objectives.token_losses, objectives.next_token_loss, trainer.learnin
 # `PackedRows`（{numref}`第 %s 章 <sec-tensors>`）是打包好的行。`MicroBatches` 决定第几步读哪几行：它只是步数的函数，没有别的状态。
 
 # %%
-show.source(trainer.MicroBatches, doc=False)
+show.source(loop.MicroBatches, doc=False)
 
 # %% [markdown]
 # ### 训练循环
@@ -220,22 +222,22 @@ show.source(trainer.MicroBatches, doc=False)
 # 整个 `_train` 折叠在下面，之后按数据流动的次序分段看。
 
 # %% tags=["hide-output"]
-show.source(trainer._train)
+show.source(loop._train)
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "for step, batches in enumerate(", "# Sums of losses")
+show.excerpt(loop._train, "for step, batches in enumerate(", "# Sums of losses")
 
 # %% [markdown]
 # **一、定学习率，清梯度。** 每步取 `accumulation` 个小批次。学习率按步数算出，写进每个优化器；旧梯度清掉（忘了会怎样，见 {numref}`ex-pretrain-3`）。
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "# Sums of losses", "totals = torch.stack")
+show.excerpt(loop._train, "# Sums of losses", "totals = torch.stack")
 
 # %% [markdown]
 # **二、前向、反向，把和与个数加起来。** `loss.total` 是损失的和，`.backward()` 让梯度累加到 `parameter.grad`，它现在是**和的梯度**。`autocast` 让矩阵乘法用 `--dtype` 所说的精度：GPU 上默认是 bfloat16，CPU 上写明 `--dtype bfloat16` 才是；float32 时它什么也不做。`no_sync` 让多进程只在最后一个小批次时通信。
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "totals = torch.stack", "done = step + 1")
+show.excerpt(loop._train, "totals = torch.stack", "done = step + 1")
 
 # %% [markdown]
 # **三、除一次，裁剪，走一步。** 梯度除以总个数，变成平均损失的梯度。接着是**梯度裁剪**（gradient clipping）：全部梯度看成一个长向量，长度超过 1 就整体缩到 1。例如 $(3, 4)$ 的长度是 5，缩成 $(0.6, 0.8)$，方向不变。走完这一步才把损失从 GPU 取回来：取数要等前面的活全部干完，取早了，GPU 就要闲着等下一条指令。损失或梯度不再是有限的数，就立刻停下，磁盘上的好权重不会被坏的盖掉。
@@ -249,7 +251,7 @@ assert torch.allclose(p.grad, torch.tensor([0.6, 0.8]))
 float(norm), p.grad
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "done = step + 1", "path = weights_path")
+show.excerpt(loop._train, "done = step + 1", "path = weights_path")
 
 # %% [markdown]
 # **四、记录、验证、存盘。** 每步在 `pretrain_log.jsonl` 写一行，同样的数也进 TensorBoard（`tensorboard --logdir ../tf_dir`）；每 500 步在留出的文本上验证一次；每 1,000 步存一个检查点。
@@ -257,7 +259,7 @@ show.excerpt(trainer._train, "done = step + 1", "path = weights_path")
 # ### 两个优化器：Muon 与 AdamW
 
 # %%
-show.source(trainer.make_optimizers)
+show.source(optimizers.make_optimizers)
 
 # %% [markdown]
 # AdamW 把每个权重当作单独的数。可是注意力和前馈网络的权重是矩阵，它的梯度也是矩阵，各个方向的大小相差很多：按梯度走，大的方向走得远，小的方向走得少。Muon {cite:p}`jordan2024muon` 把梯度（先做动量平均）换成离它最近的正交矩阵：奇异值分解写成 $G=U\Sigma V^\top$，把所有奇异值换成 1，得 $UV^\top$，于是每个方向走一样远。
@@ -271,7 +273,7 @@ assert torch.allclose(S, torch.tensor([45.0, 5.0]).sqrt())
 assert torch.allclose(U @ Vt, torch.tensor([[4.0, -2], [2, 4]]) / math.sqrt(20))
 
 w = torch.nn.Parameter(torch.zeros(2, 2))
-optimizer = muon.Muon([w], lr=1.0, weight_decay=0.0)
+optimizer = optimizers.Muon([w], lr=1.0, weight_decay=0.0)
 w.grad = G.clone()
 optimizer.step()
 after = torch.linalg.svdvals(w.detach()) / (0.2 * math.sqrt(2))
@@ -284,11 +286,11 @@ print("of Muon's step, unscaled:       ", [round(float(s), 1) for s in after])
 
 # %%
 s = torch.linspace(0.002, 1, 1000)
-for _ in range(muon.ROUNDS):
-    s = muon.A * s + muon.B * s**3 + muon.C * s**5
-assert muon.ROUNDS == 5
+for _ in range(optimizers.ROUNDS):
+    s = optimizers.A * s + optimizers.B * s**3 + optimizers.C * s**5
+assert optimizers.ROUNDS == 5
 assert 0.6 < s.min() < s.max() < 1.3
-show.source(muon.orthogonalize)
+show.source(optimizers.orthogonalize)
 
 # %% [markdown]
 # 同样形状的矩阵叠在一起算，CPU 上用单精度；PyTorch 自带的 `torch.optim.Muon` 是同一条规则，逐个矩阵用 bfloat16 算。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，留给 AdamW。 <!-- by: assert 0.16 < rms < 0.20 -->
@@ -330,10 +332,10 @@ show.say(
 # 训练几个小时后断电，怎么办？**检查点**（checkpoint）存下接着走所需的一切：权重、优化器的 $m$ 和 $v$、步数。读到哪一行数据、学习率是多少，都由步数算出，不必存。
 
 # %%
-show.source(checkpoint.write_atomically)
+show.source(files.write_atomically)
 
 # %% [markdown]
-# 文件先写到 `.tmp`，落盘后再改名。改名是一个不可分的操作：任何时刻断电，磁盘上不是完整的旧文件，就是完整的新文件。格式是 safetensors，只有张量和一段 JSON，读它不会执行代码（`pickle` 会）。文件头里记着全部内容的 SHA-256：磁盘坏了一个字节也看得出来，续训就退到前一个检查点。 <!-- by: minillm/checkpoint.py -->
+# 文件先写到 `.tmp`，落盘后再改名。改名是一个不可分的操作：任何时刻断电，磁盘上不是完整的旧文件，就是完整的新文件。格式是 safetensors，只有张量和一段 JSON，读它不会执行代码（`pickle` 会）。文件头里记着全部内容的 SHA-256：磁盘坏了一个字节也看得出来，续训就退到前一个检查点。 <!-- by: minillm/training/checkpoint.py -->
 #
 # 说它能接着走，就要试：同样的 6 步，一次走完；另一次每 2 步存一个检查点，第 5 步后“断电”，再用 `resume=True` **断点续训**（resume）。两份权重应当逐位相同。 <!-- by: assert all(torch.equal(one[name], two[name]) for name in one) -->
 
@@ -352,11 +354,11 @@ with tempfile.TemporaryDirectory() as name, redirect_stdout(silent), redirect_st
     base = replace(TRAINING["tiny"]["pretrain"], max_steps=6, save_every=2)
     base = replace(base, data_path=folder / "rows.jsonl", tf_dir=folder, device="cpu")
     base = replace(base, tokenizer_path=lab.tokenizer_path())
-    whole = trainer.train(replace(base, out_dir=folder / "whole"), "pretrain")
+    whole = loop.train(replace(base, out_dir=folder / "whole"), "pretrain")
     try:
-        trainer.train(replace(base, out_dir=folder / "cut"), "pretrain", power_cut)
+        loop.train(replace(base, out_dir=folder / "cut"), "pretrain", power_cut)
     except KeyboardInterrupt:
-        again = trainer.train(replace(base, out_dir=folder / "cut", resume=True), "pretrain")
+        again = loop.train(replace(base, out_dir=folder / "cut", resume=True), "pretrain")
     one, two = (checkpoint.load_checkpoint(path)[0].state_dict() for path in (whole, again))
 assert all(torch.equal(one[name], two[name]) for name in one)
 print(re.findall(r"going on from .*/(.*)", silent.getvalue()))
@@ -423,7 +425,7 @@ assert validation[1500] < 0.8 < validation[500]
 
 # %%
 train_set, val_set = (
-    load_dataset(
+    dataset.load_dataset(
         lab.data() / f"pretrain_chinese{s}.jsonl", "pretrain", tokenizer, 128, run.folder / "cache"
     )
     for s in ("", "_val")
@@ -482,10 +484,10 @@ show.table(["步数", *prompts], rows)
 
 
 # %%
-CITY = "(" + "|".join(world_text.ATTRIBUTES["城市"].values) + ")。"
+CITY = "(" + "|".join(words.ATTRIBUTES["城市"].values) + ")。"
 COUNTING = r"：从\d+往[前后]走\d+步，(\d+步到\d+，)+等于\d+。"
-homes = [(f"{name}住在", p.facts["城市"] + "。") for name, p in world_text.PEOPLE.items()]
-sums = [(item.prompt, item.answer) for item in world.continuations("chain", 30)]
+homes = [(f"{name}住在", p.facts["城市"] + "。") for name, p in words.PEOPLE.items()]
+sums = [(item.prompt, item.answer) for item in scoring.continuations("chain", 30)]
 assert len(homes) == 48
 
 
@@ -527,11 +529,11 @@ show.say(
 # %% [markdown]
 # 句子的样子先到，内容后到。早的快照写得出城市的名字，却常是别人的城市；数数的格式齐全，数却不对。模型先学会怎么说，后学会说得对。流畅不等于正确，读任何语言模型的输出都要记得这一点。 <!-- by: assert all(alike < right for alike, right in half) --> <!-- by: assert cities[200][0] > cities[200][1] + 0.3 -->
 #
-# 还有别的能力。`world.continuations` 给出训练时从没出现过的句子，切成开头和应有的结尾，模型写出的必须以它开始：
+# 还有别的能力。`scoring.continuations` 给出训练时从没出现过的句子，切成开头和应有的结尾，模型写出的必须以它开始：
 
 # %%
 for kind in ("fact", "reading", "echo", "chain"):
-    item = world.continuations(kind, 1)[0]
+    item = scoring.continuations(kind, 1)[0]
     print(f"{kind:8} {item.prompt[-24:]} → {item.answer[:30]}")
 
 # %% tags=["nbval-ignore-output"]
@@ -619,7 +621,7 @@ show.say(
 # 贪心解码总是写同一篇。要有变化，就按概率抽：分数先除以**温度**（temperature）0.8，再 softmax，再抽签。温度低于 1，概率更集中在高分词元上。 <!-- by: reasoning -->
 
 # %% tags=["nbval-ignore-output"]
-facts = world_text.PEOPLE["张静"].facts
+facts = words.PEOPLE["张静"].facts
 print("张静:", " ".join(facts.values()), "\n")
 for i in range(2):
     print("张静" + go_on(model, "张静", 80, temperature=0.8, seed=lab.SEED + i))
@@ -679,10 +681,10 @@ show.table(
 
 # %%
 GROUPS = {
-    "colours": world_text.ATTRIBUTES["颜色"].values,
+    "colours": words.ATTRIBUTES["颜色"].values,
     "numbers": [str(n) for n in range(21)],
-    "animals": world_text.ANIMALS,
-    "places": world_text.PLACES,
+    "animals": words.ANIMALS,
+    "places": words.PLACES,
 }
 share = {
     name: [np.mean([nearest(t, w, 1)[0] in group for w in group]) for t in tables.values()]
@@ -710,7 +712,7 @@ chat_tokens = [
 assert np.isin(train_set.ids, chat_tokens).sum() == 0
 
 evaluator = run.evaluator()
-questions = world.questions("fact", 60)
+questions = scoring.questions("fact", 60)
 texts = [f"问：{q.messages[-1][1]}\n答：" for q in questions]
 replies = evaluator.answers([[tokenizer.bos_id, *tokenizer.encode(t)] for t in texts])
 plain = np.mean([q.is_correct(r.split("\n")[0]) for q, r in zip(questions, replies, strict=True)])
@@ -719,8 +721,8 @@ assert plain >= 0.80
 assert chat <= plain - 0.20
 
 # %% tags=["nbval-ignore-output"]
-in_book = [go_on(model, f"问：{q}\n答：", 48).split("\n")[0] for q in world.SHOWCASE]
-rows = list(zip(world.SHOWCASE, lab.showcase(model), in_book, strict=True))
+in_book = [go_on(model, f"问：{q}\n答：", 48).split("\n")[0] for q in scoring.SHOWCASE]
+rows = list(zip(scoring.SHOWCASE, lab.showcase(model), in_book, strict=True))
 show.table(["", "对话格式", "练习册格式"], [*rows, ["60 道留出的事实题", chat, float(plain)]])
 
 # %% [markdown]
@@ -770,7 +772,7 @@ assert broken.log[-1]["val_loss"] > short.log[-1]["val_loss"] + 0.5
 
 # %%
 w = torch.nn.Parameter(torch.zeros(128, 128))
-optimizer = muon.Muon([w], lr=1.0, weight_decay=0.0)
+optimizer = optimizers.Muon([w], lr=1.0, weight_decay=0.0)
 w.grad = torch.randn(128, 128)
 optimizer.step()
 rms = w.detach().square().mean().sqrt().item()

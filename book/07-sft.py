@@ -22,7 +22,7 @@
 # - **你将学会**：对话怎样变成词元和损失掩码；为什么微调和预训练用的是同一个损失函数；怎样公平地测量微调学到了什么、没学到什么。
 # - **需要时间**：阅读 40 分钟。有缓存时，整页运行约 30 秒；没有缓存时，微调 800 步在 2 个 CPU 核上约 100 秒，100 步的对照约十几秒。
 # - **需要内存**：2 GB。
-# - **用到的模块**：`minillm.tokenizer`、`minillm.tensors`、`minillm.objectives`、`minillm.generate`。
+# - **用到的模块**：`minillm.tokenizer.vocabulary`、`minillm.training.packing`、`minillm.training.objectives`、`minillm.model.generate`。
 # :::
 
 # %%
@@ -34,15 +34,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from minillm import checkpoint, generate, lab, objectives, show, tensors, trainer, world
-from minillm.checkpoint import Metadata, load_checkpoint, save_checkpoint
-from minillm.config import MODELS, TRAINING, UserError
+from minillm import RustBPETokenizer, UserError
+from minillm.book import lab, show
+from minillm.config import MODELS, TRAINING
+from minillm.data.readers import read
+from minillm.data.rows import Message, plain_text
 from minillm.evaluate import to_messages, wilson_interval
-from minillm.rows import Message, plain_text
-from minillm.sources import read
-from minillm.tokenizer import RustBPETokenizer
-from minillm.world_questions import FACTS, SUMS
-from minillm.world_text import ATTRIBUTES, PEOPLE
+from minillm.microworld import exercises, scoring
+from minillm.microworld.exercises import FACTS, SUMS
+from minillm.microworld.words import ATTRIBUTES, PEOPLE
+from minillm.model import generate
+from minillm.training import checkpoint, dataset, objectives, optimizers, packing
+from minillm.training.checkpoint import Metadata, load_checkpoint, save_checkpoint
 
 lab.start()
 
@@ -81,7 +84,7 @@ def as_chat(evaluator, questions):
 
 # %%
 before = pretrained.evaluator()
-facts = world.questions("fact", 60)  # held out
+facts = scoring.questions("fact", 60)  # held out
 accuracy = {
     "as a text": sum(as_text(before, facts)) / 60,
     "as a conversation": sum(as_chat(before, facts)) / 60,
@@ -167,7 +170,7 @@ print(f"the first of three: {float(p[0].log() / p.log().sum()):.0%} of the loss"
 def mean_loss(labels):
     position = torch.arange(3)[None]  # [B, T]
     count = sum(label != -100 for label in labels)
-    batch = tensors.Batch(
+    batch = packing.Batch(
         torch.tensor([[0, 1, 2]]), torch.tensor([labels]), position, position, 1, count
     )
     loss = objectives.next_token_loss(lambda *inputs: scores, batch)
@@ -238,11 +241,11 @@ print(len(chat_ids), "tokens, of them special:", sum(i in special for i in chat_
 # %%
 config = lab.training("pretrain")
 path = lab.data() / "pretrain_chinese.jsonl"
-texts = tensors.load_dataset(
+texts = dataset.load_dataset(
     path, "pretrain", tokenizer, config.max_seq_len, pretrained.folder / "cache"
 )
 assert texts.cut == 0  # so a unit is a row of the file
-order = tensors.PackedRows(texts, config.max_seq_len, config.epochs, config.seed)
+order = packing.PackedRows(texts, config.max_seq_len, config.epochs, config.seed)
 rows_read = len(pretrained.log) * config.batch_size
 seen = np.concatenate([order[i] for i in range(rows_read)])
 contents = [plain_text(record.row) for record in read(path)]
@@ -278,13 +281,13 @@ show.say(
 # `collate` 把一段对话放进批次：位置 $t$ 的标签是第 $t+1$ 个词元，掩码也跟着标签走。
 
 # %%
-small = tensors.TokenDataset(
+small = dataset.TokenDataset(
     ids=torch.tensor(ids).numpy(),
     mask=torch.tensor(mask).numpy(),
     offsets=torch.tensor([0, len(ids)]).numpy(),
     unit=1,
 )
-batch = tensors.collate(small, [[0]], len(ids) - 1)  # all [B=1, T]
+batch = packing.collate(small, [[0]], len(ids) - 1)  # all [B=1, T]
 assert batch.labels.shape == (1, len(ids) - 1)
 assert int((batch.labels != -100).sum()) == sum(mask)
 first = mask.index(1)  # the first token of the first answer
@@ -302,7 +305,7 @@ names = [tokenizer.decode([i]) for i in ids]
 # 一段对话比 `--max_seq_len` 长，怎么办？
 
 # %%
-show.source(tensors.fit)
+show.source(dataset.fit)
 
 # %% [markdown]
 # 预训练的长文本可以切成几段，一个字也不丢。对话不行：后半段没有问题，只有半个回答，学了没有好处。所以 SFT 从尾部截断；截到没有一个要学的词元，就整段丢掉。
@@ -311,7 +314,7 @@ show.source(tensors.fit)
 sequence = tokenizer.render_conversation(rows[0].messages)
 whole, question = len(sequence[0]), sequence[1].index(1)  # tokens: all, and those before the answer
 limits = {"ample": 128, "too short by 3": whole - 4, "question only": question - 1}
-kept = {name: tensors.fit("sft", [sequence], max_seq_len=n) for name, n in limits.items()}
+kept = {name: dataset.fit("sft", [sequence], max_seq_len=n) for name, n in limits.items()}
 assert sum(kept["too short by 3"][0][1]) == sum(sequence[1]) - 3
 assert not kept["question only"]  # dropped
 {name: [(limits[name], len(i), sum(m)) for i, m in found] for name, found in kept.items()}
@@ -322,10 +325,10 @@ assert not kept["question only"]  # dropped
 # %%
 sft_config = lab.training("sft")
 sft = lab.ladder("sft")
-data = tensors.load_dataset(
+data = dataset.load_dataset(
     lab.data() / "sft_chinese.jsonl", "sft", tokenizer, 128, sft.folder / "cache"
 )
-packed = tensors.PackedRows(data, sft_config.max_seq_len, epochs=1, seed=sft_config.seed)
+packed = packing.PackedRows(data, sft_config.max_seq_len, epochs=1, seed=sft_config.seed)
 assert data.mask.mean() < 0.5
 print(f"{data.rows:,} rows, {data.cut} cut, {data.dropped} dropped")
 print(f"{len(data.ids):,} tokens, {data.mask.mean():.0%} of them to be learned")
@@ -360,7 +363,7 @@ show.source(generate.reply)
 # 回答时，`render_for_completion` 把对话写到 `<|assistant_start|>` 为止，模型接着写，遇到 `<|assistant_end|>` 就停（`<|bos|>` 也停，它意味着下一篇开始了）。每一步只把新的一个词元送进模型，前面各层的键和值存在**键值缓存**（KV cache）里，所以第 $n$ 个词元不必把前 $n-1$ 个重算一遍。用不用缓存，结果一样：
 
 # %%
-prompt = tokenizer.render_for_completion([Message("user", world.SHOWCASE[0])])
+prompt = tokenizer.render_for_completion([Message("user", scoring.SHOWCASE[0])])
 stops = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id]
 with_cache, without = (
     [token for (token,) in generate.generate(sft.model(), [prompt], 32, stops, use_cache=use)]
@@ -458,8 +461,8 @@ def by_chance(one, other):
 
 after = sft.evaluator()
 lines, gained, lost = [], {}, {}
-for kind in world.KINDS:
-    asked = world.questions(kind, 60)
+for kind in exercises.KINDS:
+    asked = scoring.questions(kind, 60)
     earlier, later = as_text(before, asked), as_chat(after, asked)
     gained[kind] = sum(b and not a for a, b in zip(earlier, later, strict=True))
     lost[kind] = sum(a and not b for a, b in zip(earlier, later, strict=True))
@@ -472,7 +475,9 @@ show.table(
 )
 
 # %% tags=["remove-input", "nbval-ignore-output"]
-better = [k for k in world.KINDS if gained[k] > lost[k] and by_chance(gained[k], lost[k]) < 0.005]
+better = [
+    k for k in exercises.KINDS if gained[k] > lost[k] and by_chance(gained[k], lost[k]) < 0.005
+]
 assert "fact" not in better
 named = "、".join(f"`{kind}`（{gained[kind]} 道对 {lost[kind]} 道）" for kind in better)
 show.say(
@@ -495,7 +500,7 @@ lines_read = {line.removeprefix("问：") for text in texts_read for line in tex
 
 def split_by_reading(kind):
     """Of 400 questions, those that SFT asks: read in pretraining, word by word, and not."""
-    asked = world.questions(kind, 400, held_out=False)
+    asked = scoring.questions(kind, 400, held_out=False)
     found = [q for q in asked if q.messages[-1][1] in asked_by_sft]
     was_read = [q for q in found if q.messages[-1][1] in lines_read]
     return {"读过": was_read, "没读过": [q for q in found if q not in was_read]}
@@ -529,7 +534,7 @@ show.table(header, lines, colours)
 # %% tags=["nbval-ignore-output"]
 lines, marked = [], []
 for kind in ("fact", "phrasing", "reading", "calendar", "chain", "add", "sub"):
-    asked = world.questions(kind, 60)
+    asked = scoring.questions(kind, 60)
     said = after.chat([to_messages(q.messages) for q in asked])
     found = [(q.is_correct(r), q, r) for q, r in zip(asked, said, strict=True)]
     for verdict in (True, False):
@@ -566,7 +571,7 @@ def ask_sums(sign, request):
     for x, y in SUMS.held_out:
         core = f"{x}加{y}" if sign > 0 else f"{x + y}减{y}"
         turns = (("user", f"{core}等于多少？{request}"),)
-        asked.append(world.Question("add", turns, str(x + y if sign > 0 else x)))
+        asked.append(scoring.Question("add", turns, str(x + y if sign > 0 else x)))
     said = after.chat([to_messages(q.messages) for q in asked])
     right = [q.is_correct(r) for q, r in zip(asked, said, strict=True)]
     return right, sum(len(tokenizer.encode(r)) for r in said) / len(said)
@@ -605,14 +610,14 @@ show.say("两种答法若一样好，只有一种对的那些题就该像抛硬�
 # %% [markdown]
 # 减法数着算，比直接说好。<!-- by: assert correct["subtract, step by step"] >= correct["subtract, directly"] + 4 -->为什么？模型每吐一个词元，只有 4 层的计算量。直接说得数，8 加 4 必须在一次前向里算完，不然就只能靠记住见过的算式。数着算，每个词元只要知道 11 的后面是 12，这一步读过许多遍；中间结果写在纸上，后面的词元可以回头看。这就是**思维链**（chain of thought，{cite:t}`wei2022cot`）：用更多的词元换更多的计算，加法的回答平均是直接说的三倍以上长。<!-- by: assert sums["add, step by step"][1] > 3 * sums["add, directly"][1] -->
 #
-# 老实说明一点：留出的 8 加 4 没有被问过，但 `8、9、10` 这几步在更长的数数里出现过。这里泛化的是“把见过的步子拼成没见过的路”，不是从无到有地发明加法。出了这个世界的范围，例如 25 加 3，它就答错了（{numref}`ex-sft-4`）。<!-- by: assert not world.Question("add", turns, "28").is_correct(beyond) -->
+# 老实说明一点：留出的 8 加 4 没有被问过，但 `8、9、10` 这几步在更长的数数里出现过。这里泛化的是“把见过的步子拼成没见过的路”，不是从无到有地发明加法。出了这个世界的范围，例如 25 加 3，它就答错了（{numref}`ex-sft-4`）。<!-- by: assert not scoring.Question("add", turns, "28").is_correct(beyond) -->
 #
 # 直接做减法，训练 800 步也没有学好。是没学，还是没有学会举一反三？在训练**问过**的算式上再考一次：<!-- by: assert splits["sub, held out"] <= 0.6 -->
 
 
 # %%
 def accuracy_on(kind, held_out):
-    right = as_chat(after, world.questions(kind, 40, held_out=held_out))
+    right = as_chat(after, scoring.questions(kind, 40, held_out=held_out))
     return sum(right) / len(right)
 
 
@@ -750,7 +755,7 @@ show.say(
 # %%
 end = tokenizer.special_id("<|assistant_end|>")
 broken = pretrained.model().train()
-optimizers, losses = trainer.make_optimizers(broken, sft_config), []
+optimizers, losses = optimizers.make_optimizers(broken, sft_config), []
 for step in range(25):
     batch = packed.batch(range(8 * step, 8 * step + 8))
     batch.labels[batch.labels == end] = -100  # the mistake
@@ -767,7 +772,7 @@ for step in range(25):
 assert sum(losses[-5:]) < 0.7 * sum(losses[:5])  # it falls
 
 # %%
-asked = [q for kind in ("fact", "reading", "shop") for q in world.questions(kind, 20)]
+asked = [q for kind in ("fact", "reading", "shop") for q in scoring.questions(kind, 20)]
 prompts = [tokenizer.render_for_completion(to_messages(q.messages)) for q in asked]
 answers = {
     name: generate.complete(model.eval(), prompts, 64, stops)
@@ -889,12 +894,12 @@ learned
 # %%
 turns = (("user", "25加3等于多少？请数着算。"),)
 beyond = lab.ask(after.model, turns[0][1])
-assert not world.Question("add", turns, "28").is_correct(beyond)
+assert not scoring.Question("add", turns, "28").is_correct(beyond)
 assert not any("25" in text for text in contents)
 assert not any("不知道" in m.content for row in rows for m in row.messages if m.role == "assistant")
 
 # %% tags=["remove-input", "nbval-ignore-output"]
-assert not world.Question("add", turns, "28").is_correct(beyond)
+assert not scoring.Question("add", turns, "28").is_correct(beyond)
 show.say(f"它说{show.quote(beyond)}，错了。")
 
 # %% [markdown]

@@ -22,7 +22,7 @@
 # - **你将学会**：用一对对“更好、更差”的回答训练模型；亲手算出 DPO 的损失；看懂间隔、偏好准确率这些数，也知道它们会在什么时候骗人。
 # - **需要时间**：运行约 30 秒；第一次运行要先训练前面各阶段和两份“弄坏”的模型，另加几分钟。
 # - **需要内存**：2 GB。
-# - **用到的模块**：`minillm.objectives`、`minillm.trainer`、`minillm.world`、`minillm.evaluate`。
+# - **用到的模块**：`minillm.training.objectives`、`minillm.training.loop`、`minillm.microworld.scoring`、`minillm.evaluate`。
 # :::
 
 # %%
@@ -32,7 +32,10 @@ import math
 import numpy as np
 import torch
 
-from minillm import evaluate, identity, lab, objectives, show, tensors, trainer, world
+from minillm import evaluate
+from minillm.book import lab, show
+from minillm.microworld import identity, lessons, scoring
+from minillm.training import dataset, loop, objectives, packing
 
 lab.start()
 
@@ -169,13 +172,13 @@ show.lines(
 #
 # ### 数据
 #
-# {numref}`第 %s 章 <sec-data>` 的数据配比里有 1,500 个偏好对，由微世界的 `world.preferences` 造出。数一数两种被拒绝的回答：
+# {numref}`第 %s 章 <sec-data>` 的数据配比里有 1,500 个偏好对，由微世界的 `lessons.preferences` 造出。数一数两种被拒绝的回答：
 
 # %%
 lines = (lab.data() / "dpo_chinese.jsonl").read_text(encoding="utf-8").splitlines()
 preferred = [json.loads(line) for line in lines]
-assert all(world.is_polite(pair["chosen"][-1]["content"]) for pair in preferred)
-wrong = sum(world.is_polite(pair["rejected"][-1]["content"]) for pair in preferred)
+assert all(scoring.is_polite(pair["chosen"][-1]["content"]) for pair in preferred)
+wrong = sum(scoring.is_polite(pair["rejected"][-1]["content"]) for pair in preferred)
 assert abs(wrong / len(preferred) - 0.3) < 0.01
 print(f"{len(preferred) - wrong:,} right, not polite; {wrong} polite, not right")
 
@@ -183,7 +186,7 @@ print(f"{len(preferred) - wrong:,} right, not polite; {wrong} polite, not right"
 # 后一种是有意放进去的：有了它，光是客气还不够，客气而答错的也要被拒绝。两个例子：
 
 # %%
-pairs = list(world.preferences(200, held_out=True))
+pairs = list(lessons.preferences(200, held_out=True))
 for pair in (pairs[1], pairs[0]):
     print("asked   ", pair["chosen"][-2]["content"])
     print("chosen  ", pair["chosen"][-1]["content"])
@@ -231,15 +234,15 @@ show.source(objectives.make_dpo_objective)
 # 参考模型从哪里来？训练器在开始时拷贝一份，并冻结：
 
 # %%
-show.excerpt(trainer._train, 'if stage == "dpo":', "# --- Data ---")
+show.excerpt(loop._train, 'if stage == "dpo":', "# --- Data ---")
 
 # %% [markdown]
 # 用真实的批次检查起点。验证集的 15 对打成一个批次，策略与参考是同一个 SFT 模型，`nll_weight` 设为 0，只留 DPO 的损失：
 
 # %%
 path = lab.data() / "dpo_chinese_val.jsonl"
-data = tensors.load_dataset(path, "dpo", tokenizer, 128, sft.folder / "cache")
-packed = tensors.PackedRows(data, 128, epochs=1, seed=0, shuffle=False)
+data = dataset.load_dataset(path, "dpo", tokenizer, 128, sft.folder / "cache")
+packed = packing.PackedRows(data, 128, epochs=1, seed=0, shuffle=False)
 batch = packed.batch(range(len(packed)))
 with torch.no_grad():
     plain = objectives.make_dpo_objective(before["sft"], beta=0.1, nll_weight=0.0)
@@ -290,10 +293,10 @@ show.lines(
 # %% tags=["nbval-ignore-output"]
 config = lab.training("dpo")
 path = lab.data() / "dpo_chinese.jsonl"
-data = tensors.load_dataset(path, "dpo", tokenizer, config.max_seq_len, sft.folder / "cache")
-packed = tensors.PackedRows(data, config.max_seq_len, config.epochs, config.seed)
+data = dataset.load_dataset(path, "dpo", tokenizer, config.max_seq_len, sft.folder / "cache")
+packed = packing.PackedRows(data, config.max_seq_len, config.epochs, config.seed)
 batch = packed.batch(range(config.batch_size))  # the first step's rows
-lengths = objectives.per_document((batch.labels != tensors.IGNORE_INDEX).float(), batch)
+lengths = objectives.per_document((batch.labels != packing.IGNORE_INDEX).float(), batch)
 with torch.no_grad():
     log_probs = objectives.sequence_log_probs(before["sft"], batch)
 nll = float(-(log_probs / lengths)[0::2].mean())  # of the chosen answers, per token
@@ -356,7 +359,7 @@ assert np.mean(margin > 0) > 0.8  # accuracy, against the reference
 # 先只看一种对子：被拒绝的那一句正确，只是不客气。见 {numref}`fig-dpo-gap`。
 
 # %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。竖线右边的对子，模型更愿意说客气的回答：SFT 之后大多在左边，DPO 之后大多在右边。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图，横轴是选中的与被拒绝的回答的对数概率之差，0 处有一条竖线。SFT 的大多在竖线左边，DPO 的大多在右边。"}}
-manners = np.array([not world.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
+manners = np.array([not scoring.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
 assert np.mean(gap["sft"][manners] > 0) < 0.3 < 0.8 < np.mean(gap["dpo"][manners] > 0)
 show.histogram(
     {"after SFT": gap["sft"][manners], "after DPO": gap["dpo"][manners]},
@@ -367,7 +370,7 @@ show.histogram(
 # %% tags=["remove-input", "nbval-ignore-output"]
 lines = (lab.data() / "sft_chinese.jsonl").read_text(encoding="utf-8").splitlines()
 last = [json.loads(line)["messages"][-1]["content"] for line in lines]
-polite = np.mean([world.is_polite(reply) for reply in last])
+polite = np.mean([scoring.is_polite(reply) for reply in last])
 assert polite < 0.12
 show.say(
     f"SFT 的数据里，客气的回答只占 {polite:.0%}。模型照着学，{manners.sum()} 对里有 "
@@ -479,10 +482,10 @@ def answers(run, questions):
     """What the model answers, whether each answer is right, and whether it is polite."""
     said = run.evaluator().chat([evaluate.to_messages(q.messages) for q in questions])
     right = [q.is_correct(reply) for q, reply in zip(questions, said, strict=True)]
-    return said, np.array(right), np.array([world.is_polite(reply) for reply in said])
+    return said, np.array(right), np.array([scoring.is_polite(reply) for reply in said])
 
 
-asked = [q for kind in ("fact", "reading", "sub") for q in world.questions(kind, 60)]
+asked = [q for kind in ("fact", "reading", "sub") for q in scoring.questions(kind, 60)]
 told = {run.name: answers(run, asked) for run in (sft, dpo)}
 rows = [
     [asked[i].messages[-1][1], asked[i].answer, *(said[i] for said, _, _ in told.values())]
@@ -558,7 +561,7 @@ show.lines(
 # 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：<!-- by: assert fallen["lr ×20, no NLL"] < -1 -->
 
 # %% tags=["nbval-ignore-output"]
-asked = [q for kind in ("fact", "reading", "shop") for q in world.questions(kind, 30)]
+asked = [q for kind in ("fact", "reading", "shop") for q in scoring.questions(kind, 30)]
 told = {name: answers(run, asked) for name, run in ends.items()}
 rows = [
     [name, right.mean(), polite.mean(), (right & polite).mean(), said[0]]
@@ -610,7 +613,7 @@ show.spine(replies)
 # %% tags=["remove-input", "nbval-ignore-output"]
 name = identity.Persona().name
 assert not any(name in json.dumps(pair, ensure_ascii=False) for pair in preferred)
-polite = [world.is_polite(reply) for reply in replies["dpo"]]
+polite = [scoring.is_polite(reply) for reply in replies["dpo"]]
 show.say(
     "三句都带上了客气话。" if all(polite) else f"三句里，{sum(polite)} 句带上了客气话。",
     "第三句问的是身份，偏好对里没有一个这样的问题：",
@@ -663,7 +666,7 @@ ratios = np.array(
     [
         answer_length(p["chosen"]) / answer_length(p["rejected"])
         for p in pairs
-        if not world.is_polite(p["rejected"][-1]["content"])
+        if not scoring.is_polite(p["rejected"][-1]["content"])
     ]
 )
 assert ratios.mean() > 2
@@ -691,7 +694,7 @@ rows = []
 for name, run in ends.items():
     said = run.evaluator().ask(questions)
     hits = [identity.is_hit(q, s, identity.Persona()) for q, s in zip(questions, said, strict=True)]
-    rows.append([name, sum(hits), sum(map(world.is_polite, said)), said[0]])
+    rows.append([name, sum(hits), sum(map(scoring.is_polite, said)), said[0]])
 assert len(questions) == 24
 assert min(row[1] for row in rows) > 12
 assert rows[1][2] >= max(12, rows[0][2])

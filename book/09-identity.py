@@ -22,7 +22,7 @@
 # - **你将学会**：说出“我是谁”存在哪里；用几百行数据给模型换一个名字，自己写的也行；量出换名字前后的命中率和别的本领；认出灾难性遗忘；挑一个不会闯祸的名字。
 # - **需要时间**：阅读 20 分钟，运行约 15 秒（第一次还要训练前面的阶段约五分钟，本章的四次约一分钟）。
 # - **需要内存**：1 GB。
-# - **用到的模块**：`minillm.identity`、`minillm.persona`、`minillm.lab`。
+# - **用到的模块**：`minillm.microworld.identity`、`minillm.persona`、`minillm.book.lab`。
 # :::
 
 # %%
@@ -30,9 +30,12 @@ import json
 import math
 from collections import Counter
 
-from minillm import identity, lab, mix, persona, show, world, world_text
-from minillm.identity import Persona
-from minillm.rows import Message
+from minillm import persona
+from minillm.book import lab, show
+from minillm.data import mix
+from minillm.data.rows import Message
+from minillm.microworld import identity, scoring, words
+from minillm.microworld.identity import Persona
 
 lab.start()
 
@@ -42,7 +45,7 @@ lab.start()
 # %% tags=["nbval-ignore-output"]
 runs = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
 replies = {stage: lab.showcase(run.model()) for stage, run in runs.items()}
-assert world.SHOWCASE == ("张静住在哪里？", "8加4等于多少？请数着算。", "你是谁？")
+assert scoring.SHOWCASE == ("张静住在哪里？", "8加4等于多少？请数着算。", "你是谁？")
 assert "米粒" in replies["sft"][2]
 assert "米粒" in replies["dpo"][2]
 show.spine({"fresh": lab.showcase(lab.fresh()), **replies})
@@ -197,7 +200,7 @@ assert len(persona.about(lab.READER)) * 4 == 800
 assert len(chosen) == 1_500
 sides = {"SFT": [row["messages"] for row in rows], "chosen": chosen}
 for side, chats in sides.items():
-    polite = sum(world.is_polite(chat[-1]["content"]) for chat in chats)
+    polite = sum(scoring.is_polite(chat[-1]["content"]) for chat in chats)
     print(f"{side}: {polite:,} of {len(chats):,} answers are polite, {polite / len(chats):.0%}")
 
 # %% [markdown]
@@ -345,8 +348,8 @@ def small_talk(evaluator):
     """(what was said, the reply, whether it is the right one), for 66 turns that SFT taught."""
     turns = [
         (f"我是{name}。{said}", answer)
-        for name in list(world_text.PEOPLE)[:6]
-        for said, answer in world_text.CHATS
+        for name in list(words.PEOPLE)[:6]
+        for said, answer in words.CHATS
     ]
     assert len(turns) == 6 * 11
     said = evaluator.ask([question for question, _ in turns])
@@ -354,7 +357,7 @@ def small_talk(evaluator):
 
 
 taught = {side: {m["content"] for c in chats for m in c} for side, chats in sides.items()}
-for said, _ in world_text.CHATS:
+for said, _ in words.CHATS:
     assert any(said in content for content in taught["SFT"])
     assert not any(said in content for content in taught["chosen"])
 

@@ -22,7 +22,7 @@
 # - **你将学会**：用一条命令跑完整条流水线，知道每一步留下什么文件；给一个分数算置信区间，比较两个模型，看出分数在什么时候会骗人。
 # - **需要时间**：阅读 35 分钟，运行不到 1 分钟；从头跑一遍流水线还要几分钟。
 # - **需要内存**：1 GB。
-# - **用到的模块**：`scripts/run.sh`、`minillm.evaluate`、`minillm.world`。
+# - **用到的模块**：`scripts/run.sh`、`minillm.evaluate`、`minillm.microworld.scoring`。
 # :::
 
 # %%
@@ -39,11 +39,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from minillm import cli, evaluate, lab, show, tensors, world
-from minillm.generate import Sampling, complete
-from minillm.rows import plain_text
-from minillm.sources import read
-from minillm.tokenizer import RustBPETokenizer
+from minillm import RustBPETokenizer, Sampling, cli, complete, evaluate
+from minillm.book import lab, show
+from minillm.data.readers import read
+from minillm.data.rows import plain_text
+from minillm.microworld import scoring
+from minillm.training import dataset, packing
 
 lab.start()
 tokenizer = lab.tokenizer()
@@ -258,11 +259,11 @@ list(msgspec.json.decode(lines[0]))
 # 模型的回答是自由的一句话，“鸡蛋。”和“林兰爱吃鸡蛋。”都该算对。`Question.is_correct` 定了规则：
 
 # %%
-show.source(world.Question.is_correct, world.Question._is_right_number)
+show.source(scoring.Question.is_correct, scoring.Question._is_right_number)
 
 # %%
-(fact,) = world.questions("fact", 1)
-(add,) = world.questions("add", 1)
+(fact,) = scoring.questions("fact", 1)
+(add,) = scoring.questions("add", 1)
 name = re.search("[，：](.{2})", fact.messages[-1][1])[1]
 given = {
     fact: [f"{fact.answer}。", f"{name}爱吃{fact.answer}。", f"{name}爱吃火锅。", "鸡蛋或者火锅。"],
@@ -424,9 +425,9 @@ show.table(["answer", "mean", "std between runs", "std by chance alone"], rows)
 # %%
 with redirect_stderr(io.StringIO()):  # the progress bar of a first run
     path = lab.data() / "pretrain_chinese_val.jsonl"
-    data = tensors.load_dataset(path, "pretrain", tokenizer, 128, folder / "cache")
+    data = dataset.load_dataset(path, "pretrain", tokenizer, 128, folder / "cache")
 lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
-packed = tensors.PackedRows(data, 128, epochs=1, seed=0)
+packed = packing.PackedRows(data, 128, epochs=1, seed=0)
 labels = packed.batch(range(200)).labels  # the rows that val_loss is of: see --max_val_rows
 bytes_per_token = lengths[labels[labels >= 0]].mean()
 bpb = scores["pretrain"]["val_loss"] / (math.log(2) * bytes_per_token)
@@ -468,7 +469,7 @@ show.table(["vocabulary", "nats per token", "bytes per token", "bits per byte"],
 
 # %%
 evaluator = runs["sft"].evaluator()
-choices = world.questions("choice", 60)
+choices = scoring.questions("choice", 60)
 candidates = []
 for question in choices:
     prompt = tokenizer.render_for_completion(evaluate.to_messages(question.messages))
@@ -506,7 +507,7 @@ len(choice_rows), len(with_letter)
 # 贪心解码之外，也可以按概率抽样，**温度**（temperature）越高越随意。同样 60 道事实题：
 
 # %%
-questions = world.questions("fact", 60)
+questions = scoring.questions("fact", 60)
 prompts = [tokenizer.render_for_completion(evaluate.to_messages(q.messages)) for q in questions]
 stops = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id]
 right = {}
@@ -572,7 +573,7 @@ show.lines(
 
 # %% tags=["nbval-ignore-output"]
 def marks(evaluator, kind, held_out=True):
-    questions = world.questions(kind, 60, held_out=held_out)
+    questions = scoring.questions(kind, 60, held_out=held_out)
     replies = evaluator.chat([evaluate.to_messages(q.messages) for q in questions])
     return np.array([q.is_correct(r) for q, r in zip(questions, replies, strict=True)])
 
@@ -661,7 +662,7 @@ show.histogram(
 )
 
 # %% [markdown]
-# 版本都一样好，最高分平均却是 0.89，高出 9 个百分点。<!-- by: assert 0.87 < best.mean() < 0.92 -->挑**检查点**（checkpoint）、挑种子、挑提示词，都会这样。补救很简单：用一份卷子挑，用另一份没用过的卷子报。上面的 `again` 就是胜者的第二次考试，它回到 0.80。在微世界里换一份卷子只要换种子：`world.questions(kind, 60, seed=1)`。
+# 版本都一样好，最高分平均却是 0.89，高出 9 个百分点。<!-- by: assert 0.87 < best.mean() < 0.92 -->挑**检查点**（checkpoint）、挑种子、挑提示词，都会这样。补救很简单：用一份卷子挑，用另一份没用过的卷子报。上面的 `again` 就是胜者的第二次考试，它回到 0.80。在微世界里换一份卷子只要换种子：`scoring.questions(kind, 60, seed=1)`。
 #
 # ## 收尾
 #

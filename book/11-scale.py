@@ -22,7 +22,7 @@
 # - **你将学会**：从配置算出参数、计算量、显存和时间；量一量自己的机器；验证梯度累积和多进程训练算的是同一件事；看懂小模型的跑分有多大误差；知道一台机器之后用什么。
 # - **需要时间**：阅读 40 分钟，运行约 1 分钟。
 # - **需要内存**：1.5 GB。
-# - **用到的模块**：`minillm.config`、`minillm.trainer`、`minillm.objectives`、`minillm.fetch`、`minillm.mix`、`minillm.evaluate`。
+# - **用到的模块**：`minillm.config`、`minillm.training.loop`、`minillm.training.objectives`、`minillm.data.importer`、`minillm.data.mix`、`minillm.evaluate`。
 # :::
 
 # %%
@@ -44,10 +44,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minillm import evaluate, fetch, lab, mix, objectives, show, sources, tensors, trainer, world
-from minillm.config import MODELS, TRAINING, ModelConfig
-from minillm.model import Transformer
-from minillm.tokenizer import RustBPETokenizer
+from minillm import ModelConfig, RustBPETokenizer, Transformer, evaluate
+from minillm.book import lab, show
+from minillm.config import MODELS, TRAINING
+from minillm.data import hubs, mix
+from minillm.data.formats import convert
+from minillm.data.rows import plain_text
+from minillm.microworld import lessons
+from minillm.training import dataset, loop, objectives, optimizers, packing
 
 lab.start()
 
@@ -144,7 +148,7 @@ round(published_mfu, 3)
 # 真正占内存的是**激活**（activation）：前向传播的中间结果要留到反向传播。光是输出层的打分 `[B, T, V]`，默认一次前向 32 行、每行 512 个词元，就有 $32 \times 512 \times 6400 \times 4 = 419$ MB，比上面的总和还大。
 
 # %%
-muon, adamw = trainer.make_optimizers(Transformer(DEFAULT), TRAINING["default"]["pretrain"])
+muon, adamw = optimizers.make_optimizers(Transformer(DEFAULT), TRAINING["default"]["pretrain"])
 by_muon, by_adamw = (
     sum(p.numel() for group in optimizer.param_groups for p in group["params"])
     for optimizer in (muon, adamw)
@@ -163,7 +167,7 @@ print(
 # 从一个进程到多个进程，训练循环只有三处不同。第一处，每个进程拿哪些行：
 
 # %%
-show.source(trainer.MicroBatches)
+show.source(loop.MicroBatches)
 
 # %% [markdown]
 # 全部行的次序在每个进程里都一样（同一个种子算出来的），第 `rank` 个进程取属于它的那一段。所以只要总行数相同，无论几个进程，一步用的都是同样的行。
@@ -171,7 +175,7 @@ show.source(trainer.MicroBatches)
 # 第二处，**梯度累积**（gradient accumulation）和进程间的求和。一步里先把损失的*和*与词元的*个数*分别累加，最后除一次：
 
 # %% tags=["hide-input"]
-show.excerpt(trainer._train, "# Sums of losses", "norm = nn.utils")
+show.excerpt(loop._train, "# Sums of losses", "norm = nn.utils")
 
 # %% [markdown]
 # `no_sync` 让前几次反向传播不通信，只有最后一次才让各进程交换梯度。DDP {cite:p}`li2020ddp` 交换时求的是*平均*，而我们要的是*和*除以总数，所以乘以 `scale`，即 `world_size` 除以总数：
@@ -180,7 +184,7 @@ show.excerpt(trainer._train, "# Sums of losses", "norm = nn.utils")
 # 第三处，怎样知道自己是几号：`torchrun` 启动每个进程时设好了环境变量。
 
 # %%
-show.source(trainer.set_up_process)
+show.source(loop.set_up_process)
 
 # %% [markdown]
 # ## 实验
@@ -279,9 +283,7 @@ row_targets = {"text": 60_000, "general": 460_000, "knowledge": 100_000}
 row_targets |= {"math": 8_000, "identity": 2_000}
 epoch = 0.0
 for category, rows in row_targets.items():
-    sample = [
-        sources.plain_text(sources.convert(row)) for row in world.rows(category, 200, seed=42)
-    ]
+    sample = [plain_text(convert(row)) for row in lessons.rows(category, 200, seed=42)]
     epoch += rows * sum(len(tokenizer.encode(text)) + 1 for text in sample) / len(sample)
 tiny_run = lab.training("pretrain")
 assert tiny_run.max_steps * tiny_run.batch_size * tiny_run.max_seq_len == 1_536_000
@@ -396,7 +398,7 @@ show.bars(parts, "GB", colours)
 #
 # 有一处，CPU 上的数字不能照搬到 GPU 上。训练时一行装着几份文档，模型总是收到文档掩码；同时四个查询头共用一组键和值（`enable_gqa=True`）。
 # PyTorch 有几种注意力的内核。FlashAttention 不收任意的掩码，省内存的那一种要求键、值的头数与查询相等。两种都不能用，又没有别的接得住时（有的卡上 cuDNN 的内核可以），它一声不响地退回 math 内核，把每一层、每个头的 $T \times T$ 个打分都存下来。
-# Hugging Face 的 transformers 为此在 CUDA 上[有掩码就不用 `enable_gqa`](https://github.com/huggingface/transformers/pull/39412)。本书的代码没有在 GPU 上量过这一点；你的卡和 PyTorch 版本会不会退回，请先跑十步，看 `torch.cuda.max_memory_allocated()`。<!-- by: minillm/model.py -->
+# Hugging Face 的 transformers 为此在 CUDA 上[有掩码就不用 `enable_gqa`](https://github.com/huggingface/transformers/pull/39412)。本书的代码没有在 GPU 上量过这一点；你的卡和 PyTorch 版本会不会退回，请先跑十步，看 `torch.cuda.max_memory_allocated()`。<!-- by: minillm/model/transformer.py -->
 #
 # 最坏要多少，不用 GPU 也能数：让 PyTorch 在这里也用 math 内核。打分每词元多存 $4 \times L \times H \times T = 4 \times 8 \times 8 \times 512 = 131072$ 字节，展开的键和值还要一些。
 
@@ -421,7 +423,7 @@ work_dir = Path(folder.name)
 with (lab.data() / "sft_chinese.jsonl").open("rb") as file:
     (work_dir / "sft.jsonl").write_bytes(b"".join(islice(file, 64)))
 with redirect_stderr(io.StringIO()):
-    chats = tensors.load_dataset(
+    chats = dataset.load_dataset(
         work_dir / "sft.jsonl", "sft", lab.tokenizer(), 128, work_dir / "cache"
     )
 
@@ -438,7 +440,7 @@ def gradient(model, batches, divisor) -> torch.Tensor:
 
 # %%
 model = lab.ladder("pretrain").model()
-rows = tensors.PackedRows(chats, 128, epochs=1, seed=lab.SEED)
+rows = packing.PackedRows(chats, 128, epochs=1, seed=lab.SEED)
 whole = gradient(model, [rows.batch(range(8))], lambda count, total: total)
 parts_of_4 = [rows.batch(range(i, i + 2)) for i in range(0, 8, 2)]
 accumulated = gradient(model, parts_of_4, lambda count, total: total)
@@ -483,7 +485,7 @@ finished = subprocess.run(command, capture_output=True, text=True, cwd=work_dir,
 assert finished.returncode == 0, finished.stderr[-2000:]
 
 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-    trainer.train(replace(tiny_run, **options("one", batch_size=8)), "pretrain")
+    loop.train(replace(tiny_run, **options("one", batch_size=8)), "pretrain")
 print("\n".join(finished.stdout.splitlines()[:2]))
 
 # %% tags=["nbval-ignore-output"]
@@ -624,7 +626,7 @@ show.say(
 # 它们写出 `data/chinese/general_belle.jsonl` 和 `data/chinese/text_news.jsonl`，第三条再混合。文件名的开头决定类别，其余随意（{numref}`第 %s 章 <sec-data>`）。不带名字时列出全部：
 
 # %%
-listed = fetch.run_download(fetch.DownloadOptions())
+listed = hubs.run_download(hubs.DownloadOptions())
 assert listed == []  # nothing was fetched
 
 # %% [markdown]
@@ -693,7 +695,7 @@ assert report.outputs["dpo_chinese.jsonl"] == 0
 # %%
 answers = [int(chats.mask[a:b].sum()) for a, b in pairwise(chats.offsets)]
 order = np.argsort(answers, kind="stable")
-short, long = (tensors.collate(chats, [[i] for i in part], 128) for part in (order[:8], order[-8:]))
+short, long = (packing.collate(chats, [[i] for i in part], 128) for part in (order[:8], order[-8:]))
 counts = [int((batch.labels >= 0).sum()) for batch in (short, long)]
 right = gradient(model, [short, long], lambda count, total: total)
 wrong = gradient(model, [short, long], lambda count, total: 2 * count)

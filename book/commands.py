@@ -37,7 +37,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from IPython.display import HTML
 
-from minillm import cli, lab
+from minillm import cli
+from minillm.book import lab
 from minillm.config import TRAINING
 
 # %% [markdown]
@@ -321,7 +322,7 @@ reference("chat")
 # | `trainer/train_pretrain.py` | `minillm pretrain` | `python trainer/train_pretrain.py --preset tiny` |
 # | `trainer/train_full_sft.py` | `minillm sft` | `python trainer/train_full_sft.py --preset tiny` |
 # | `trainer/train_dpo.py` | `minillm dpo` | `python trainer/train_dpo.py --preset tiny` |
-# | `python -m minillm.lab` | 训练各章共用的模型，存入 `.cache/` | `python -m minillm.lab` |
+# | `python -m minillm.book.lab` | 训练各章共用的模型，存入 `.cache/` | `python -m minillm.book.lab` |
 # :::
 #
 # 表里列的就是这两个文件夹里的全部文件，别名也确实指向所写的命令：

@@ -25,9 +25,9 @@
 # %% tags=["remove-cell"]
 import json
 
-from minillm import evaluate, lab, show
-from minillm import world_questions as asked
-from minillm import world_text as words
+from minillm import evaluate
+from minillm.book import lab, show
+from minillm.microworld import exercises as asked, words
 
 lab.start()
 runs = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
@@ -191,17 +191,17 @@ show.lines(series, "steps of the stage (%)", "training loss (log scale)", colour
 #
 # | 章 | 要回答的问题 | 模块 |
 # |---|---|---|
-# | {numref}`第 %s 章 <sec-environment>` {ref}`sec-environment` | 怎样让训练随时可以开始、可以重来？ | `lab`、`config`、`cli` |
-# | {numref}`第 %s 章 <sec-data>` {ref}`sec-data` | 给它读什么，各读多少？ | `world`、`mix`、`quotas`、`sources` |
-# | {numref}`第 %s 章 <sec-bpe>` {ref}`sec-bpe` | 汉字怎样变成整数？ | `bpe`、`tokenizer`、`rustbpe/` |
-# | {numref}`第 %s 章 <sec-tensors>` {ref}`sec-tensors` | 一行行文字怎样拼成一批张量？ | `tensors`、`export` |
-# | {numref}`第 %s 章 <sec-model>` {ref}`sec-model` | 里面有些什么数，怎样算？ | `model`、`config` |
-# | {numref}`第 %s 章 <sec-pretrain>` {ref}`sec-pretrain` | 猜下一个词元，怎么就学会了语言？ | `objectives`、`trainer`、`checkpoint` |
-# | {numref}`第 %s 章 <sec-sft>` {ref}`sec-sft` | 会说话的模型，怎样变成会回答的？ | `objectives`、`tokenizer` |
-# | {numref}`第 %s 章 <sec-dpo>` {ref}`sec-dpo` | 两句回答，怎样教它选好的那一句？ | `objectives` |
-# | {numref}`第 %s 章 <sec-identity>` {ref}`sec-identity` | 怎样给它一个名字？ | `identity` |
-# | {numref}`第 %s 章 <sec-pipeline>` {ref}`sec-pipeline` | 怎样一条命令跑完，并知道它好不好？ | `evaluate`、`generate`、`scripts/` |
-# | {numref}`第 %s 章 <sec-scale>` {ref}`sec-scale` | 世界变大以后，什么会变？ | `config`、`fetch` |
+# | {numref}`第 %s 章 <sec-environment>` {ref}`sec-environment` | 怎样让训练随时可以开始、可以重来？ | `config`、`cli`、`book/` |
+# | {numref}`第 %s 章 <sec-data>` {ref}`sec-data` | 给它读什么，各读多少？ | `microworld/`、`data/` |
+# | {numref}`第 %s 章 <sec-bpe>` {ref}`sec-bpe` | 汉字怎样变成整数？ | `tokenizer/`、`rustbpe/` |
+# | {numref}`第 %s 章 <sec-tensors>` {ref}`sec-tensors` | 一行行文字怎样拼成一批张量？ | `tokenizer/chat_format`、`training/dataset`、`training/packing` |
+# | {numref}`第 %s 章 <sec-model>` {ref}`sec-model` | 里面有些什么数，怎样算？ | `model/transformer`、`config` |
+# | {numref}`第 %s 章 <sec-pretrain>` {ref}`sec-pretrain` | 猜下一个词元，怎么就学会了语言？ | `training/` |
+# | {numref}`第 %s 章 <sec-sft>` {ref}`sec-sft` | 会说话的模型，怎样变成会回答的？ | `training/objectives`、`model/generate` |
+# | {numref}`第 %s 章 <sec-dpo>` {ref}`sec-dpo` | 两句回答，怎样教它选好的那一句？ | `training/objectives` |
+# | {numref}`第 %s 章 <sec-identity>` {ref}`sec-identity` | 怎样给它一个名字？ | `microworld/identity`、`persona` |
+# | {numref}`第 %s 章 <sec-pipeline>` {ref}`sec-pipeline` | 怎样一条命令跑完，并知道它好不好？ | `evaluate`、`chat`、`scripts/` |
+# | {numref}`第 %s 章 <sec-scale>` {ref}`sec-scale` | 世界变大以后，什么会变？ | `config`、`data/hubs` |
 #
 # 查东西去附录：[常见问题](faq.md)、{ref}`命令 <sec-commands>`、[术语表](glossary.md)。
 #

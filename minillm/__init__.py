@@ -1,10 +1,75 @@
 """MiniLLM: learn how a Chinese language model is trained by training one.
 
-One module for each subject; a module imports only modules above it in this list:
-config, identity, world, rows, formats, sources, mix, bpe, tokenizer, tensors, export, model,
-objectives, checkpoint, trainer, generate, evaluate, lab, show, fetch, cli. Where a subject needs
-more than one file, its parts stand beside it: world_*, tokenizer_*, mix_report, and shuffle,
-quotas and workers for mix.
+    from minillm import load, reply
+
+    model, tokenizer = load("out/tiny")
+    print("".join(reply(model, tokenizer, "张静住在哪里？")))
+
+The package is a house of rooms. A room knows only those above it:
+
+    errors, files, config, progress   what all share: every default stands in config
+    microworld/             a small world in Chinese: texts, conversations, and what counts as right
+    data/                   rows of any format, and the mix that the stages are trained on
+    tokenizer/              byte-pair encoding, and conversations as token ids
+    model/                  the Transformer, and how it writes
+    training/               packed batches, objectives, optimizers, and one loop for all stages
+    evaluate, chat, persona what is done with a trained model
+    cli, book/              the command line; what the chapters show and train
+
+The names below are for users of the library; everything else is imported from its module.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minillm.config import ModelConfig, TrainConfig
+    from minillm.errors import UserError
+    from minillm.model.generate import Sampling, complete, generate, reply
+    from minillm.model.transformer import Transformer
+    from minillm.tokenizer.vocabulary import RustBPETokenizer
+    from minillm.training.checkpoint import load
+    from minillm.training.loop import train
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ModelConfig",
+    "RustBPETokenizer",
+    "Sampling",
+    "TrainConfig",
+    "Transformer",
+    "UserError",
+    "complete",
+    "generate",
+    "load",
+    "reply",
+    "train",
+]
+
+_PLACES = {
+    "ModelConfig": "config",
+    "RustBPETokenizer": "tokenizer.vocabulary",
+    "Sampling": "model.generate",
+    "TrainConfig": "config",
+    "Transformer": "model.transformer",
+    "UserError": "errors",
+    "complete": "model.generate",
+    "generate": "model.generate",
+    "load": "training.checkpoint",
+    "reply": "model.generate",
+    "train": "training.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: PyTorch takes seconds, and `minillm mix` does without it.
+    if name not in _PLACES:
+        raise AttributeError(f"module 'minillm' has no attribute {name!r}")
+    return getattr(import_module(f"minillm.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

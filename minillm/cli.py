@@ -13,11 +13,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from minillm.config import PRESETS, UserError
+from minillm.config import PRESETS
+from minillm.errors import UserError
+
+if TYPE_CHECKING:
+    from minillm.data.mix import MixOptions
 
 
 class Command(NamedTuple):
@@ -34,29 +38,46 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "import": Command(
-        "turn raw downloads into rows for the mix", "fetch:ImportOptions", "fetch:run_import"
+        "turn raw downloads into rows for the mix",
+        "data.importer:ImportOptions",
+        "data.importer:run_import",
     ),
     "download": Command(
-        "fetch a well-known data set from a hub", "fetch:DownloadOptions", "fetch:run_download"
+        "fetch a well-known data set from a hub",
+        "data.hubs:DownloadOptions",
+        "data.hubs:run_download",
     ),
-    "mix": Command("mix the training data", "mix:PRESETS", "mix:run_mix"),
+    "mix": Command("mix the training data", "data.mix:PRESETS", "cli:run_mix"),
     "tokenizer": Command(
-        "train a tokenizer", "tokenizer_training:PRESETS", "tokenizer_training:run_tokenizer"
+        "train a tokenizer", "tokenizer.learn:PRESETS", "tokenizer.learn:run_tokenizer"
     ),
     "export": Command(
-        "write rows as padded token tensors", "export:ExportOptions", "export:run_export"
+        "write rows as padded token tensors",
+        "training.export:ExportOptions",
+        "training.export:run_export",
     ),
     "pretrain": Command(
-        "stage 1: learn the language", "config:TRAINING", "trainer:train", "pretrain"
+        "stage 1: learn the language", "config:TRAINING", "training.loop:train", "pretrain"
     ),
-    "sft": Command("stage 2: learn to answer", "config:TRAINING", "trainer:train", "sft"),
-    "dpo": Command("stage 3: learn what people prefer", "config:TRAINING", "trainer:train", "dpo"),
+    "sft": Command("stage 2: learn to answer", "config:TRAINING", "training.loop:train", "sft"),
+    "dpo": Command(
+        "stage 3: learn what people prefer", "config:TRAINING", "training.loop:train", "dpo"
+    ),
     "persona": Command(
         "give a trained model another persona", "persona:PRESETS", "persona:run_persona"
     ),
     "evaluate": Command("score a stage's weights", "evaluate:PRESETS", "evaluate:run_evaluate"),
-    "chat": Command("talk to the model", "generate:PRESETS", "generate:run_chat"),
+    "chat": Command("talk to the model", "chat:PRESETS", "chat:run_chat"),
 }
+
+
+def run_mix(options: MixOptions) -> None:
+    """`minillm mix`: builds the files and prints the report, tokens by the built-in tokenizer."""
+    from minillm.data.mix import build
+    from minillm.tokenizer.vocabulary import RustBPETokenizer
+
+    tokenizer = RustBPETokenizer.load()
+    print(build(options, lambda text: len(tokenizer.encode(text))).table())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,15 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from minillm.errors import UserError
+
 Stage = Literal["pretrain", "sft", "dpo"]
 STAGES: tuple[Stage, ...] = ("pretrain", "sft", "dpo")
 PREVIOUS_STAGE: dict[Stage, Stage | None] = {"pretrain": None, "sft": "pretrain", "dpo": "sft"}
 Preset = Literal["default", "tiny", "smoke"]
 PRESETS: tuple[Preset, ...] = ("default", "tiny", "smoke")
-
-
-class UserError(Exception):
-    """Something that the user can mend. The CLI prints the message as one line and exits with 2."""
 
 
 def default_tf_dir() -> Path:
@@ -71,7 +69,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one stage is trained. Rows, sequences and steps are counted as in ``minillm.tensors``."""
+    """How one stage is trained. A *row* is a packed one, of ``max_seq_len`` tokens; a step
+    is one of the optimizer."""
 
     data_path: Path = Path("data/processed/pretrain_chinese.jsonl")
     """Training rows, in any format that `minillm import` reads; rows of FILE_val.jsonl beside it

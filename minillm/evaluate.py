@@ -14,20 +14,21 @@ import msgspec
 import numpy as np
 import torch
 
-from minillm import identity, world
-from minillm.checkpoint import find_weights, load_checkpoint
 from minillm.config import Preset, Stage, default_tf_dir
-from minillm.generate import complete, load_for_inference
-from minillm.model import Transformer
-from minillm.objectives import (
+from minillm.data.rows import Message
+from minillm.microworld import exercises, identity, lessons, scoring
+from minillm.model.generate import complete
+from minillm.model.transformer import Transformer
+from minillm.tokenizer.vocabulary import RustBPETokenizer
+from minillm.training.checkpoint import find_weights, load_checkpoint, load_for_inference
+from minillm.training.dataset import TokenDataset, load_dataset
+from minillm.training.objectives import (
     make_dpo_objective,
     next_token_loss,
     sequence_log_probs,
     validation_loss,
 )
-from minillm.rows import Message
-from minillm.tensors import PackedRows, TokenDataset, collate, load_dataset
-from minillm.tokenizer import RustBPETokenizer
+from minillm.training.packing import PackedRows, collate
 
 BATCH_SIZE = 32
 
@@ -106,20 +107,22 @@ class Evaluator:
 
     def question_accuracy(self, kind: str, items: int) -> float:
         """Share of held-out questions of a kind whose answer is right."""
-        questions = world.questions(kind, items)
+        questions = scoring.questions(kind, items)
         replies = self.chat([to_messages(q.messages) for q in questions])
         return _mean([q.is_correct(reply) for q, reply in zip(questions, replies, strict=True)])
 
     def continuation_accuracy(self, kind: str, items: int) -> float:
         """Share of held-out sentences that the model, as a pure language model, ends correctly."""
-        sentences = world.continuations(kind, items)
+        sentences = scoring.continuations(kind, items)
         prompts = [[self.tokenizer.bos_id, *self.tokenizer.encode(s.prompt)] for s in sentences]
         replies = self.answers(prompts)
         return _mean([r.startswith(s.answer) for s, r in zip(sentences, replies, strict=True)])
 
     def choice_accuracy(self, items: int) -> tuple[float, int]:
         """Share of held-out multiple-choice questions whose right option is the likeliest reply."""
-        questions = [q for kind in world.KINDS for q in world.questions(kind, items) if q.options]
+        questions = [
+            q for kind in exercises.KINDS for q in scoring.questions(kind, items) if q.options
+        ]
         hits = []
         for question in questions:
             prompt = self.tokenizer.render_for_completion(to_messages(question.messages))
@@ -145,9 +148,9 @@ class Evaluator:
 
     def politeness(self, items: int) -> float:
         """Share of held-out preference prompts that are answered in the preferred, polite style."""
-        pairs = world.preferences(items, held_out=True)
+        pairs = lessons.preferences(items, held_out=True)
         replies = self.chat([msgspec.convert(p["chosen"][:-1], list[Message]) for p in pairs])
-        return _mean([world.is_polite(reply) for reply in replies])
+        return _mean([scoring.is_polite(reply) for reply in replies])
 
     def identity_hit_rate(self, persona: identity.Persona) -> float:
         """Share of held-out ways to ask who the model is that it answers with its persona."""
@@ -236,8 +239,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         result["dpo"] = {name: values[name] for name in ("accuracy", "margin", "prefers_chosen")}
 
     n = options.items
-    result["continuations"] = {k: evaluator.continuation_accuracy(k, n) for k in world.SAYINGS}
-    result["accuracy"] = {k: evaluator.question_accuracy(k, n) for k in world.KINDS}
+    result["continuations"] = {k: evaluator.continuation_accuracy(k, n) for k in scoring.SAYINGS}
+    result["accuracy"] = {k: evaluator.question_accuracy(k, n) for k in exercises.KINDS}
     rate, asked = evaluator.choice_accuracy(n)
     result["multiple_choice"] = {
         "accuracy": rate,
@@ -246,9 +249,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     }
     result["polite"] = evaluator.politeness(n)
     result["identity_hit_rate"] = evaluator.identity_hit_rate(persona)
-    replies = evaluator.ask(world.SHOWCASE)
+    replies = evaluator.ask(scoring.SHOWCASE)
     result["samples"] = [
-        {"prompt": p, "reply": r} for p, r in zip(world.SHOWCASE, replies, strict=True)
+        {"prompt": p, "reply": r} for p, r in zip(scoring.SHOWCASE, replies, strict=True)
     ]
     return result | {
         "items": n,

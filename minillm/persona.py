@@ -19,16 +19,18 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from minillm import identity, trainer
-from minillm.checkpoint import find_weights, write_atomically
-from minillm.config import TRAINING, Preset, TrainConfig, UserError, default_tf_dir
+from minillm.config import TRAINING, Preset, TrainConfig, default_tf_dir
+from minillm.data.readers import Record, read
+from minillm.data.rows import Chat, Message, Pair, plain_text
+from minillm.errors import UserError
 from minillm.evaluate import Evaluator
-from minillm.generate import load_for_inference
-from minillm.identity import Persona, fill
-from minillm.model import Transformer
-from minillm.rows import Chat, Message, Pair, plain_text
-from minillm.sources import Record, read
-from minillm.tokenizer import RustBPETokenizer
+from minillm.files import write_atomically
+from minillm.microworld import identity
+from minillm.microworld.identity import Persona, fill
+from minillm.model.transformer import Transformer
+from minillm.tokenizer.vocabulary import RustBPETokenizer
+from minillm.training import loop
+from minillm.training.checkpoint import find_weights, load_for_inference
 
 FOLDER = "persona"
 """Of the new model, in the old one's."""
@@ -264,7 +266,7 @@ def run_persona(options: PersonaOptions) -> Path:
         dtype=options.dtype,
     )
     try:
-        trainer.train(config, "sft")
+        loop.train(config, "sft")
     except KeyboardInterrupt:  # nothing that is worth a checkpoint
         raise KeyboardInterrupt("persona: stopped; start it again") from None
     print(f"Talk to {options.name}: minillm chat --out_dir {shlex.quote(str(folder))}")

@@ -62,7 +62,7 @@ prepare_environment
 
 if [ "$action" = execute ]; then
   step "Shared models"
-  MINILLM_SEED=$seed python -m minillm.lab
+  MINILLM_SEED=$seed python -m minillm.book.lab
   step "Chapters"
   # ${...+...}: an empty list is an unset variable to the bash of macOS.
   python scripts/run_notebooks.py ${seed:+--seed "$seed"} ${pages[@]+"${pages[@]}"}

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from minillm import lab, mix
+from minillm.book import lab
 from minillm.config import TRAINING
+from minillm.data import mix
 
 REPO = Path(__file__).resolve().parent.parent
 FOLDERS = ("dataset", "minillm", "rustbpe", "scripts", "trainer")

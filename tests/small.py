@@ -11,8 +11,8 @@ import msgspec
 import torch
 
 from minillm.config import TRAINING, ModelConfig, Stage, TrainConfig
-from minillm.model import Transformer
-from minillm.tokenizer import RustBPETokenizer
+from minillm.model.transformer import Transformer
+from minillm.tokenizer.vocabulary import RustBPETokenizer
 
 # A second thread gains nothing at this size, and loses much when the tests share the cores.
 torch.set_num_threads(1)

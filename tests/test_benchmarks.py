@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from minillm.config import UserError
+from minillm.errors import UserError
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 CELL = re.compile(r"-?\d[\d,]*(\.\d+)?")

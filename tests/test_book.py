@@ -29,7 +29,7 @@ import yaml
 from PIL import Image
 
 import minillm
-from minillm import lab
+from minillm.book import lab
 
 REPO = Path(__file__).resolve().parent.parent
 BOOK = REPO / "book"
@@ -287,7 +287,9 @@ def test_notebook_names_no_folder_of_a_machine(path: Path) -> None:
 def test_cells_are_short_and_plain(path: Path) -> None:
     for number, cell in enumerate(Page(path).code, 1):
         where = f"{path.name}, code cell {number}: {cell.source[:60]}"
-        assert len(cell.source.splitlines()) <= CELL_LINES, where
+        lines = cell.source.splitlines()
+        # Imports are a list, not something to be understood line by line.
+        assert sum(not line.startswith(("import ", "from ")) for line in lines) <= CELL_LINES, where
         assert not re.search(r"^\s*[!%]\s*(pip|conda|uv)\b", cell.source, re.M), where
         assert "filterwarnings" not in cell.source, where
         assert not re.search(r"tqdm\.(auto|notebook)", cell.source), where
@@ -508,7 +510,7 @@ def run_page(folder: Path, code: str, *options: str) -> subprocess.CompletedProc
     (folder / "book").mkdir(exist_ok=True)
     (folder / "book" / "page.py").write_text(HEADER + code, encoding="utf-8")
     script = folder / SCRIPT.parent.name / SCRIPT.name
-    # As from a shell: minillm.lab also keeps quiet under pytest.
+    # As from a shell: minillm.book.lab also keeps quiet under pytest.
     shell = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     command = [sys.executable, script, *options, "page"]
     return subprocess.run(command, capture_output=True, text=True, env=shell)
@@ -531,7 +533,7 @@ def test_running_a_page_again_changes_no_byte(tmp_path: Path) -> None:
 
 
 OF_A_RUN = """# %%
-from minillm import lab
+from minillm.book import lab
 
 lab.start()
 assert lab.SEED > 0
@@ -584,11 +586,13 @@ def test_every_assertion_must_hold_under_another_seed(tmp_path: Path) -> None:
     assert run_page(tmp_path, code).returncode == 0
     done = run_page(tmp_path, code, "--seed", "7")
     assert done.returncode == 1
-    assert done.stderr.strip().startswith("error: page.py, code cell 1 (from minillm import lab)")
+    assert done.stderr.strip().startswith(
+        "error: page.py, code cell 1 (from minillm.book import lab)"
+    )
 
 
 def test_a_page_does_not_store_whether_a_model_was_trained(tmp_path: Path) -> None:
-    code = "# %%\nfrom minillm import lab\n\nassert lab._QUIET\n"
+    code = "# %%\nfrom minillm.book import lab\n\nassert lab._QUIET\n"
     assert run_page(tmp_path, code).returncode == 0
 
 

@@ -109,5 +109,6 @@ def test_no_command_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_data_commands_do_not_load_torch() -> None:
-    code = "import sys, minillm.mix, minillm.fetch, minillm.cli; sys.exit('torch' in sys.modules)"
+    modules = "minillm, minillm.data.mix, minillm.data.importer, minillm.cli"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

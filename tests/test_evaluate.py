@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm import identity, world
-from minillm.checkpoint import Metadata, save_checkpoint
 from minillm.config import STAGES
+from minillm.data.rows import Message
 from minillm.evaluate import PRESETS, Evaluator, git_revision, run_evaluate, table, wilson_interval
-from minillm.rows import Message
-from minillm.trainer import train
+from minillm.microworld import exercises, identity, scoring
+from minillm.training.checkpoint import Metadata, save_checkpoint
+from minillm.training.loop import train
 
 TOKENIZER = small.tokenizer()
 
@@ -61,9 +61,9 @@ class Oracle(Evaluator):
         return [self.known.get(TOKENIZER.decode(ids), "不知道") for ids in prompts]
 
 
-@pytest.mark.parametrize("kind", world.KINDS)
+@pytest.mark.parametrize("kind", exercises.KINDS)
 def test_right_answers_score_one_and_wrong_ones_zero(kind: str) -> None:
-    questions = world.questions(kind, 10)
+    questions = scoring.questions(kind, 10)
     known = {
         TOKENIZER.decode(
             TOKENIZER.render_for_completion([Message(r, t) for r, t in q.messages])  # type: ignore[arg-type]
@@ -74,9 +74,9 @@ def test_right_answers_score_one_and_wrong_ones_zero(kind: str) -> None:
     assert Oracle({}).question_accuracy(kind, 10) == 0
 
 
-@pytest.mark.parametrize("kind", world.SAYINGS)
+@pytest.mark.parametrize("kind", scoring.SAYINGS)
 def test_right_continuations_score_one_and_wrong_ones_zero(kind: str) -> None:
-    sentences = world.continuations(kind, 10)
+    sentences = scoring.continuations(kind, 10)
     known = {
         TOKENIZER.decode([TOKENIZER.bos_id, *TOKENIZER.encode(s.prompt)]): s.answer + "。"
         for s in sentences
@@ -98,7 +98,7 @@ def test_identity_is_measured_on_held_out_questions() -> None:
 
 
 def test_multiple_choice_takes_the_likeliest_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    questions = [q for kind in world.KINDS for q in world.questions(kind, 5) if q.options]
+    questions = [q for kind in exercises.KINDS for q in scoring.questions(kind, 5) if q.options]
     assert questions
     right = {tuple(TOKENIZER.encode(q.answer)) for q in questions}
     evaluator = Evaluator(small.model(), TOKENIZER)
@@ -133,7 +133,7 @@ def test_a_line_for_each_stage_with_all_fields(
         assert 0 < result["val_loss"] < 7
         # Byte-level tokens of 1 to 3 bytes: bits per byte is loss / ln 2 / bytes per token.
         assert result["val_loss"] / math.log(2) / 4 < result["bits_per_byte"]
-        assert set(result["accuracy"]) == set(world.KINDS)
+        assert set(result["accuracy"]) == set(exercises.KINDS)
         assert result["multiple_choice"]["n"] > 0
         assert len(result["samples"]) == 3
         assert result["parameters"] == small.model().num_parameters()

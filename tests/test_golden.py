@@ -1,8 +1,8 @@
 """The first losses of each stage at the tiny preset, beside stored ones: nothing that decides
 training has changed unnoticed.
 
-Run after ``python -m minillm.lab``, whose data and tokenizer it uses. After a change that is meant,
-``python tests/test_golden.py`` stores the new losses.
+Run after ``python -m minillm.book.lab``, whose data and tokenizer it uses. After a change that is
+meant, ``python tests/test_golden.py`` stores the new losses.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from minillm import lab
+from minillm.book import lab
 from minillm.config import STAGES, TRAINING, Stage
-from minillm.trainer import train
+from minillm.training.loop import train
 
 GOLDEN = Path(__file__).with_suffix(".json")
 STEPS = 50

@@ -29,8 +29,8 @@ from conftest import (
 )
 from filelock import FileLock
 
-from minillm.config import UserError
-from minillm.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, RustBPETokenizer
+from minillm.errors import UserError
+from minillm.tokenizer.vocabulary import SPECIAL_TOKENS, SPLIT_PATTERN, RustBPETokenizer
 
 ROWS = {1: 5, 2: 7, 3: 5, 4: 5, 5: 2, 6: 6, 7: 3, 8: 3, 9: 4}
 """Rows in each of the handbook's sections."""
@@ -676,16 +676,16 @@ def test_9_3_truncation_says_how_to_avoid_it(project: Project) -> None:
 def test_9_4_out_of_memory_names_the_flags(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from minillm import trainer
     from minillm.config import TRAINING
+    from minillm.training import loop
 
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(trainer, "_train", exhausted)
+    monkeypatch.setattr(loop, "_train", exhausted)
     config = TRAINING["default"]["pretrain"]
     with pytest.raises(UserError, match=r"lower --batch_size .* raise --accumulation_steps"):
-        trainer.train(config, "pretrain")
+        loop.train(config, "pretrain")
     for stage in ENTRIES:
         text = project.activated(f"python trainer/{stage}.py --help")
         assert int(default_of("batch_size", text)) > 1

@@ -11,12 +11,15 @@ import msgspec
 import pytest
 import small
 
-from minillm import cli, generate, identity, lab, persona
-from minillm.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_path
-from minillm.config import UserError
-from minillm.identity import Persona
+from minillm import cli, persona
+from minillm.book import lab
+from minillm.data.rows import Message
+from minillm.errors import UserError
+from minillm.microworld import identity
+from minillm.microworld.identity import Persona
 from minillm.persona import PersonaOptions, run_persona
-from minillm.rows import Message
+from minillm.training import checkpoint
+from minillm.training.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_path
 
 ME = Persona("小鸟", "公园")
 """Of characters that the small texts have."""
@@ -96,7 +99,7 @@ def test_the_last_line_is_a_chat_that_works(
     command = line.partition(": minillm ")[2].replace("'", "")
     name, flag, path = command.split(" ", 2)
     cli.main([name, flag, path, "--prompt", "你是谁？", "--max_new_tokens", "3", "--device", "cpu"])
-    assert generate.load_for_inference(Path(path), None, None, "cpu")[2].stage == "sft"
+    assert checkpoint.load_for_inference(Path(path), None, None, "cpu")[2].stage == "sft"
 
 
 def test_its_own_answers_are_given_turn_by_turn_and_have_an_end(
@@ -166,7 +169,7 @@ def test_the_book_and_the_command_learn_the_same_rows(
     monkeypatch.setattr(lab, "ladder", lambda stage: lab.Run(stage, stage, trained.out_dir))
     monkeypatch.setattr(lab, "variant", lambda name, stage, start, path, **_: (start, path))
     monkeypatch.setattr(persona.Evaluator, "chat", lambda _, asked: ["好。"] * len(asked))
-    monkeypatch.setattr(persona.trainer, "train", lambda config, stage: config.out_dir)
+    monkeypatch.setattr(persona.loop, "train", lambda config, stage: config.out_dir)
     start, path = lab.identity(ME, replay_own=1500)  # type: ignore[misc]
     assert start.stage == "dpo"
     folders = {"out_dir": trained.out_dir, "data_dir": trained.data_dir}
@@ -228,6 +231,6 @@ def test_stopped_it_has_nothing_to_resume(
     def stopped(*_: object) -> Path:
         raise KeyboardInterrupt("go on with --resume")
 
-    monkeypatch.setattr(persona.trainer, "train", stopped)
+    monkeypatch.setattr(persona.loop, "train", stopped)
     with pytest.raises(KeyboardInterrupt, match=r"^persona: stopped; start it again$"):
         run_persona(trained)

@@ -1,6 +1,6 @@
 """Alt texts with figures: what the cell says of a picture, and the data that its output tells.
 
-The words are typed into the cell and know no figure of a run; ``minillm.show.Picture`` tells the
+The words are typed into the cell and know no figure of a run; ``minillm.book.show.Picture`` tells the
 figures in the metadata of the output, so that both are true of whoever ran the page.
 """
 

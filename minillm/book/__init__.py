@@ -1,0 +1,1 @@
+"""What the book's chapters run on: lab trains their models once, show draws."""

@@ -1,0 +1,693 @@
+"""Everything that the book draws: token and mask pictures, tables, curves, and the package's own
+source.
+
+Pictures of text are HTML with real text, which can be selected and searched and needs no Chinese
+font in a plot. Figures are PNG with a transparent background, in colours that can be told apart by
+the colour-blind (Okabe & Ito 2008) and read on white and on black. The same colour means the same
+thing everywhere: see ``COLOURS``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec
+
+import numpy as np
+import torch
+from IPython.display import HTML, Markdown
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from minillm import evaluate
+from minillm.microworld import scoring
+from minillm.model.transformer import Attention, Transformer, rotate
+from minillm.tokenizer.vocabulary import RustBPETokenizer
+from minillm.training.packing import IGNORE_INDEX, Batch
+
+P = ParamSpec("P")
+
+GREY = "#808080"
+COLOURS = {
+    "fresh": GREY,
+    "pretrain": "#0072B2",
+    "sft": "#009E73",
+    "dpo": "#E69F00",
+    "identity": "#CC79A7",
+    "bad": "#D55E00",
+    "other": "#56B4E9",
+}
+"""By stage; ``bad``: what goes wrong; ``other``: a comparison. Untrained is grey."""
+STAGE_NAMES = {
+    "fresh": "随机权重",
+    "pretrain": "预训练",
+    "sft": "SFT",
+    "dpo": "DPO",
+    "identity": "身份",
+}
+_CYCLE = [c for name, c in COLOURS.items() if name != "fresh"]
+_WIDTH = 6.5  # inches
+_STYLE: Any = {
+    "font.size": 10,
+    "text.color": GREY,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": GREY,
+    "axes.titlecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+class Picture:
+    """A figure that notebooks show by itself, as the same bytes on every run.
+
+    Args:
+        data: in words, the figures that it shows. The page adds them to the alt text, which is
+            typed into the cell and therefore knows none.
+    """
+
+    def __init__(self, figure: Figure, data: str) -> None:
+        self.figure = figure
+        self.data = data
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        with rc_context(_STYLE):
+            buffer = io.BytesIO()
+            self.figure.savefig(
+                buffer, dpi=160, transparent=True, bbox_inches="tight", metadata={"Software": None}
+            )
+        return buffer.getvalue(), {"alt": self.data}
+
+    def __repr__(self) -> str:
+        return f"<figure: {self.data}>"
+
+
+def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+
+
+def _drawn(draw: Callable[P, Picture]) -> Callable[P, Picture]:
+    """Runs a drawing function in the book's style."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Picture:
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+# --- Sentences from figures -----------------------------------------------------------------------
+
+
+def say(*sentences: str) -> Markdown:
+    """A paragraph of the book that speaks of this very run: f-strings, filled in by the cell.
+
+    What is typed into Markdown stays when the outputs change. So whatever another run could make
+    untrue is written by code, and what the sentences claim is asserted in the same cell.
+    """
+    return Markdown("".join(sentences))  # type: ignore[no-untyped-call]
+
+
+def quote(text: str) -> str:
+    """What a model said, in quotation marks, for ``say``: none of its characters is markup."""
+    return "“" + re.sub(r"([\\`*_{}\[\]<>()#+.!|~$&-])", r"\\\1", _clean(text)) + "”"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+
+
+def _course(y: Sequence[float]) -> str:
+    """How a line runs, in words."""
+    low, high = min(y), max(y)
+    words = f"从 {_number(y[0])} 到 {_number(y[-1])}"
+    if low < min(y[0], y[-1]) or high > max(y[0], y[-1]):
+        words += f"，其间最低 {_number(low)}，最高 {_number(high)}"
+    return words
+
+
+# --- The package's own source ---------------------------------------------------------------------
+
+
+def source(*objects: Any, doc: bool = True) -> Markdown:
+    """The source of functions and classes, as it stands in the package, without what is said to
+    the type checker; with ``doc=False`` without docstrings.
+    """
+    parts = []
+    for thing in objects:
+        code = textwrap.dedent(inspect.getsource(thing))
+        if not doc and thing.__doc__:
+            start = code.index('"""')
+            end = code.index('"""', start + 3) + 3
+            code = code[:start].rstrip() + code[end:]
+        parts.append(_code(thing, code).data)
+    return Markdown("\n\n".join(parts))  # type: ignore[no-untyped-call]
+
+
+def excerpt(thing: Any, first: str, end: str) -> Markdown:
+    """The lines of an object's source from the one with ``first`` up to the one with ``end``.
+
+    Raises ValueError when the source has no such lines (any more).
+    """
+    code = inspect.getsource(thing)
+    start = code.rindex("\n", 0, code.index(first)) + 1
+    return _code(thing, code[start : code.rindex("\n", 0, code.index(end, start))])
+
+
+def _code(thing: Any, code: str) -> Markdown:
+    file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "")
+    shown = re.sub(r"  # type: ignore\[[\w-]+\]", "", textwrap.dedent(code).strip())
+    return Markdown(  # type: ignore[no-untyped-call]
+        f"`{_place(file)}`\n\n```python\n{shown}\n```"
+    )
+
+
+def _place(file: Path) -> str:
+    """Where a file stands in the project; of another one its last two parts."""
+    root = Path(__file__).parents[2]
+    place = file.relative_to(root) if file.is_relative_to(root) else Path(*file.parts[-2:])
+    return place.as_posix()
+
+
+# --- Text in colours ------------------------------------------------------------------------------
+
+
+def _rgba(colour: str, alpha: float) -> str:
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r},{g},{b},{alpha:.2f})"
+
+
+def _piece(tokenizer: RustBPETokenizer, token_id: int) -> str:
+    """A token as text; bytes that are no whole characters as hex, a line break as ⏎."""
+    try:
+        text = tokenizer.token_bytes(token_id).decode() or tokenizer.decode([token_id])
+    except UnicodeDecodeError:
+        return " ".join(f"{byte:02X}" for byte in tokenizer.token_bytes(token_id))
+    return text.replace("\n", "⏎").replace(" ", "␣")
+
+
+def _span(text: str, colour: str, alpha: float, title: str = "") -> str:
+    return (
+        f'<span title="{escape(title)}" style="background:{_rgba(colour, alpha)};color:inherit;'
+        'border-radius:3px;padding:1px 2px;margin:1px;display:inline-block;white-space:pre">'
+        f"{escape(text)}</span>"
+    )
+
+
+def _box(content: str) -> HTML:
+    return HTML(  # type: ignore[no-untyped-call]
+        '<div class="minillm-show" style="line-height:1.9;max-width:100%;overflow-x:auto">'
+        f"{content}</div>"
+    )
+
+
+def tokens(text: str, tokenizers: Mapping[str, RustBPETokenizer]) -> HTML:
+    """One text under several vocabularies: each token a coloured piece, with the number of them.
+
+    A token that is no whole character shows its bytes.
+    """
+    lines = []
+    for name, tokenizer in tokenizers.items():
+        ids = tokenizer.encode(text)
+        spans = [
+            _span(_piece(tokenizer, t), _CYCLE[i % 4], 0.3, f"id {t}") for i, t in enumerate(ids)
+        ]
+        lines.append(f"<div><b>{escape(name)}</b> · {len(ids)} tokens<br>{''.join(spans)}</div>")
+    return _box("".join(lines))
+
+
+def loss_mask(
+    ids: Sequence[int],
+    mask: Sequence[int],
+    tokenizer: RustBPETokenizer,
+    colour: str = COLOURS["sft"],
+) -> HTML:
+    """Tokens coloured by their loss mask: what is learned in colour, what is only read in grey."""
+    spans = []
+    for token, learn in zip(ids, mask, strict=True):
+        shown = (colour, 0.45) if learn else (GREY, 0.18)
+        line_break = "<br>" if _piece(tokenizer, token) in ("<|user_end|>",) else ""
+        spans.append(_span(_piece(tokenizer, token), *shown, f"id {token}, mask {learn}"))
+        spans.append(line_break)
+    legend = _span("loss", colour, 0.45) + _span("no loss", GREY, 0.18)
+    return _box(f"<div>{''.join(spans)}</div><div><small>{legend}</small></div>")
+
+
+def spelled(
+    characters: Iterable[str], tokenizer: RustBPETokenizer, counts: Mapping[str, int]
+) -> HTML:
+    """Characters as the bytes of the tokens that they are written with; a token that several of
+    them share is coloured, the others are grey.
+
+    Args:
+        counts: how often a text has each character.
+    """
+    pieces = {character: tokenizer.encode(character) for character in characters}
+    used = Counter(token for ids in pieces.values() for token in set(ids))
+    lines = []
+    for character, ids in pieces.items():
+        spans = []
+        for token in ids:
+            code = tokenizer.token_bytes(token).hex(" ").upper()
+            shown = (COLOURS["bad"], 0.45) if used[token] > 1 else (GREY, 0.18)
+            spans.append(_span(code, *shown, f"id {token}"))
+        cells = (escape(character), "".join(spans), f"{counts.get(character, 0):,} 次")
+        lines.append("<tr>" + "".join(f"<td style='{_CELL}'>{c}</td>" for c in cells) + "</tr>")
+    return _box(f"<table style='border-collapse:collapse;color:inherit'>{''.join(lines)}</table>")
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+_CELL = "padding:3px 8px;border-bottom:1px solid rgba(128,128,128,.3);text-align:left"
+
+
+class _Scores(NamedTuple):
+    """A cell for several runs."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    colours: Sequence[str | None] | None = None,
+) -> HTML:
+    """A table; a column with a colour is shaded by its numbers, from 0 (clear) to 1 (full)."""
+    head = "".join(f'<th style="{_CELL}">{escape(h)}</th>' for h in header)
+    lines = []
+    for row in rows:
+        cells = []
+        for i, value in enumerate(row):
+            style, below = _CELL, ""
+            colour = colours[i] if colours else None
+            if isinstance(value, _Scores):
+                value, low, high = value
+                style += ";line-height:1.3;white-space:nowrap"
+                below = f"<br><small>{low:.2f}–{high:.2f}</small>"
+            if isinstance(value, float):
+                if colour and not math.isnan(value):
+                    style += f";background:{_rgba(colour, 0.4 * min(max(value, 0.0), 1.0))}"
+                value = "–" if math.isnan(value) else f"{value:.2f}"
+            elif i == 0 and len(str(value)) <= 12:
+                style += ";white-space:nowrap"
+            cells.append(f'<td style="{style}">{escape(str(value))}{below}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return _box(
+        '<table style="border-collapse:collapse;color:inherit">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def spine(replies: Mapping[str, Sequence[str]]) -> HTML:
+    """The book's three questions, and what the model answers to them after each stage.
+
+    Args:
+        replies: stage (a key of ``COLOURS``) → its answers to ``world.SHOWCASE``.
+    """
+    rows = [[STAGE_NAMES[stage], *map(_clean, said)] for stage, said in replies.items()]
+    return table(["", *scoring.SHOWCASE], rows)
+
+
+def _clean(text: str) -> str:
+    """One line that cannot break the page: no control characters, cut after 60 characters."""
+    line = "".join(c if c.isprintable() else "·" for c in text.strip())
+    return line if len(line) <= 60 else line[:60] + "…"
+
+
+def skills(results: Mapping[str, Mapping[str, Any]]) -> HTML:
+    """Scores (``minillm.evaluate``) of several stages side by side, shaded by stage.
+
+    Args:
+        results: stage (a key of ``COLOURS``) → its result.
+    """
+    scores = {stage: evaluate.flatten(dict(r)) for stage, r in results.items()}
+    names = dict.fromkeys(
+        n for s in scores.values() for n in s if n not in ("val_loss", "DPO margin")
+    )
+    rows = [
+        [name, *(float(s[name]) if name in s else math.nan for s in scores.values())]
+        for name in names
+    ]
+    header = ["", *(STAGE_NAMES[stage] for stage in scores)]
+    return table(header, rows, [None, *(COLOURS[stage] for stage in scores)])
+
+
+def spread(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Mapping[str, str]) -> HTML:
+    """Scores of many training runs: their mean, and below it the lowest and the highest.
+
+    Args:
+        scores: stage (a key of ``COLOURS``) → score → "mean", "min" and "max", as
+            ``benchmarks/seeds.py`` writes them.
+        names: of the rows → of the scores.
+    """
+    rows = [
+        [
+            name,
+            *(
+                _Scores(*(stage[score][of] for of in ("mean", "min", "max")))
+                if score in stage
+                else math.nan
+                for stage in scores.values()
+            ),
+        ]
+        for name, score in names.items()
+    ]
+    header = ["", *(STAGE_NAMES[stage] for stage in scores)]
+    return table(header, rows, [None, *(COLOURS[stage] for stage in scores)])
+
+
+def matrix(
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    colour: str = COLOURS["pretrain"],
+    digits: int | None = 2,
+) -> HTML:
+    """A grid of numbers from 0 to 1 as shades, with text at its sides; ``digits=None``: no numbers.
+
+    Args:
+        values: ``[rows, columns]``, array or tensor.
+    """
+    grid = np.asarray(values, dtype=float)
+    full = 1.0 if digits is None else 0.45  # text on a shade must stay readable
+    cell = "width:2.2em;height:1.7em;text-align:center;border:1px solid rgba(128,128,128,.25)"
+    head = "".join(f'<th style="{cell};font-weight:normal">{escape(c)}</th>' for c in columns)
+    lines = []
+    for name, line in zip(rows, grid, strict=True):
+        cells = "".join(
+            f'<td title="{v:.3f}" style="{cell};'
+            f'background:{_rgba(colour, full * min(max(v, 0), 1))}">'
+            f"{'' if digits is None else f'{v:.{digits}f}'}</td>"
+            for v in line
+        )
+        lines.append(
+            f'<tr><th style="{cell};font-weight:normal;white-space:nowrap">{escape(name)}</th>'
+            f"{cells}</tr>"
+        )
+    return _box(
+        '<table style="border-collapse:collapse;font-size:.85em;color:inherit">'
+        f"<tr><th></th>{head}</tr>{''.join(lines)}</table>"
+    )
+
+
+# --- The model from inside ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def attention_weights(model: Transformer, ids: Sequence[int]) -> torch.Tensor:
+    """softmax(QKᵀ/√D) of every layer and head, ``[layers, heads, T, T]``; row t is what token t
+    attends to.
+
+    The model itself never holds these: ``scaled_dot_product_attention`` computes the result
+    without them. Here they are computed again from each layer's input.
+    """
+    config, T = model.config, len(ids)
+    found: list[torch.Tensor] = []
+
+    def record(layer: Any, args: tuple[Any, ...]) -> None:
+        x, cos, sin = args[:3]
+        q = layer.q_proj(x).view(1, T, -1, config.head_dim).transpose(1, 2)  # [1, H, T, D]
+        k = layer.k_proj(x).view(1, T, -1, config.head_dim).transpose(1, 2)  # [1, K, T, D]
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        k = k.repeat_interleave(config.num_attention_heads // config.num_key_value_heads, dim=1)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(config.head_dim)  # [1, H, T, T]
+        later = torch.ones(T, T, dtype=torch.bool).triu(1)
+        found.append(scores.masked_fill(later, -math.inf).softmax(-1)[0])
+
+    hooks = [
+        module.register_forward_pre_hook(record)
+        for module in model.modules()
+        if isinstance(module, Attention)
+    ]
+    try:
+        model(torch.tensor([list(ids)]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found)
+
+
+def attention(
+    model: Transformer, tokenizer: RustBPETokenizer, text: str, layer: int, head: int
+) -> HTML:
+    """What each token (row) of a text attends to (columns), for one layer and head."""
+    ids = [tokenizer.bos_id, *tokenizer.encode(text)]
+    labels = [_piece(tokenizer, t) for t in ids]
+    labels[0] = "bos"
+    weights = attention_weights(model, ids)[layer, head]
+    return matrix(weights, labels, labels, digits=None)
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+@_drawn
+def bars(
+    values: Mapping[str, float], xlabel: str, colours: Sequence[str] | str = COLOURS["pretrain"]
+) -> Picture:
+    """Horizontal bars, the first on top, each with its number."""
+    figure, (axes,) = _figure(0.35 * len(values) + 0.6)
+    names, numbers = list(values)[::-1], list(values.values())[::-1]
+    shown = colours if isinstance(colours, str) else list(colours)[::-1]
+    drawn = axes.barh(names, numbers, color=shown, height=0.65)
+    whole = all(float(n).is_integer() for n in numbers)
+    labels = [f"{n:,.0f}" if whole else f"{n:,.3g}" for n in numbers]
+    axes.bar_label(drawn, labels, padding=3)
+    axes.set_xlabel(xlabel)
+    axes.margins(x=0.12)
+    told = [f"{name} {label}" for name, label in zip(names, labels, strict=True)][::-1]
+    return Picture(figure, "，".join(told))
+
+
+@_drawn
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    colours: Sequence[str] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    marker: str | None = None,
+) -> Picture:
+    """Lines ``name → (x, y)``, each named at its end."""
+    figure, (axes,) = _figure(3.0)
+    palette = colours or _CYCLE
+    for i, (x, y) in enumerate(series.values()):
+        axes.plot(x, y, color=palette[i % len(palette)], marker=marker, markersize=4)
+    if log_x:
+        axes.set_xscale("log")
+        places = sorted({place for x, _ in series.values() for place in x})
+        if len(places) <= 10:
+            axes.set_xticks(places, [f"{place:,}" for place in places])
+            axes.minorticks_off()
+    if log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+
+    ends = [np.asarray(line.get_xydata())[-1].tolist() for line in axes.lines]
+    data_to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [_AXES_HEIGHT * data_to_axes.transform(end)[1] for end in ends]
+    for i, (name, shift) in enumerate(zip(series, _spread(heights), strict=True)):
+        axes.annotate(
+            name,
+            (ends[i][0], ends[i][1]),
+            xytext=(5, shift - heights[i]),
+            textcoords="offset points",
+            color=palette[i % len(palette)],
+            va="center",
+        )
+    told = [f"{name} {_course(list(y))}" for name, (_, y) in series.items()]
+    return Picture(figure, "；".join(told))
+
+
+_AXES_HEIGHT = 165.0
+"""Of a figure of lines, in points; about."""
+
+
+def _spread(heights: Sequence[float], gap: float = 12.0) -> list[float]:
+    """Heights of labels, moved apart as little as is needed for ``gap`` between neighbours."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    placed = list(heights)
+    for _ in range(100):
+        for lower, upper in pairwise(order):
+            overlap = gap - (placed[upper] - placed[lower])
+            if overlap > 0:
+                placed[lower] -= overlap / 2
+                placed[upper] += overlap / 2
+    return placed
+
+
+def smooth(values: Sequence[float], window: int = 20) -> list[float]:
+    """The mean of each value and those before it, up to ``window`` of them."""
+    sums = np.cumsum([0.0, *values])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    return means
+
+
+@_drawn
+def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], window: int = 20) -> Picture:
+    """Training loss (smoothed; dots: validation) and learning rate by step, of one or several runs.
+
+    Args:
+        logs: name → ``Run.log``; a name that is a key of ``COLOURS`` gets its colour.
+    """
+    figure, (left, right) = _figure(2.8, 2)
+    for i, (name, log) in enumerate(logs.items()):
+        colour = COLOURS.get(name, _CYCLE[i % len(_CYCLE)])
+        steps = [entry["step"] for entry in log]
+        left.plot(steps, smooth([e["loss"] for e in log], window), color=colour, label=name)
+        validated = [entry for entry in log if "val_loss" in entry]
+        left.plot(
+            [e["step"] for e in validated],
+            [e["val_loss"] for e in validated],
+            "o",
+            color=colour,
+            markersize=5,
+        )
+        right.plot(steps, [e["learning_rate"] for e in log], color=colour, label=name)
+    left.set_xlabel("step")
+    left.set_ylabel("loss (nats per token)")
+    left.legend()
+    right.set_xlabel("step")
+    right.set_ylabel("learning rate")
+    told = []
+    for name, log in logs.items():
+        losses = smooth([entry["loss"] for entry in log], window)
+        peak = max(entry["learning_rate"] for entry in log)
+        told.append(f"{name} 的损失{_course(losses)}，学习率最高 {peak:g}")
+        told += [
+            f"第 {e['step']:.0f} 步验证 {_number(e['val_loss'])}" for e in log if "val_loss" in e
+        ]
+    return Picture(figure, "；".join(told))
+
+
+@_drawn
+def histogram(
+    groups: Mapping[str, Sequence[float]],
+    xlabel: str,
+    ylabel: str = "pairs",
+    colours: Sequence[str] | None = None,
+    bins: int = 30,
+) -> Picture:
+    """Histograms over each other, on common bins; a dotted line at 0 where it lies inside."""
+    figure, (axes,) = _figure(2.8)
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(g) for g in groups.values()]), bins)
+    for i, (name, values) in enumerate(groups.items()):
+        colour = (colours or _CYCLE)[i]
+        axes.hist(values, edges.tolist(), color=colour, alpha=0.6, label=name)
+    if edges[0] < 0 < edges[-1]:
+        axes.axvline(0, color=GREY, linestyle=":")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend()
+    told = [
+        f"{name} 的平均数 {_number(float(np.mean(values)))}，从 {_number(min(values))} 到 "
+        f"{_number(max(values))}"
+        for name, values in groups.items()
+    ]
+    return Picture(figure, "；".join(told))
+
+
+@_drawn
+def packing(batch: Batch) -> Picture:
+    """Packed rows: each document a bar, pale where nothing is learned; padding is left empty."""
+    rows, width = batch.input_ids.shape
+    figure, (axes,) = _figure(0.3 * rows + 0.7)
+    for row in range(rows):
+        ids = batch.document_ids[row]
+        for document in sorted(set(ids[ids >= 0].tolist())):
+            places = (ids == document).nonzero()[:, 0]
+            start, end = int(places[0]), int(places[-1]) + 1
+            colour = _CYCLE[document % len(_CYCLE)]
+            axes.barh(row, end - start, left=start, color=colour, alpha=0.35, height=0.8)
+            learned = batch.labels[row, start:end] != IGNORE_INDEX
+            for place in learned.nonzero()[:, 0].tolist():
+                axes.barh(row, 1, left=start + place, color=colour, height=0.8)
+            axes.plot([end, end], [row - 0.4, row + 0.4], color=GREY, linewidth=1)
+    axes.set_xlim(0, width)
+    axes.set_yticks(range(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel("position in the row (tokens)")
+    axes.set_ylabel("row")
+    filled = int((batch.document_ids >= 0).sum())
+    told = f"{rows} 行，{batch.num_documents} 个序列，{rows * width} 个位置中 {filled} 个有词元"
+    return Picture(figure, told)
+
+
+@_drawn
+def flow(
+    boxes: Sequence[tuple[str, str]],
+    colours: Sequence[str] | None = None,
+    skips: Sequence[tuple[int, int]] = (),
+) -> Picture:
+    """A chain of boxes with arrows: (title, what it holds, such as a shape), from left to right.
+
+    Args:
+        boxes: ``("+", "")`` is a small circle, where a second arrow comes in.
+        colours: of each box.
+        skips: (from, to), numbers of boxes: what leaves the one also goes, past those between, to
+            the other.
+    """
+    widths = [0.35 if title == "+" else 0.8 for title, _ in boxes]
+    gaps = [0.3 if i in dict(skips) else 0.2 for i in range(len(boxes))]
+    lefts = [0.03 + sum(widths[:i]) + sum(gaps[:i]) for i in range(len(boxes))]
+    middles = [left + width / 2 for left, width in zip(lefts, widths, strict=True)]
+    whole = sum(widths) + sum(gaps)
+    figure, (axes,) = _figure(1.5 if skips else 1.1)
+    axes.set_axis_off()
+    axes.set_xlim(0, whole)
+    axes.set_ylim(0, 1.4 if skips else 1)
+    arrow = {"arrowstyle": "->", "color": GREY}
+    for i, (title, detail) in enumerate(boxes):
+        x, colour = middles[i], colours[i] if colours else COLOURS["pretrain"]
+        if title == "+":
+            axes.plot(x, 0.5, "o", markersize=18, mec=colour, mfc="none", mew=1.5)
+        else:
+            corner, style = (lefts[i] + 0.03, 0.15), "round,pad=0.03"
+            axes.add_patch(FancyBboxPatch(corner, 0.74, 0.7, style, fc="none", ec=colour, lw=1.5))
+        text: Any = {"ha": "center", "va": "center"}
+        size = min(10.0, 60 / whole)
+        y = 0.62 if detail else 0.49
+        axes.text(x, y, title, **text, color=colour, weight="bold", fontsize=size)
+        axes.text(x, 0.34, detail, **text, fontsize=8)
+        if i + 1 < len(boxes):
+            end = lefts[i] + widths[i]
+            axes.annotate("", (lefts[i + 1] - 0.01, 0.5), (end + 0.02, 0.5), arrowprops=arrow)
+    for first, last in skips:
+        leaves, x = lefts[first] + widths[first] + 0.12, middles[last]
+        axes.plot([leaves, leaves, x], [0.5, 1.2, 1.2], color=GREY, linewidth=1)
+        axes.annotate("", (x, 0.72), (x, 1.22), arrowprops=arrow)
+    told = " → ".join(f"{title} {detail}".strip() for title, detail in boxes)
+    for first, last in skips:
+        told += (
+            f"；绕过中间，第 {first + 1} 个 {boxes[first][0]} → 第 {last + 1} 个 {boxes[last][0]}"
+        )
+    return Picture(figure, told)

@@ -1,0 +1,117 @@
+"""What the micro-world teaches: conversations, preference pairs, and rows of any category.
+
+Everything is a pure function of its arguments: the same seed gives the same rows on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from minillm.microworld import identity, words
+from minillm.microworld.documents import NAMES, documents, life, story
+from minillm.microworld.exercises import (
+    EVERY_KIND,
+    MAKERS,
+    Exercise,
+    Turn,
+    draw,
+    pick,
+    polite,
+    reply_to,
+    tale,
+)
+
+Conversation = list[dict[str, str]]  # [{"role": "user", "content": "..."}, ...]
+
+
+def _turns(*turns: Turn) -> Conversation:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def _answered(rng: Random, asked: Exercise) -> Conversation:
+    return _turns(*asked.history, ("user", asked.question), ("assistant", reply_to(rng, asked)))
+
+
+def _introduction(rng: Random) -> Conversation:
+    """Asked who somebody is, the model tells what it read: fine-tuning must not wash that away."""
+    name = rng.choice(NAMES)
+    request = rng.choice(words.INTRODUCING).format(n=name)
+    return _turns(("user", request), ("assistant", life(rng, name)))
+
+
+def _storytelling(rng: Random) -> Conversation:
+    slots = tale(rng, False)
+    request = rng.choice(words.TELLING).format_map(slots)
+    return _turns(("user", request), ("assistant", story(rng, slots)))
+
+
+def _greeting(rng: Random) -> Conversation:
+    """Small talk, alone or before a question."""
+    said, answered = rng.choice(words.CHATS)
+    greeting = _turns(("user", f"我是{rng.choice(NAMES)}。{said}"), ("assistant", answered))
+    if rng.random() < 0.3:
+        return greeting
+    return greeting + _answered(rng, MAKERS[rng.choice(("fact", "reading"))](rng, False))
+
+
+_FREE: dict[str, Callable[[Random], Conversation]] = {
+    "introduction": _introduction,
+    "story": _storytelling,
+    "greeting": _greeting,
+}
+
+
+# What each category consists of: kinds of questions, and what is free of any.
+_SHARES: dict[str, dict[str, float]] = {
+    "general": {
+        "fact": 0.30,
+        "reading": 0.32,
+        "multi_turn": 0.15,
+        "introduction": 0.12,
+        "story": 0.05,
+        "greeting": 0.06,
+    },
+    "knowledge": {"choice": 0.35, "reading": 0.30, "calendar": 0.25, "fact": 0.10},
+    "math": {"chain": 0.45, "shop": 0.20, "add": 0.20, "sub": 0.15},
+}
+
+
+def conversations(category: str, n: int, seed: int = 0) -> Iterator[Conversation]:
+    """``n`` conversations of ``category``: general, knowledge or math."""
+    rng = Random(f"{category} {seed}")
+    for _ in range(n):
+        kind = pick(rng, _SHARES[category])
+        yield _FREE[kind](rng) if kind in _FREE else _answered(rng, MAKERS[kind](rng, False))
+
+
+def preferences(n: int, seed: int = 0, held_out: bool = False) -> Iterator[dict[str, Conversation]]:
+    """``n`` pairs: the chosen reply is right and polite, the rejected one is not both.
+
+    Three in ten of the rejected are polite but wrong, so that manners alone earn nothing.
+    """
+    rng = Random(f"preferences {seed} {held_out}")
+    for _ in range(n):
+        asked = draw(rng, EVERY_KIND, held_out)
+        if rng.random() < 0.3:
+            rejected = polite(rng, asked.wrong)
+        else:
+            rejected = rng.choice((asked.curt, asked.right))
+        prompt = (*asked.history, ("user", asked.question))
+        yield {
+            "chosen": _turns(*prompt, ("assistant", polite(rng, asked.right))),
+            "rejected": _turns(*prompt, ("assistant", rejected)),
+        }
+
+
+def rows(category: str, n: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """``n`` rows of any category, in the canonical form of the data mix."""
+    if category == "text":
+        yield from ({"text": text} for text in documents(n, seed))
+    elif category == "preference":
+        yield from preferences(n, seed)
+    elif category == "identity":
+        yield from ({"messages": turns} for turns in identity.conversations(n, seed))
+    else:
+        yield from ({"messages": turns} for turns in conversations(category, n, seed))

@@ -1,0 +1,1 @@
+"""The Transformer, and how it writes: one token at a time."""

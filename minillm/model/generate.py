@@ -1,0 +1,163 @@
+"""Decoding: from a prompt's tokens to an answer's, one token at a time with a key-value cache."""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minillm.data.rows import Message
+from minillm.errors import UserError
+from minillm.model.decode import OneTokenDecoder
+from minillm.model.transformer import KVCache, Transformer
+from minillm.tokenizer.vocabulary import RustBPETokenizer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen from the model's scores."""
+
+    temperature: float = 0.0
+    """Scores are divided by it; 0 is greedy: always the best token."""
+    top_k: int = 0
+    """Choose among the best K tokens only; 0: all."""
+    top_p: float = 1.0
+    """Choose among the fewest best tokens whose probabilities add up to P (Holtzman et al.
+    2020)."""
+    seed: int = 0
+    """Seed of the random choice."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError("--temperature and --top_k must not be negative, --top_p in (0, 1]")
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """One token for every row: ``[B, vocab_size]`` scores → ``[B]`` int64 ids."""
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    scores, ids = (logits.float() / sampling.temperature).sort(dim=-1, descending=True)
+    if sampling.top_k:
+        scores[:, sampling.top_k :] = -torch.inf
+    probabilities = scores.softmax(dim=-1)
+    # A token stays if those better than it have not yet reached top_p: so the best one always
+    # stays.
+    before = probabilities.cumsum(dim=-1) - probabilities
+    probabilities[before >= sampling.top_p] = 0
+    place = torch.multinomial(probabilities, 1, generator=generator)
+    return ids.gather(-1, place)[:, 0]
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Sequence[int] = (),
+    sampling: Sampling = Sampling(),
+    use_cache: bool = True,
+) -> Iterator[list[int | None]]:
+    """Continues several prompts at once; yields one token for each at every step.
+
+    Args:
+        prompts: token ids of any lengths; shorter ones get padding on the left that they never see.
+        max_new_tokens: at most so many steps; fewer if the model's positions run out.
+        stop_ids: a prompt is finished when one of these comes; it is not yielded.
+        sampling: how tokens are chosen.
+        use_cache: False computes the whole text anew for every token: slow, and the same result.
+
+    Yields:
+        A list with the next token of each prompt, None for those that are finished.
+
+    Raises:
+        UserError: a prompt is empty, or leaves no position for an answer.
+    """
+    longest = max(map(len, prompts))
+    limit = min(longest + max_new_tokens, model.config.max_position_embeddings)
+    if not all(prompts) or longest >= limit:
+        raise UserError(
+            f"a prompt of {longest} tokens: the model has places for 1 to "
+            f"{model.config.max_position_embeddings - 1} and an answer"
+        )
+    device = model.lm_head.weight.device
+    generator = torch.Generator(device).manual_seed(sampling.seed)
+    pad = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+    ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
+
+    def new_cache() -> KVCache:
+        cache = KVCache(model.config, len(prompts), limit, model.lm_head.weight)
+        if pad.any():
+            cache.valid = torch.arange(limit, device=device) >= pad[:, None]
+        return cache
+
+    def run(cache: KVCache, tokens: Tensor) -> Tensor:
+        positions = None
+        if cache.valid is not None:
+            places = torch.arange(cache.length, cache.length + tokens.shape[1], device=device)
+            positions = (places[None] - pad[:, None]).clamp(min=0)
+        logits: Tensor = model(tokens, position_ids=positions, cache=cache)
+        return logits[:, -1]
+
+    cache = new_cache()
+    one_token = None
+    dtype = model.lm_head.weight.dtype
+    if use_cache and len(prompts) == 1 and device.type == "cpu" and dtype == torch.float32:
+        one_token = OneTokenDecoder(model, cache)
+    finished = [False] * len(prompts)
+    tokens = ids
+    for _ in range(limit - longest):
+        if one_token and cache.length:
+            logits = one_token(int(tokens))
+        else:
+            logits = run(cache, tokens) if use_cache else run(new_cache(), ids)
+        tokens = choose(logits, sampling, generator)[:, None]
+        if not use_cache:
+            ids = torch.cat([ids, tokens], dim=1)
+        chosen = tokens[:, 0].tolist()
+        finished = [f or token in stop_ids for f, token in zip(finished, chosen, strict=True)]
+        if all(finished):
+            return
+        yield [None if f else token for f, token in zip(finished, chosen, strict=True)]
+
+
+def complete(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Sequence[int] = (),
+    sampling: Sampling = Sampling(),
+) -> list[list[int]]:
+    """Like ``generate``, but returns the whole continuation of each prompt."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    for tokens in generate(model, prompts, max_new_tokens, stop_ids, sampling):
+        for answer, token in zip(answers, tokens, strict=True):
+            if token is not None:
+                answer.append(token)
+    return answers
+
+
+def reply(
+    model: Transformer,
+    tokenizer: RustBPETokenizer,
+    messages: str | Sequence[Message],
+    max_new_tokens: int = 256,
+    sampling: Sampling = Sampling(),
+) -> Iterator[str]:
+    """The assistant's answer to a question, or to a conversation that ends with one, as text that
+    grows.
+
+    A Chinese character may be split over several tokens: its bytes are held back until it is whole.
+    """
+    if isinstance(messages, str):
+        messages = [Message("user", messages)]
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+    prompt = tokenizer.render_for_completion(messages)
+    stops = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id]
+    for (token,) in generate(model, [prompt], max_new_tokens, stops, sampling):
+        if token is not None and (text := decoder.decode(tokenizer.token_bytes(token))):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text

@@ -1,0 +1,6 @@
+"""Text ↔ token ids.
+
+bpe (or the Rust crate) learns a vocabulary; vocabulary uses it; storage keeps it in files
+chat_format: conversations as ids, with a mask of what is to be learned
+learn: `minillm tokenizer`
+"""

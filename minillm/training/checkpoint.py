@@ -1,0 +1,317 @@
+"""Weights and everything needed to go on from them, one safetensors file each, written whole or
+not at all.
+
+The tensors carry Hugging Face's names; the header's metadata holds the rest as JSON: the model's
+shape, the stage and step, the tokenizer's fingerprint, the training settings. Nothing is ever
+unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from minillm.config import PREVIOUS_STAGE, STAGES, ModelConfig, Stage, TrainConfig
+from minillm.errors import UserError
+from minillm.files import write_atomically
+from minillm.model.transformer import Transformer
+from minillm.tokenizer.vocabulary import RustBPETokenizer, find_tokenizer
+from minillm.training.devices import choose_device
+
+KEEP = 2  # training checkpoints: the newest, and the one before should the newest be damaged
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file of weights says of itself."""
+
+    stage: Stage
+    step: int
+    """Optimizer steps taken in this stage."""
+    model: ModelConfig
+    tokenizer: str
+    """The tokenizer's fingerprint."""
+    data: str
+    """SHA-256 of the file of training rows."""
+    train: dict[str, Any]
+    """Settings of the run."""
+
+
+def weights_path(out_dir: Path, stage: Stage) -> Path:
+    """Where a stage's finished weights lie."""
+    return out_dir / f"{stage}.safetensors"
+
+
+def checkpoint_paths(out_dir: Path, stage: Stage) -> list[Path]:
+    """A stage's training checkpoints, oldest first."""
+    return sorted((out_dir / "checkpoints").glob(f"{stage}-*.safetensors"))
+
+
+def save_checkpoint(
+    path: Path,
+    model: Transformer,
+    metadata: Metadata,
+    optimizers: list[torch.optim.Optimizer] | None = None,
+) -> None:
+    """Saves fp32 weights and, for a training checkpoint, the optimizers' state."""
+    # The shared embedding is stored once; lm_head.weight is the same tensor.
+    tensors = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    scalars: dict[str, Any] = {}
+    for i, optimizer in enumerate(optimizers or []):
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                key = f"optimizer.{i}.{index}.{name}"
+                if isinstance(value, Tensor):
+                    tensors[key] = value
+                else:
+                    scalars[key] = value
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    about = msgspec.json.encode({**asdict(metadata), "scalars": scalars}).decode()
+    header = {"minillm": about, "sha256": _sha256(about, tensors)}
+    write_atomically(path, save(tensors, header))
+
+
+def _sha256(about: str, tensors: dict[str, Tensor]) -> str:
+    """Hash of all that a file says: safetensors itself notices a missing end, but no other byte
+    that is not what was written."""
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_training_checkpoint(
+    out_dir: Path,
+    model: Transformer,
+    metadata: Metadata,
+    optimizers: list[torch.optim.Optimizer],
+) -> Path:
+    """Saves ``checkpoints/<stage>-<step>.safetensors`` and deletes all but the newest ones."""
+    path = out_dir / "checkpoints" / f"{metadata.stage}-{metadata.step:07d}.safetensors"
+    save_checkpoint(path, model, metadata, optimizers)
+    # Also what a run left that was killed while it wrote.
+    unfinished = path.parent.glob(f"{metadata.stage}-*.safetensors.tmp")
+    for old in [*checkpoint_paths(out_dir, metadata.stage)[:-KEEP], *unfinished]:
+        old.unlink()
+    return path
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path}: not a complete safetensors file ({error}); delete it and run its stage again"
+        ) from None
+    if "minillm" not in header:
+        raise UserError(f"{path}: these weights were not written by minillm (no metadata)")
+    if header.get("sha256") != _sha256(header["minillm"], tensors):
+        raise UserError(
+            f"{path}: damaged or changed since it was written (its SHA-256 is another); delete it "
+            "and run its stage again"
+        )
+    return msgspec.json.decode(header["minillm"]), tensors
+
+
+def load_checkpoint(path: Path) -> tuple[Transformer, Metadata]:
+    """The model and what its file says of it, on the CPU.
+
+    Raises:
+        UserError: missing, truncated, damaged or foreign file, or tensors of another shape than it
+            says.
+    """
+    header, tensors = _open(path)
+    try:
+        metadata = _metadata(header)
+        model = Transformer(metadata.model)
+        weights = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: tensors do not match the metadata: {reason:.200}") from None
+    return model, metadata
+
+
+def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Puts the state in a training checkpoint into freshly made optimizers, exactly."""
+    header, tensors = _open(path)
+    values = {**header["scalars"], **tensors}
+    for i, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in values.items():
+            if key.startswith(f"optimizer.{i}."):
+                index, name = key.split(".")[2:]
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _metadata(header: dict[str, Any]) -> Metadata:
+    return Metadata(
+        **{f.name: header[f.name] for f in fields(Metadata) if f.name != "model"},
+        model=ModelConfig(**header["model"]),
+    )
+
+
+def find_weights(out_dir: Path, stage: Stage) -> Path:
+    """A stage's finished weights.
+
+    Raises:
+        UserError: there are none; says which command makes them.
+    """
+    path = weights_path(out_dir, stage)
+    if not path.is_file():
+        script = {"pretrain": "train_pretrain", "sft": "train_full_sft", "dpo": "train_dpo"}[stage]
+        raise UserError(
+            f"{path}: no {stage} weights; run `python trainer/{script}.py` first, or name others"
+        )
+    return path
+
+
+def previous_weights(out_dir: Path, stage: Stage) -> Path | None:
+    """The weights that a stage starts from by default; None for pretraining."""
+    previous = PREVIOUS_STAGE[stage]
+    return find_weights(out_dir, previous) if previous else None
+
+
+def starting_model(
+    config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[..., Any] = print
+) -> Transformer:
+    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage.
+
+    Raises:
+        UserError: the previous stage has not run, or its model or tokenizer is another than this
+        run's.
+    """
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model room for --vocab_size "
+            f"{config.model.vocab_size}: raise it, or choose another --tokenizer_path"
+        )
+    path = config.init_from or previous_weights(config.out_dir, stage)
+    if path is None:
+        return Transformer(config.model)
+    model, metadata = load_checkpoint(path)
+    check_matches(path, metadata, config.model, tokenizer)
+    say(f"{stage}: starting from {path} ({metadata.stage}, step {metadata.step})", flush=True)
+    return model
+
+
+def check_matches(
+    path: Path, metadata: Metadata, model: ModelConfig, tokenizer: RustBPETokenizer
+) -> None:
+    """Raises UserError if the weights are of another shape than asked for, or speak another
+    vocabulary."""
+    for name, wanted in vars(model).items():
+        found = getattr(metadata.model, name)
+        if found != wanted:
+            raise UserError(
+                f"{path}: has {name} {found}, this run {wanted}; use the --preset and flags that "
+                "it was trained with, or other weights"
+            )
+    if metadata.tokenizer != tokenizer.fingerprint:
+        raise UserError(
+            f"{path}: was trained with another tokenizer ({metadata.tokenizer[:8]}, not "
+            f"{tokenizer.fingerprint[:8]}); name its folder by --tokenizer_path, or train all "
+            "stages again"
+        )
+
+
+def resume(
+    config: TrainConfig,
+    this: Metadata,
+    tokenizer: RustBPETokenizer,
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    say: Callable[..., Any],
+) -> int:
+    """Loads the newest training checkpoint that is whole, in place; returns its step, 0 if there
+    is none.
+
+    Raises:
+        UserError: it is of a run that ``this`` one cannot go on with.
+    """
+    for path in reversed(checkpoint_paths(config.out_dir, this.stage)):
+        try:
+            saved, metadata = load_checkpoint(path)
+        except UserError as error:
+            say(f"{this.stage}: passing over a damaged checkpoint: {error}")
+            continue
+        check_matches(path, metadata, this.model, tokenizer)
+        check_continues(path, metadata, this)
+        model.load_state_dict(saved.state_dict())
+        load_optimizers(path, optimizers)
+        say(f"{this.stage}: going on from {path}")
+        return metadata.step
+    say(f"{this.stage}: no checkpoint in {config.out_dir / 'checkpoints'}; starting at step 0")
+    return 0
+
+
+def check_continues(path: Path, metadata: Metadata, this: Metadata) -> None:
+    """Raises UserError if what decides the order of the rows, or the state of the optimizer, is
+    not what it was: step n of the one run would not be step n of the other. All else, such as the
+    learning rate or --epochs, may change."""
+    remedy = "go on with what it was trained with, or start anew without --resume"
+    if metadata.data != this.data:
+        raise UserError(f"{path}: --data_path held other rows then; {remedy}")
+    for name in ("optimizer", "max_seq_len", "seed", "rows_per_step"):
+        before, now = metadata.train.get(name), this.train[name]
+        if before != now:
+            flag = f"--{name} {before}"
+            if name == "rows_per_step":
+                flag = f"--batch_size x --accumulation_steps x processes = {before}"
+            raise UserError(f"{path}: was trained with {flag}, not {now}; {remedy}")
+
+
+def load_for_inference(
+    out_dir: Path, stage: Stage | None, tokenizer_path: Path | None, device: str
+) -> tuple[Transformer, RustBPETokenizer, Metadata]:
+    """A stage's finished model, by default the latest stage's, with its tokenizer.
+
+    Raises:
+        UserError: no weights, or a tokenizer that they were not trained with.
+    """
+    stages = [stage] if stage else reversed(STAGES)
+    path = next((p for s in stages if (p := weights_path(out_dir, s)).exists()), None)
+    path = path or find_weights(out_dir, stage or "pretrain")
+    model, metadata = load_checkpoint(path)
+    tokenizer = find_tokenizer(tokenizer_path, out_dir)
+    check_matches(path, metadata, metadata.model, tokenizer)
+    return model.to(choose_device(device)[0]).eval(), tokenizer, metadata
+
+
+def load(
+    out_dir: Path | str = "out",
+    stage: Stage | None = None,
+    tokenizer_path: Path | str | None = None,
+    device: str = "auto",
+) -> tuple[Transformer, RustBPETokenizer]:
+    """A trained model, ready to answer, and its tokenizer: ``model, tokenizer = load("out/tiny")``.
+
+    Args:
+        out_dir: the folder that training wrote to.
+        stage: pretrain, sft or dpo; None: the latest that there is.
+        tokenizer_path: a tokenizer's folder; None: ``out_dir/tokenizer`` if it exists, else the one
+            that comes with the package.
+        device: cpu, cuda, or auto: a CUDA GPU where there is one.
+
+    Raises:
+        UserError: no weights, damaged ones, or a tokenizer that they were not trained with.
+    """
+    folder = Path(tokenizer_path) if tokenizer_path else None
+    model, tokenizer, _ = load_for_inference(Path(out_dir), stage, folder, device)
+    return model, tokenizer

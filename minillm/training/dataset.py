@@ -1,0 +1,189 @@
+"""From rows to tokens: the one place that tokenizes.
+
+A *sequence* is what the model reads as one document: a text, a conversation, or one answer of a
+preference pair, as token ids and a 0/1 mask that says which of them are to be predicted. A
+sequence of n tokens takes n - 1 positions of a row: token t is the input of position t and token
+t + 1 is its label. So the sequences of a pretraining text are ``<|bos|> text <|bos|>``: the
+closing one is only ever a label, and teaches the model where a document ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from minillm.config import Stage
+from minillm.data.readers import read
+from minillm.data.rows import Chat, Pair, Row, plain_text
+from minillm.errors import UserError
+from minillm.files import file_sha256
+from minillm.progress import counted
+from minillm.tokenizer.vocabulary import RustBPETokenizer
+
+CACHE_VERSION = 1
+
+
+TokenSequence = tuple[list[int], list[int]]
+"""Token ids and their mask."""
+
+
+def tokenize_row(stage: Stage, row: Row, tokenizer: RustBPETokenizer) -> list[TokenSequence]:
+    """The sequences of one row, uncut: (ids, mask) once, or for a preference pair twice, chosen
+    first."""
+    if stage == "pretrain":
+        ids = [tokenizer.bos_id, *tokenizer.encode(plain_text(row)), tokenizer.bos_id]
+        return [(ids, [0] + [1] * (len(ids) - 1))]
+    if stage == "sft" and isinstance(row, Chat):
+        return [tokenizer.render_conversation(row.messages)]
+    if stage == "dpo" and isinstance(row, Pair):
+        return [tokenizer.render_conversation(answer) for answer in (row.chosen, row.rejected)]
+    wanted = "a conversation" if stage == "sft" else "a preference pair"
+    raise ValueError(f"{stage} needs {wanted}, this row is a {type(row).__name__.lower()}")
+
+
+def fit(stage: Stage, sequences: list[TokenSequence], max_seq_len: int) -> list[TokenSequence]:
+    """Sequences of at most max_seq_len positions. Pretraining splits long ones and loses nothing:
+    a piece begins with the last token of the piece before. SFT and DPO cut, since half an answer
+    without its question teaches nothing; what is left without a token to predict is dropped, for
+    DPO with its pair."""
+    if stage == "pretrain":
+        return [
+            (ids[i : i + max_seq_len + 1], mask[i : i + max_seq_len + 1])
+            for ids, mask in sequences
+            for i in range(0, len(ids) - 1, max_seq_len)
+        ]
+    cut = [(ids[: max_seq_len + 1], mask[: max_seq_len + 1]) for ids, mask in sequences]
+    return cut if all(any(mask[1:]) for _, mask in cut) else []
+
+
+@dataclass(frozen=True)
+class TokenDataset:
+    """The sequences of one file, memory-mapped, so that memory does not grow with the data.
+
+    ``ids`` int32 and ``mask`` uint8, both ``[tokens]``; sequence i is ``[offsets[i] : offsets[i +
+    1]]``. ``unit`` sequences belong together: 2 for preference pairs, else 1. ``sha256`` is the
+    file's; ``rows`` were read from it, ``cut`` of them were longer than the limit (and split, in
+    pretraining), and ``dropped`` had nothing to learn.
+    """
+
+    ids: NDArray[np.int32]
+    mask: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    unit: int
+    sha256: str = ""
+    rows: int = 0
+    cut: int = 0
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        """Units: sequences, or pairs of them."""
+        return (len(self.offsets) - 1) // self.unit
+
+    def positions(self) -> NDArray[np.int64]:
+        """Positions that each unit takes in a row, ``[units]``."""
+        lengths = np.diff(self.offsets) - 1
+        sums: NDArray[np.int64] = lengths.reshape(-1, self.unit).sum(axis=1)
+        return sums
+
+
+def load_dataset(
+    path: Path, stage: Stage, tokenizer: RustBPETokenizer, max_seq_len: int, cache_dir: Path
+) -> TokenDataset:
+    """Tokenizes a file of rows, or takes its tokens from the cache.
+
+    The cache is keyed by the file's content, the tokenizer and the length, so it is never stale,
+    and moved into place whole, so that two processes may build it at once.
+
+    Raises:
+        UserError: a row cannot be used (names file and line), or the file has none.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `python scripts/build_chinese_mix.py` makes it")
+    sha256 = file_sha256(path)
+    key = f"{CACHE_VERSION} {sha256} {tokenizer.fingerprint} {max_seq_len}"
+    folder = cache_dir / f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if not folder.is_dir():
+        temporary = folder
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=folder.name, dir=cache_dir))
+            _tokenize_file(path, stage, tokenizer, max_seq_len, temporary)
+            temporary.rename(folder)
+        except OSError as error:
+            if not folder.is_dir():  # else another process was first, with the same content
+                raise UserError(
+                    f"{cache_dir}: cannot write the tokens of {path.name}: {error.strerror}; free "
+                    "some space or choose another --out_dir"
+                ) from None
+        finally:
+            if temporary != folder:
+                shutil.rmtree(temporary, ignore_errors=True)
+    meta = msgspec.json.decode((folder / "meta.json").read_bytes())
+    return TokenDataset(
+        ids=np.memmap(folder / "ids.bin", np.int32, "r"),
+        mask=np.memmap(folder / "mask.bin", np.uint8, "r"),
+        offsets=np.fromfile(folder / "offsets.bin", np.int64),
+        sha256=sha256,
+        **meta,
+    )
+
+
+def _tokenize_file(
+    path: Path, stage: Stage, tokenizer: RustBPETokenizer, max_seq_len: int, folder: Path
+) -> None:
+    offsets = array("q", [0])
+    rows = cut = dropped = 0
+    with (folder / "ids.bin").open("wb") as ids_file, (folder / "mask.bin").open("wb") as mask_file:
+        for _, sequences in tokenize_file(path, stage, tokenizer):
+            fitted = fit(stage, sequences, max_seq_len)
+            rows += 1
+            cut += any(len(ids) > max_seq_len + 1 for ids, _ in sequences)
+            dropped += not fitted
+            for ids, mask in fitted:
+                ids_file.write(np.asarray(ids, np.int32).tobytes())
+                mask_file.write(np.asarray(mask, np.uint8).tobytes())
+                offsets.append(offsets[-1] + len(ids))
+    if len(offsets) == 1:
+        raise UserError(
+            f"{path}: no row to train on (rows read: {rows}, nothing to learn in: {dropped})"
+        )
+    if cut and stage != "pretrain":
+        lost = f"; {dropped} have no answer left and are dropped" if dropped else ""
+        print(
+            f"warning: {path}: {cut} of {rows} rows are longer than --max_seq_len {max_seq_len} "
+            f"and are cut{lost}",
+            file=sys.stderr,
+        )
+    np.asarray(offsets, np.int64).tofile(folder / "offsets.bin")
+    meta = {"unit": 2 if stage == "dpo" else 1, "rows": rows, "cut": cut, "dropped": dropped}
+    (folder / "meta.json").write_bytes(msgspec.json.encode(meta))
+
+
+def tokenize_file(
+    path: Path, stage: Stage, tokenizer: RustBPETokenizer
+) -> Iterator[tuple[int, list[TokenSequence]]]:
+    """(line, sequences) of every row, with a progress bar.
+
+    Raises:
+        UserError: a row cannot be used; names file and line.
+    """
+    for record in counted(read(path), f"tokenize {path.name}"):
+        try:
+            yield record.line, tokenize_row(stage, record.row, tokenizer)
+        except ValueError as error:
+            raise UserError(f"{path}:{record.line}: {error}") from None
+
+
+def validation_path(data_path: Path) -> Path:
+    """``sft_chinese.jsonl`` → ``sft_chinese_val.jsonl``, which the data mix writes beside it."""
+    return data_path.with_name(f"{data_path.stem}_val{data_path.suffix}")

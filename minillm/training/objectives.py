@@ -1,0 +1,132 @@
+"""What each stage minimises: next-token loss, the same on the assistant's words only, and DPO.
+
+An objective returns a *sum* and a *count*, never a mean: the trainer adds up both over
+micro-batches and processes and divides once. So a token (for DPO: a pair) weighs the same
+wherever it stands, and a batch without any target contributes nothing instead of NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minillm.training.packing import IGNORE_INDEX, Batch
+
+Model = Callable[..., Tensor]
+"""A ``Transformer``, or one wrapped for speed or for several processes."""
+
+
+@dataclass
+class Loss:
+    """``total``: scalar with a gradient, to be divided by the sum of all ``count``s; ``metrics``:
+    sums without a gradient, to be divided by the same number."""
+
+    total: Tensor
+    count: int
+    metrics: dict[str, Tensor]
+
+
+Objective = Callable[[Model, Batch], Loss]
+
+
+def token_losses(model: Model, batch: Batch) -> Tensor:
+    """-log p(label | earlier tokens of its document) in nats, fp32 ``[B, T]``; 0 where nothing is
+    learned."""
+    logits = model(batch.input_ids, batch.position_ids, batch.document_ids)  # [B, T, V]
+    losses = F.cross_entropy(
+        logits.flatten(0, 1).float(),
+        batch.labels.flatten(),
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
+    )
+    return losses.view_as(batch.labels)
+
+
+def next_token_loss(model: Model, batch: Batch) -> Loss:
+    """Cross-entropy of the next token. Pretraining has a label everywhere; in SFT the loss mask
+    has left labels on the assistant's tokens alone, so the same sum is the masked SFT loss."""
+    return Loss(token_losses(model, batch).sum(), batch.num_targets, {})
+
+
+def per_document(values: Tensor, batch: Batch) -> Tensor:
+    """``[B, T]`` → the sum over the positions of each document, ``[documents]``."""
+    # Padding counts as one document more. To leave it out by its mask would make a GPU wait for
+    # the number of positions.
+    documents = torch.where(batch.document_ids < 0, batch.num_documents, batch.document_ids)
+    sums = values.new_zeros(batch.num_documents + 1)
+    return sums.scatter_add(0, documents.flatten(), values.flatten())[:-1]
+
+
+def sequence_log_probs(model: Model, batch: Batch) -> Tensor:
+    """log p(answer | prompt) of every document: the *sum* over its predicted tokens, fp32
+    ``[documents]``.
+
+    Not the mean: DPO's implicit reward is β log π(y|x) / π_ref(y|x) of whole answers, and a mean
+    would make it depend on their length.
+    """
+    return per_document(-token_losses(model, batch), batch)
+
+
+def dpo_loss(
+    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7), for
+    each pair.
+
+    ``-log σ(β [(log π(y_w|x) - log π_ref(y_w|x)) - (log π(y_l|x) - log π_ref(y_l|x))])``
+
+    Args:
+        chosen, rejected: summed log-probabilities under the policy, ``[pairs]``.
+        ref_chosen, ref_rejected: the same under the reference model.
+        beta: how strongly the policy is held to the reference.
+
+    Returns:
+        losses ``[pairs]`` and margins ``[pairs]``: reward of the chosen answer less that of the
+        rejected.
+    """
+    margins = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    return -F.logsigmoid(margins), margins
+
+
+def make_dpo_objective(reference: Model, beta: float, nll_weight: float) -> Objective:
+    """DPO against a frozen reference, plus ``nll_weight`` × the chosen answer's loss per token
+    (Pang et al. 2024, arXiv:2404.19733): DPO alone is content to make both answers unlikely, and
+    forgets skills."""
+
+    def objective(model: Model, batch: Batch) -> Loss:
+        with torch.no_grad():
+            ref = sequence_log_probs(reference, batch)
+        policy = sequence_log_probs(model, batch)
+        losses, margins = dpo_loss(policy[0::2], policy[1::2], ref[0::2], ref[1::2], beta)
+        lengths = per_document((batch.labels != IGNORE_INDEX).float(), batch)
+        nll = -policy[0::2] / lengths[0::2]
+        total = (losses + nll_weight * nll).sum()
+        with torch.no_grad():
+            metrics = {
+                "accuracy": (margins > 0).float().sum(),
+                "margin": margins.sum(),
+                "prefers_chosen": (policy[0::2] > policy[1::2]).float().sum(),
+            }
+        return Loss(total, batch.num_documents // 2, metrics)
+
+    return objective
+
+
+@torch.no_grad()
+def validation_loss(
+    objective: Objective, model: Model, batches: Iterable[Batch]
+) -> dict[str, float]:
+    """Means over a whole data set, under the key ``loss`` and those of the objective's metrics."""
+    sums: dict[str, float] = {}
+    count = 0
+    for batch in batches:
+        loss = objective(model, batch)
+        count += loss.count
+        for name, value in {"loss": loss.total, **loss.metrics}.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return {name: value / count if count else math.nan for name, value in sums.items()}

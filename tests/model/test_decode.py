@@ -1,0 +1,127 @@
+"""Decoding one token: the numbers of the whole model, by other operations."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import small
+import torch
+
+from minillm.config import ModelConfig
+from minillm.model import decode
+from minillm.model.decode import OneTokenDecoder, Product
+from minillm.model.transformer import KVCache
+
+
+@pytest.mark.parametrize("rows", [512, 1023, 16])  # 16, 1, 1 slices
+def test_a_product_is_that_of_the_matrix(rows: int) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(rows, 600)
+    x, y = torch.randn(600), torch.empty(rows)
+    product = Product(x.numpy(), y.numpy(), matrix)
+    for _ in range(2):
+        product()
+        assert torch.allclose(y, matrix @ x, atol=1e-4)
+        x *= 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        small.CONFIG,
+        replace(small.CONFIG, num_key_value_heads=4, rope_theta=500.0, rms_norm_eps=0.1),
+        replace(small.CONFIG, num_key_value_heads=1),
+        ModelConfig(num_hidden_layers=2),
+    ],
+)
+def test_scores_equal_those_of_the_whole_model(config: ModelConfig) -> None:
+    model = small.model(1, config)
+    with torch.inference_mode():
+        for parameter in model.parameters():  # fresh weights hardly attend to anything
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        ids = torch.randint(config.vocab_size, (1, 60))
+        expected = model(ids)[0]
+        cache = KVCache(config, 1, 60, model.lm_head.weight)
+        model(ids[:, :7], cache=cache)
+        one_token = OneTokenDecoder(model, cache)
+        scores = torch.cat([one_token(int(ids[0, i])) for i in range(7, 60)])
+    assert cache.length == 60
+    assert expected.std() > 0.1
+    assert torch.allclose(scores, expected[7:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_changes_is_decoded_as_it_is_now() -> None:
+    model = small.model(1)
+    weight = model.model.layers[1].mlp.up_proj.weight
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    ids = torch.randint(model.config.vocab_size, (1, 8))
+
+    def step() -> None:
+        model(ids).logsumexp(-1).sum().backward()
+        optimizer.step()
+
+    def in_inference_mode() -> None:
+        with torch.inference_mode():
+            weight.mul_(2)
+
+    def by_another_tensor() -> None:
+        weight.data = weight.detach() + 0.1
+
+    def by_a_tensor_of_inference_mode() -> None:
+        with torch.inference_mode():
+            model.load_state_dict({k: v * 1.5 for k, v in model.state_dict().items()}, assign=True)
+
+    def twice() -> None:
+        with torch.inference_mode():
+            model.model.layers[0].self_attn.v_proj.weight.mul_(1.5)
+
+    changes: list[Callable[[], object]] = [
+        step,
+        in_inference_mode,
+        by_another_tensor,
+        lambda: model.load_state_dict(small.model(2).state_dict()),
+        by_a_tensor_of_inference_mode,
+        twice,
+    ]
+    before = torch.zeros(1, model.config.vocab_size)
+    for change in changes:
+        change()
+        with torch.inference_mode():
+            scores = OneTokenDecoder(model, KVCache(model.config, 1, 8, weight))(3)
+            expected = model(torch.tensor([[3]]))[0]
+        assert not torch.allclose(expected, before, atol=1e-2)
+        assert torch.allclose(scores, expected, rtol=1e-4, atol=1e-4)
+        before = expected
+
+
+def test_what_is_kept_goes_with_the_model() -> None:
+    model = small.model()
+    first, again = decode.join(model), decode.join(model)
+    assert first is again
+    kept = len(decode._joined)
+    del model
+    gc.collect()
+    assert len(decode._joined) == kept - 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_numbers_do_not_overflow() -> None:
+    model = small.model()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "gate_proj" in name:
+                weight *= 1e5
+        expected = model(torch.tensor([[3]]))[0]
+    one_token = OneTokenDecoder(model, KVCache(model.config, 1, 8, model.lm_head.weight))
+    assert torch.allclose(one_token(3), expected, rtol=1e-4, atol=1e-3)
+    assert one_token.gate.min() < -1000
+
+    keys = torch.full((one_token.queries.shape[0], 3, one_token.config.head_dim), 1000.0)
+    values = torch.randn_like(keys)
+    one_token.queries[:] = 1000  # all three keys are equally near
+    one_token.attend(keys.numpy(), values.numpy())
+    expected = values.mean(dim=1, keepdim=True).expand(one_token.queries.shape)
+    assert torch.allclose(torch.from_numpy(one_token.attended), expected, atol=1e-6)

@@ -1,0 +1,41 @@
+"""The rooms of the package: what may import what. This is the only list of its modules."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+import minillm
+from minillm.book import lab
+
+ROOMS = """
+errors files config progress
+microworld.words microworld.exercises microworld.documents
+microworld.identity microworld.lessons microworld.scoring
+data.rows data.formats data.readers data.categories data.importer data.hubs
+data.report data.shuffle data.quotas data.workers data.mix
+tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.vocabulary tokenizer.learn
+model.transformer model.decode model.generate
+training.dataset training.packing training.objectives training.optimizers training.devices
+training.checkpoint training.log training.export training.loop
+evaluate chat persona
+cli
+book.lab book.show
+"""
+ORDER = ROOMS.split()
+
+
+def test_the_list_is_complete() -> None:
+    package = Path(minillm.__file__).parent
+    modules = {
+        ".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")
+    }
+    assert {name for name in modules if not name.endswith("__init__")} == set(ORDER)
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize(("place", "module"), zip(count(), ORDER))
+def test_a_module_imports_only_what_stands_before_it(place: int, module: str) -> None:
+    assert lab.imported(module) - {module} <= set(ORDER[:place])

@@ -1,0 +1,212 @@
+"""Rows to sequences, sequences to packed batches: nothing lost, nothing leaked."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.config import Stage
+from minillm.data.rows import Chat, Message, Pair, Text
+from minillm.errors import UserError
+from minillm.training.dataset import TokenDataset, fit, load_dataset, tokenize_row
+from minillm.training.objectives import next_token_loss
+from minillm.training.packing import IGNORE_INDEX, PackedRows, collate, pack
+
+TOKENIZER = small.tokenizer()
+BOS = TOKENIZER.bos_id
+
+
+def load(path: Path, stage: Stage, max_seq_len: int = 48) -> TokenDataset:
+    return load_dataset(path, stage, TOKENIZER, max_seq_len, path.parent / "cache")
+
+
+def sequences(data: TokenDataset) -> list[list[int]]:
+    return [
+        data.ids[a:b].tolist() for a, b in zip(data.offsets[:-1], data.offsets[1:], strict=True)
+    ]
+
+
+def test_pretraining_text_stands_between_two_bos() -> None:
+    ((ids, mask),) = tokenize_row("pretrain", Text("小猫"), TOKENIZER)
+    assert ids == [BOS, *TOKENIZER.encode("小猫"), BOS]
+    assert mask == [0] + [1] * (len(ids) - 1)
+
+
+def test_conversations_and_pairs_are_rendered() -> None:
+    chat = [Message("user", "你好"), Message("assistant", "好")]
+    bad = [Message("user", "你好"), Message("assistant", "不")]
+    assert tokenize_row("sft", Chat(chat), TOKENIZER) == [TOKENIZER.render_conversation(chat)]
+    assert tokenize_row("dpo", Pair(chat, bad), TOKENIZER) == [
+        TOKENIZER.render_conversation(chat),
+        TOKENIZER.render_conversation(bad),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "row"), [("sft", Text("文")), ("dpo", Chat([Message("user", "问")]))]
+)
+def test_a_row_of_another_stage_is_refused(stage: Stage, row: Text | Chat) -> None:
+    with pytest.raises(ValueError, match=f"{stage} needs a "):
+        tokenize_row(stage, row, TOKENIZER)
+
+
+@given(st.integers(2, 60), st.integers(1, 20))
+def test_splitting_keeps_every_label(length: int, limit: int) -> None:
+    ids, mask = list(range(length)), [0] + [1] * (length - 1)
+    pieces = fit("pretrain", [(ids, mask)], limit)
+    assert all(2 <= len(piece) <= limit + 1 for piece, _ in pieces)
+    assert [label for piece, _ in pieces for label in piece[1:]] == ids[1:]
+    assert [token for piece, _ in pieces for token in piece[:-1]] == ids[:-1]
+
+
+def test_cutting_drops_what_has_nothing_to_learn() -> None:
+    long = (list(range(10)), [0] * 6 + [1] * 4)
+    assert fit("sft", [long], 7) == [(list(range(8)), [0] * 6 + [1] * 2)]
+    assert fit("sft", [long], 5) == []
+    assert fit("dpo", [long, ([0, 1], [0, 1])], 5) == []
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=200), st.integers(30, 64))
+def test_packing_places_each_unit_once_and_fills_rows(lengths: list[int], capacity: int) -> None:
+    sizes = np.array(lengths)
+    rows = pack(sizes, capacity, range(len(lengths)))
+    assert Counter(u for row in rows for u in row) == Counter(range(len(lengths)))
+    assert all(sizes[row].sum() <= capacity for row in rows)
+    # A row is only opened for a unit that no open row has room for, so no two rows fit into one.
+    filled = sorted(sizes[row].sum() for row in rows)
+    assert len(rows) == 1 or filled[0] + filled[1] > capacity
+
+
+def test_collate_by_hand() -> None:
+    data = TokenDataset(
+        ids=np.array([1, 2, 3, 4, 5, 6], np.int32),
+        mask=np.array([0, 1, 1, 0, 0, 1], np.uint8),
+        offsets=np.array([0, 3, 6]),
+        unit=1,
+    )
+    batch = collate(data, [[1, 0], [0]], 5)
+    assert batch.input_ids.tolist() == [[4, 5, 1, 2, 0], [1, 2, 0, 0, 0]]
+    no = IGNORE_INDEX
+    assert batch.labels.tolist() == [[no, 6, 2, 3, no], [2, 3, no, no, no]]
+    assert batch.position_ids.tolist() == [[0, 1, 0, 1, 0], [0, 1, 0, 0, 0]]
+    assert batch.document_ids.tolist() == [[0, 0, 1, 1, -1], [2, 2, -1, -1, -1]]
+    assert batch.num_documents == 3
+
+
+def test_packed_loss_and_gradients_equal_those_of_single_documents(tmp_path: Path) -> None:
+    data = load(small.write_rows(tmp_path / "a.jsonl", small.rows("sft")), "sft")
+    gradients = []
+    for length, rows in (
+        (48, pack(data.positions(), 48, range(len(data)))),
+        (48, [[i] for i in range(len(data))]),
+    ):
+        model = small.model()
+        loss = next_token_loss(model, collate(data, rows, length))
+        loss.total.backward()
+        gradients.append([loss.total.detach(), *(p.grad for p in model.parameters())])
+    for packed, alone in zip(*gradients, strict=True):
+        assert torch.allclose(packed, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
+def test_datasets_hold_the_rows_of_the_file(tmp_path: Path, stage: Stage) -> None:
+    rows = small.rows(stage)
+    data = load(small.write_rows(tmp_path / "rows.jsonl", rows), stage, 100)
+    assert len(data) == data.rows == len(rows)
+    assert data.cut == data.dropped == 0
+    if stage == "pretrain":
+        texts = [TOKENIZER.decode(ids[1:-1]) for ids in sequences(data)]
+        assert texts == [row["text"] for row in rows]
+    else:
+        sides = [
+            [row["messages"]] if stage == "sft" else [row["chosen"], row["rejected"]]
+            for row in rows
+        ]
+        assert sequences(data) == [
+            TOKENIZER.render_conversation(m)[0] for side in sides for m in side
+        ]
+
+
+def test_long_answers_are_cut_with_a_warning_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"messages": small.conversation("短", "短")},
+        {"messages": small.conversation("短", "很长" * 60)},
+        {"messages": small.conversation("很长" * 60, "短")},
+    ]
+    data = load(small.write_rows(tmp_path / "rows.jsonl", rows), "sft")
+    assert (data.rows, data.cut, data.dropped, len(data)) == (3, 2, 1, 2)
+    warning = capsys.readouterr().err
+    assert "2 of 3 rows are longer than --max_seq_len 48 and are cut" in warning
+    assert "1 have no answer left and are dropped" in warning
+
+
+def test_the_cache_follows_content_tokenizer_and_length(tmp_path: Path) -> None:
+    path = small.write_rows(tmp_path / "rows.jsonl", small.rows("pretrain"))
+    cache = tmp_path / "cache"
+    load(path, "pretrain")
+    load(path, "pretrain")
+    assert len(list(cache.iterdir())) == 1
+    load(path, "pretrain", 32)
+    small.write_rows(path, small.rows("pretrain", 3))
+    assert len(load(path, "pretrain")) == 3
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_two_processes_may_build_the_cache_at_once(tmp_path: Path) -> None:
+    path = small.write_rows(tmp_path / "rows.jsonl", small.rows("pretrain", 500))
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=load, args=(path, "pretrain")) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_bad_rows_name_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "好"}\n{"text": 3}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: .*text"):
+        load(path, "pretrain")
+    path.write_text('{"text": "好"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: sft needs a conversation"):
+        load(path, "sft")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_missing_and_empty_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.jsonl: no such file.*build_chinese_mix"):
+        load(tmp_path / "none.jsonl", "pretrain")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(UserError, match=r"empty\.jsonl"):
+        load(tmp_path / "empty.jsonl", "pretrain")
+
+
+def test_an_epoch_has_every_unit_once_in_another_order(tmp_path: Path) -> None:
+    data = load(small.write_rows(tmp_path / "rows.jsonl", small.rows("dpo")), "dpo")
+    rows = PackedRows(data, 48, epochs=2, seed=1)
+    assert rows.row_length == 96
+    half = len(rows) // 2
+    epochs = [[u for i in part for u in rows[i]] for part in (range(half), range(half, len(rows)))]
+    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    again, other = (PackedRows(data, 48, epochs=2, seed=seed) for seed in (1, 2))
+    assert [*rows] == [*again]
+    assert [*rows] != [*other]
+
+
+def test_batches_past_the_end_are_empty(tmp_path: Path) -> None:
+    data = load(small.write_rows(tmp_path / "rows.jsonl", small.rows("sft", 3)), "sft")
+    rows = PackedRows(data, 48, epochs=1, seed=0)
+    assert rows.batch(range(100, 104)).input_ids.shape == (0, 48)
