@@ -43,6 +43,7 @@ from minillm.config import TRAINING
 from minillm.data.readers import read
 from minillm.microworld import scoring
 from minillm.model.transformer import document_mask
+from minillm.tokenizer import chat_format
 from minillm.training import dataset, export, optimizers, packing
 from minillm.training.objectives import next_token_loss, token_losses
 
@@ -210,10 +211,10 @@ show.flow(
 show.source(dataset.tokenize_row)
 
 # %% [markdown]
-# 对话由 `render_conversation` 排版。它先检查角色的次序，再交给 `_render`：一边放词元，一边记下 0 或 1。
+# 对话由 `render_conversation` 排版。它先检查角色的次序，再交给 `chat_format.render`：一边放词元，一边记下 0 或 1。
 
 # %%
-show.source(type(tokenizer)._render)
+show.source(chat_format.render)
 
 # %% [markdown]
 # 注意**特殊词元**（special token）从哪里来：只来自 `special[…]`，从不来自 `encode`。用户在话里打出 `<|assistant_start|>` 这几个字符，得到的是普通词元，伪造不了一轮对话。

@@ -219,28 +219,28 @@ show.source(loop.MicroBatches, doc=False)
 # %% [markdown]
 # ### 训练循环
 #
-# 整个 `_train` 折叠在下面，之后按数据流动的次序分段看。
+# 一次训练是一个 `Trainer`：`run` 走完所有的步，一步是 `step`，它依次调用 `set_rate`、`accumulate` 和 `update`；步走完了，`after` 记录、验证、存盘。先看前两个，再按数据流动的次序看其余的。
 
-# %% tags=["hide-output"]
-show.source(loop._train)
+# %%
+show.source(loop.Trainer.run, loop.Trainer.step)
 
 # %% tags=["hide-input"]
-show.excerpt(loop._train, "for step, batches in enumerate(", "# Sums of losses")
+show.source(loop.Trainer.set_rate)
 
 # %% [markdown]
-# **一、定学习率，清梯度。** 每步取 `accumulation` 个小批次。学习率按步数算出，写进每个优化器；旧梯度清掉（忘了会怎样，见 {numref}`ex-pretrain-3`）。
+# **一、定学习率，清梯度。** 学习率按步数算出，写进每个优化器；旧梯度清掉（忘了会怎样，见 {numref}`ex-pretrain-3`）。
 
 # %% tags=["hide-input"]
-show.excerpt(loop._train, "# Sums of losses", "totals = torch.stack")
+show.source(loop.Trainer.accumulate)
 
 # %% [markdown]
 # **二、前向、反向，把和与个数加起来。** `loss.total` 是损失的和，`.backward()` 让梯度累加到 `parameter.grad`，它现在是**和的梯度**。`autocast` 让矩阵乘法用 `--dtype` 所说的精度：GPU 上默认是 bfloat16，CPU 上写明 `--dtype bfloat16` 才是；float32 时它什么也不做。`no_sync` 让多进程只在最后一个小批次时通信。
 
 # %% tags=["hide-input"]
-show.excerpt(loop._train, "totals = torch.stack", "done = step + 1")
+show.source(loop.Trainer.update)
 
 # %% [markdown]
-# **三、除一次，裁剪，走一步。** 梯度除以总个数，变成平均损失的梯度。接着是**梯度裁剪**（gradient clipping）：全部梯度看成一个长向量，长度超过 1 就整体缩到 1。例如 $(3, 4)$ 的长度是 5，缩成 $(0.6, 0.8)$，方向不变。走完这一步才把损失从 GPU 取回来：取数要等前面的活全部干完，取早了，GPU 就要闲着等下一条指令。损失或梯度不再是有限的数，就立刻停下，磁盘上的好权重不会被坏的盖掉。
+# **三、除一次，裁剪，走一步。** 梯度除以总个数，变成平均损失的梯度。接着是**梯度裁剪**（gradient clipping）：全部梯度看成一个长向量，长度超过 1 就整体缩到 1。例如 $(3, 4)$ 的长度是 5，缩成 $(0.6, 0.8)$，方向不变。走完这一步，`step` 才把损失从 GPU 取回来：取数要等前面的活全部干完，取早了，GPU 就要闲着等下一条指令。损失或梯度不再是有限的数，就立刻停下，磁盘上的好权重不会被坏的盖掉。
 
 # %%
 p = torch.nn.Parameter(torch.zeros(2))
@@ -251,7 +251,7 @@ assert torch.allclose(p.grad, torch.tensor([0.6, 0.8]))
 float(norm), p.grad
 
 # %% tags=["hide-input"]
-show.excerpt(loop._train, "done = step + 1", "path = weights_path")
+show.source(loop.Trainer.after)
 
 # %% [markdown]
 # **四、记录、验证、存盘。** 每步在 `pretrain_log.jsonl` 写一行，同样的数也进 TensorBoard（`tensorboard --logdir ../tf_dir`）；每 500 步在留出的文本上验证一次；每 1,000 步存一个检查点。

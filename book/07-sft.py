@@ -44,6 +44,7 @@ from minillm.microworld import exercises, scoring
 from minillm.microworld.exercises import FACTS, SUMS
 from minillm.microworld.words import ATTRIBUTES, PEOPLE
 from minillm.model import generate
+from minillm.tokenizer import chat_format
 from minillm.training import checkpoint, dataset, objectives, optimizers, packing
 from minillm.training.checkpoint import Metadata, load_checkpoint, save_checkpoint
 
@@ -205,7 +206,7 @@ for preset in ("tiny", "default"):
 # ### 对话怎样变成词元
 
 # %%
-show.source(RustBPETokenizer._render)
+show.source(chat_format.render)
 
 # %% [markdown]
 # 这是**对话模板**：用户的话夹在 `<|user_start|>` 和 `<|user_end|>` 之间，助手的话夹在 `<|assistant_start|>` 和 `<|assistant_end|>` 之间。看三处掩码：

@@ -234,7 +234,7 @@ show.source(objectives.make_dpo_objective)
 # 参考模型从哪里来？训练器在开始时拷贝一份，并冻结：
 
 # %%
-show.excerpt(loop._train, 'if stage == "dpo":', "# --- Data ---")
+show.source(loop.objective_of)
 
 # %% [markdown]
 # 用真实的批次检查起点。验证集的 15 对打成一个批次，策略与参考是同一个 SFT 模型，`nll_weight` 设为 0，只留 DPO 的损失：

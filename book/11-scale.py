@@ -175,7 +175,7 @@ show.source(loop.MicroBatches)
 # 第二处，**梯度累积**（gradient accumulation）和进程间的求和。一步里先把损失的*和*与词元的*个数*分别累加，最后除一次：
 
 # %% tags=["hide-input"]
-show.excerpt(loop._train, "# Sums of losses", "norm = nn.utils")
+show.source(loop.Trainer.accumulate, loop.Trainer.update)
 
 # %% [markdown]
 # `no_sync` 让前几次反向传播不通信，只有最后一次才让各进程交换梯度。DDP {cite:p}`li2020ddp` 交换时求的是*平均*，而我们要的是*和*除以总数，所以乘以 `scale`，即 `world_size` 除以总数：

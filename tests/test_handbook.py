@@ -682,7 +682,7 @@ def test_9_4_out_of_memory_names_the_flags(
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(loop, "_train", exhausted)
+    monkeypatch.setattr(loop, "Trainer", exhausted)
     config = TRAINING["default"]["pretrain"]
     with pytest.raises(UserError, match=r"lower --batch_size .* raise --accumulation_steps"):
         loop.train(config, "pretrain")

@@ -39,3 +39,11 @@ def test_the_list_is_complete() -> None:
 @pytest.mark.parametrize(("place", "module"), zip(count(), ORDER))
 def test_a_module_imports_only_what_stands_before_it(place: int, module: str) -> None:
     assert lab.imported(module) - {module} <= set(ORDER[:place])
+
+
+def test_the_names_offered_are_there() -> None:
+    assert set(minillm._PLACES) == set(minillm.__all__)
+    for name in minillm.__all__:
+        assert getattr(minillm, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = minillm.lode

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -147,6 +147,12 @@ def load_checkpoint(path: Path) -> tuple[Transformer, Metadata]:
     return model, metadata
 
 
+def stored_sha256(path: Path) -> str:
+    """The hash that a file of weights carries, of its header and tensors."""
+    with safe_open(path, framework="pt") as file:
+        return str(file.metadata()["sha256"])
+
+
 def load_optimizers(path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
     """Puts the state in a training checkpoint into freshly made optimizers, exactly."""
     header, tensors = _open(path)
@@ -189,13 +195,14 @@ def previous_weights(out_dir: Path, stage: Stage) -> Path | None:
 
 
 def starting_model(
-    config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[..., Any] = print
-) -> Transformer:
-    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage.
+    config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[[str], None]
+) -> tuple[Transformer, str]:
+    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage; and
+    the SHA-256 of their file ("" for fresh ones).
 
     Raises:
         UserError: the previous stage has not run, or its model or tokenizer is another than this
-        run's.
+            run's.
     """
     if tokenizer.vocab_size > config.model.vocab_size:
         raise UserError(
@@ -204,11 +211,11 @@ def starting_model(
         )
     path = config.init_from or previous_weights(config.out_dir, stage)
     if path is None:
-        return Transformer(config.model)
+        return Transformer(config.model), ""
     model, metadata = load_checkpoint(path)
     check_matches(path, metadata, config.model, tokenizer)
-    say(f"{stage}: starting from {path} ({metadata.stage}, step {metadata.step})", flush=True)
-    return model
+    say(f"starting from {path} ({metadata.stage}, step {metadata.step})")
+    return model, stored_sha256(path)
 
 
 def check_matches(
@@ -231,43 +238,56 @@ def check_matches(
         )
 
 
-def resume(
-    config: TrainConfig,
-    this: Metadata,
-    tokenizer: RustBPETokenizer,
-    model: Transformer,
-    optimizers: list[torch.optim.Optimizer],
-    say: Callable[..., Any],
-) -> int:
-    """Loads the newest training checkpoint that is whole, in place; returns its step, 0 if there
-    is none.
+class Saved(NamedTuple):
+    """A training checkpoint that is whole."""
+
+    path: Path
+    model: Transformer
+    metadata: Metadata
+
+
+def newest_checkpoint(
+    config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[[str], None]
+) -> Saved | None:
+    """The newest training checkpoint of a stage that is whole; None if there is none.
 
     Raises:
-        UserError: it is of a run that ``this`` one cannot go on with.
+        UserError: its model or tokenizer is another than this run's.
     """
-    for path in reversed(checkpoint_paths(config.out_dir, this.stage)):
+    for path in reversed(checkpoint_paths(config.out_dir, stage)):
         try:
-            saved, metadata = load_checkpoint(path)
+            model, metadata = load_checkpoint(path)
         except UserError as error:
-            say(f"{this.stage}: passing over a damaged checkpoint: {error}")
+            say(f"passing over a damaged checkpoint: {error}")
             continue
-        check_matches(path, metadata, this.model, tokenizer)
-        check_continues(path, metadata, this)
-        model.load_state_dict(saved.state_dict())
-        load_optimizers(path, optimizers)
-        say(f"{this.stage}: going on from {path}")
-        return metadata.step
-    say(f"{this.stage}: no checkpoint in {config.out_dir / 'checkpoints'}; starting at step 0")
-    return 0
+        check_matches(path, metadata, config.model, tokenizer)
+        say(f"going on from {path}")
+        return Saved(path, model, metadata)
+    say(f"no checkpoint in {config.out_dir / 'checkpoints'}; starting at step 0")
+    return None
 
 
-def check_continues(path: Path, metadata: Metadata, this: Metadata) -> None:
-    """Raises UserError if what decides the order of the rows, or the state of the optimizer, is
-    not what it was: step n of the one run would not be step n of the other. All else, such as the
-    learning rate or --epochs, may change."""
+def check_continues(path: Path, metadata: Metadata, this: Metadata, total_steps: int) -> None:
+    """Raises UserError if ``this`` run cannot go on from a checkpoint.
+
+    What decides the order of the rows, the state of the optimizer or DPO's reference must be what
+    it was: else step n of the one run would not be step n of the other. All else, such as the
+    learning rate or --epochs, may change, but there must be a step left to do.
+    """
     remedy = "go on with what it was trained with, or start anew without --resume"
+    if metadata.step >= total_steps:
+        raise UserError(
+            f"{path}: stands at step {metadata.step} already, and this run ends after "
+            f"{total_steps}: raise --max_steps or --epochs, or start anew without --resume"
+        )
     if metadata.data != this.data:
         raise UserError(f"{path}: --data_path held other rows then; {remedy}")
+    reference = metadata.train.get("started_from")
+    if this.stage == "dpo" and reference and reference != this.train["started_from"]:
+        raise UserError(
+            f"{path}: began with other SFT weights than those that are there now, and DPO compares "
+            f"with them in every step; {remedy}"
+        )
     for name in ("optimizer", "max_seq_len", "seed", "rows_per_step"):
         before, now = metadata.train.get(name), this.train[name]
         if before != now:

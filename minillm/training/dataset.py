@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from minillm.config import Stage
@@ -102,7 +102,7 @@ def load_dataset(
     """Tokenizes a file of rows, or takes its tokens from the cache.
 
     The cache is keyed by the file's content, the tokenizer and the length, so it is never stale,
-    and moved into place whole, so that two processes may build it at once.
+    and moved into place whole. Of processes that want the same at once, one tokenizes.
 
     Raises:
         UserError: a row cannot be used (names file and line), or the file has none.
@@ -113,21 +113,16 @@ def load_dataset(
     key = f"{CACHE_VERSION} {sha256} {tokenizer.fingerprint} {max_seq_len}"
     folder = cache_dir / f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
-        temporary = folder
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=folder.name, dir=cache_dir))
-            _tokenize_file(path, stage, tokenizer, max_seq_len, temporary)
-            temporary.rename(folder)
+            with FileLock(cache_dir / ".lock"):
+                if not folder.is_dir():  # else another process was first
+                    _fill_cache(folder, path, stage, tokenizer, max_seq_len)
         except OSError as error:
-            if not folder.is_dir():  # else another process was first, with the same content
-                raise UserError(
-                    f"{cache_dir}: cannot write the tokens of {path.name}: {error.strerror}; free "
-                    "some space or choose another --out_dir"
-                ) from None
-        finally:
-            if temporary != folder:
-                shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"{cache_dir}: cannot write the tokens of {path.name}: {error.strerror}; free some "
+                "space or choose another --out_dir"
+            ) from None
     meta = msgspec.json.decode((folder / "meta.json").read_bytes())
     return TokenDataset(
         ids=np.memmap(folder / "ids.bin", np.int32, "r"),
@@ -136,6 +131,19 @@ def load_dataset(
         sha256=sha256,
         **meta,
     )
+
+
+def _fill_cache(
+    folder: Path, path: Path, stage: Stage, tokenizer: RustBPETokenizer, max_seq_len: int
+) -> None:
+    unfinished = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    unfinished.mkdir()
+    try:
+        _tokenize_file(path, stage, tokenizer, max_seq_len, unfinished)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _tokenize_file(

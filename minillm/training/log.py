@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from minillm.config import Stage, TrainConfig
 from minillm.errors import UserError
+from minillm.files import write_atomically
 
 
 class RunLog:
@@ -23,18 +25,20 @@ class RunLog:
 
     def __init__(self, config: TrainConfig, stage: Stage, start_step: int) -> None:
         self.path = config.out_dir / f"{stage}_log.jsonl"
-        self.tokens = 0
+        self.tokens = self._tokens_before = 0
         kept: list[bytes] = []
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if start_step and self.path.exists():
                 kept = _lines_up_to(start_step, self.path.read_bytes())
-            self.path.write_bytes(b"".join(kept))
+            # Not in place: on a full disk the old lines would be gone and no new ones there.
+            write_atomically(self.path, b"".join(kept))
             self.writer = SummaryWriter(config.tf_dir / stage, purge_step=start_step + 1)
         except OSError as error:
             raise _cannot_write(Path(error.filename or self.path), error) from None
         if kept:
-            self.tokens = msgspec.json.decode(kept[-1])["tokens"]
+            self.tokens = self._tokens_before = msgspec.json.decode(kept[-1])["tokens"]
+        self._started = time.monotonic()
 
     def add(self, step: int, values: dict[str, float], tokens: int) -> None:
         """Notes a step: its values, and how many tokens it was trained on."""
@@ -47,6 +51,14 @@ class RunLog:
             raise _cannot_write(self.path, error) from None
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
+
+    def speed(self) -> float:
+        """Tokens trained on each second, in this run."""
+        return (self.tokens - self._tokens_before) / (time.monotonic() - self._started)
+
+    def close(self) -> None:
+        """Writes what TensorBoard's file still lacks."""
+        self.writer.close()
 
 
 def _lines_up_to(step: int, content: bytes) -> list[bytes]:

@@ -11,7 +11,6 @@ gone on with, without changing what it computes.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,7 +30,9 @@ from minillm.progress import Progress
 from minillm.tokenizer.vocabulary import find_tokenizer
 from minillm.training.checkpoint import (
     Metadata,
-    resume,
+    check_continues,
+    load_optimizers,
+    newest_checkpoint,
     save_checkpoint,
     save_training_checkpoint,
     starting_model,
@@ -48,25 +49,6 @@ from minillm.training.objectives import (
 )
 from minillm.training.optimizers import learning_rate_factor, make_optimizers
 from minillm.training.packing import Batch, PackedRows
-
-
-class MicroBatches(Dataset[Batch]):
-    """The batches of one process: item ``step * accumulation_steps + i``, of the same rows in total
-    however many processes share them."""
-
-    def __init__(self, rows: PackedRows, batch_size: int, process: Process) -> None:
-        self.rows, self.batch_size = rows, batch_size
-        self.rank, self.world_size = process.rank, process.world_size
-
-    def __getitem__(self, index: int) -> Batch:
-        start = (index * self.world_size + self.rank) * self.batch_size
-        return self.rows.batch(range(start, start + self.batch_size))
-
-
-def data_workers(process: Process) -> int:
-    """Processes that prepare batches. A CPU has better things to do; a GPU must not wait."""
-    return 2 if process.device.type == "cuda" else 0
-
 
 AfterStep = Callable[[int, Transformer], None]
 """Looks at the model after an optimizer step (from 1), in the process that saves."""
@@ -85,7 +67,7 @@ def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None
     process = set_up_process(config.device, config.dtype)
     try:
         with StopRequest() as stop:
-            return _train(config, stage, process, stop, after_step)
+            return Trainer(config, stage, process, stop, after_step).run()
     except (RuntimeError, MemoryError) as error:
         if advice := advice_on(error, config):
             raise UserError(advice) from error
@@ -117,188 +99,291 @@ def advice_on(error: Exception, config: TrainConfig) -> str | None:
     return None
 
 
-def _train(
-    config: TrainConfig,
-    stage: Stage,
-    process: Process,
-    stop: StopRequest,
-    after_step: AfterStep | None,
-) -> Path:
-    say = print if process.is_main else _silent
-    torch.manual_seed(config.seed)
+class MicroBatches(Dataset[Batch]):
+    """The batches of one process: item ``step * accumulation_steps + i``, of the same rows in total
+    however many processes share them."""
 
-    # --- Model ---
-    tokenizer = find_tokenizer(config.tokenizer_path, config.out_dir)
-    model = starting_model(config, stage, tokenizer, say).to(process.device)
-    say(
-        f"{stage}: {model.num_parameters():,} trainable parameters, on {process.device}", flush=True
-    )
-    objective: Objective = next_token_loss
-    if stage == "dpo":
-        # The policy starts as a copy of the reference, so loading twice would be waste.
-        reference = Transformer(model.config).to(process.device)
-        reference.load_state_dict(model.state_dict())
-        reference.requires_grad_(False)
-        objective = make_dpo_objective(reference, config.beta, config.nll_weight)
+    def __init__(self, rows: PackedRows, batch_size: int, process: Process) -> None:
+        self.rows, self.batch_size = rows, batch_size
+        self.rank, self.world_size = process.rank, process.world_size
 
-    # --- Data ---
-    def rows_of(path: Path, epochs: int, shuffle: bool) -> PackedRows:
-        data = load_dataset(path, stage, tokenizer, config.max_seq_len, config.out_dir / "cache")
-        return PackedRows(data, config.max_seq_len, epochs, config.seed, shuffle)
+    def __getitem__(self, index: int) -> Batch:
+        start = (index * self.world_size + self.rank) * self.batch_size
+        return self.rows.batch(range(start, start + self.batch_size))
 
-    rows = rows_of(config.data_path, config.epochs, True)
-    val_path = validation_path(config.data_path)
-    val_rows = rows_of(val_path, 1, False) if val_path.exists() else None
-    rows_per_step = config.batch_size * config.accumulation_steps * process.world_size
-    total_steps = math.ceil(len(rows) / rows_per_step)
-    if config.max_steps is not None:
-        total_steps = min(total_steps, config.max_steps)
-    say(
-        f"{stage}: {len(rows.data):,} {'pairs' if stage == 'dpo' else 'sequences'} packed into "
-        f"{len(rows):,} rows of {rows.row_length} tokens ({rows.fill():.1%} full), "
-        f"{total_steps:,} steps",
-        flush=True,
-    )
 
-    # --- Optimizer, and where to start ---
-    def metadata(step: int) -> Metadata:
-        train = config.to_dict() | {"rows_per_step": rows_per_step}
-        return Metadata(stage, step, model.config, tokenizer.fingerprint, rows.data.sha256, train)
+def data_workers(process: Process) -> int:
+    """Processes that prepare batches. A CPU has better things to do; a GPU must not wait."""
+    return 2 if process.device.type == "cuda" else 0
 
-    optimizers = make_optimizers(model, config)
-    start_step = 0
-    if config.resume:
-        start_step = resume(config, metadata(0), tokenizer, model, optimizers, say)
-    forward: nn.Module = model
-    if process.world_size > 1:
-        forward = DistributedDataParallel(model)
-    # With the objective the loss is compiled too, and its fp32 copy of all scores never exists.
-    learn = torch.compile(objective) if config.compile else objective
-    autocast = torch.autocast(
-        process.device.type, process.dtype, enabled=process.dtype != torch.float32
-    )
 
-    def validate() -> dict[str, float]:
-        assert val_rows is not None
-        batches = (
-            val_rows.batch(range(i, i + config.batch_size)).to(process.device)
-            for i in range(0, len(val_rows), config.batch_size)
+def objective_of(stage: Stage, config: TrainConfig, start: Transformer) -> Objective:
+    """What a stage minimises. DPO compares with a frozen copy of the weights that it starts from:
+    the reference."""
+    if stage != "dpo":
+        return next_token_loss
+    reference = Transformer(start.config).to(start.lm_head.weight.device)
+    reference.load_state_dict(start.state_dict())
+    reference.requires_grad_(False)
+    return make_dpo_objective(reference, config.beta, config.nll_weight)
+
+
+class Trainer:
+    """One run of one stage: what it needs, and what is done in every step."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        stage: Stage,
+        process: Process,
+        stop: StopRequest,
+        after_step: AfterStep | None = None,
+    ) -> None:
+        self.config, self.stage, self.process = config, stage, process
+        self.stop, self.after_step = stop, after_step
+        self.rows_per_step = config.batch_size * config.accumulation_steps * process.world_size
+        torch.manual_seed(config.seed)
+        self.tokenizer = find_tokenizer(config.tokenizer_path, config.out_dir)
+        self.set_up_model()
+        self.set_up_data()
+        self.go_on()
+        self.forward: nn.Module = self.model
+        if process.world_size > 1:
+            self.forward = DistributedDataParallel(self.model)
+        # With the objective the loss is compiled too, and its fp32 copy of all scores never exists.
+        self.learn = torch.compile(self.objective) if config.compile else self.objective
+        self.autocast = torch.autocast(
+            process.device.type, process.dtype, enabled=process.dtype != torch.float32
         )
-        with autocast:
-            values = validation_loss(objective, model, batches)
-        return {f"val_{name}": value for name, value in values.items()}
 
-    # --- The loop ---
-    accumulation = config.accumulation_steps
-    loader = DataLoader(
-        MicroBatches(rows, config.batch_size, process),
-        batch_size=None,
-        sampler=range(start_step * accumulation, total_steps * accumulation),
-        num_workers=data_workers(process),
-        pin_memory=process.device.type == "cuda",
-    )
-    log = RunLog(config, stage, start_step) if process.is_main else None
-    bar = Progress(stage, total_steps, "steps", start_step, keep=True, quiet=not process.is_main)
-    stop.deferred = True
-    started, tokens = time.monotonic(), 0
-    values: dict[str, float] = {}
-    for step, batches in enumerate(chunks(iter(loader), accumulation), start_step):
-        factor = learning_rate_factor(
-            step, total_steps, config.warmup_fraction, config.decay_fraction
+    def say(self, message: str) -> None:
+        """Prints, once for all processes."""
+        if self.process.is_main:
+            print(f"{self.stage}: {message}", flush=True)
+
+    # --- Before the first step --------------------------------------------------------------------
+
+    def set_up_model(self) -> None:
+        """The weights to train, and the objective: those of the newest checkpoint with --resume,
+        else those that the stage starts from. DPO needs the latter either way, as its reference."""
+        config, stage = self.config, self.stage
+        self.checkpoint = None
+        if config.resume:
+            self.checkpoint = newest_checkpoint(config, stage, self.tokenizer, self.say)
+        self.started_from = ""
+        if self.checkpoint is None or stage == "dpo":
+            model, self.started_from = starting_model(config, stage, self.tokenizer, self.say)
+        else:
+            model = self.checkpoint.model
+        self.model = model.to(self.process.device)
+        self.objective = objective_of(stage, config, self.model)
+        self.say(f"{self.model.num_parameters():,} trainable parameters, on {self.process.device}")
+
+    def set_up_data(self) -> None:
+        """Rows to train on, rows to validate on where there are some, and the number of steps."""
+        config, stage = self.config, self.stage
+
+        def packed(path: Path, epochs: int, shuffle: bool) -> PackedRows:
+            cache = config.out_dir / "cache"
+            data = load_dataset(path, stage, self.tokenizer, config.max_seq_len, cache)
+            most = config.max_steps and config.max_steps * self.rows_per_step
+            return PackedRows(data, config.max_seq_len, epochs, config.seed, shuffle, most)
+
+        rows = self.rows = packed(config.data_path, config.epochs, True)
+        path = validation_path(config.data_path)
+        self.val_rows = packed(path, 1, False) if path.exists() else None
+        self.total_steps = math.ceil(len(rows) / self.rows_per_step)
+        if config.max_steps is not None:
+            self.total_steps = min(self.total_steps, config.max_steps)
+        self.say(
+            f"{len(rows.data):,} {'pairs' if stage == 'dpo' else 'sequences'} packed into "
+            f"{len(rows):,} rows of {rows.row_length} tokens ({rows.fill():.1%} full), "
+            f"{self.total_steps:,} steps"
         )
-        for optimizer in optimizers:
+
+    def go_on(self) -> None:
+        """Makes the optimizers, and with a checkpoint puts model and optimizers back to where it
+        was saved."""
+        self.optimizers = make_optimizers(self.model, self.config)
+        self.start_step = 0
+        if self.checkpoint is not None:
+            path, saved, metadata = self.checkpoint
+            check_continues(path, metadata, self.metadata(0), self.total_steps)
+            self.model.load_state_dict(saved.state_dict())
+            load_optimizers(path, self.optimizers)
+            self.start_step = metadata.step
+            self.started_from = metadata.train.get("started_from", "")
+            self.checkpoint = None  # its memory is needed
+
+    def metadata(self, step: int) -> Metadata:
+        """What the files of weights say of themselves."""
+        train = self.config.to_dict() | {
+            "rows_per_step": self.rows_per_step,
+            "started_from": self.started_from,
+        }
+        return Metadata(
+            self.stage,
+            step,
+            self.model.config,
+            self.tokenizer.fingerprint,
+            self.rows.data.sha256,
+            train,
+        )
+
+    # --- The loop ---------------------------------------------------------------------------------
+
+    def run(self) -> Path:
+        """All steps; returns the path of the finished weights."""
+        log = RunLog(self.config, self.stage, self.start_step) if self.process.is_main else None
+        self.stop.deferred = True
+        values: dict[str, float] = {}
+        with Progress(
+            self.stage, self.total_steps, "steps", self.start_step, keep=True, quiet=log is None
+        ) as progress:
+            for step, batches in enumerate(self.batches(), self.start_step):
+                values = self.step(step, batches)
+                # All processes must leave after the same step, so any one's signal counts for all.
+                stopping = values.pop("stop") > 0
+                if log:
+                    self.after(step + 1, values, log, progress, stopping)
+                if stopping and step + 1 < self.total_steps:
+                    raise KeyboardInterrupt(
+                        f"{self.stage}: stopped after step {step + 1} of {self.total_steps}, "
+                        "which is saved; go on with --resume"
+                    )
+        path = weights_path(self.config.out_dir, self.stage)
+        if log:
+            save_checkpoint(path, self.model, self.metadata(self.total_steps))
+            log.close()
+            last = [f"{k} {values[k]:.4f}" for k in SAID_LAST if k in values]
+            self.say(f"{', '.join(last)}; weights in {path}")
+        return path
+
+    def batches(self) -> Iterator[list[Batch]]:
+        """For each step the batches whose gradients it adds up."""
+        size = self.config.accumulation_steps
+        loader = iter(
+            DataLoader(
+                MicroBatches(self.rows, self.config.batch_size, self.process),
+                batch_size=None,
+                sampler=range(self.start_step * size, self.total_steps * size),
+                num_workers=data_workers(self.process),
+                pin_memory=self.process.device.type == "cuda",
+            )
+        )
+        while batches := list(islice(loader, size)):
+            yield batches
+
+    def step(self, step: int, batches: list[Batch]) -> dict[str, float]:
+        """One optimizer step, counted from 0; returns what it measured, per target."""
+        rate = self.set_rate(step)
+        sums = self.accumulate(batches)
+        totals, norm = self.update(sums)
+        # Only now is the result asked for: until here a GPU had the next operation waiting.
+        values = dict(zip(sums, totals.tolist(), strict=True))
+        count = max(values.pop("count"), 1)
+        apart = {name: values.pop(name) for name in ("tokens", "stop")}
+        values = {name: value / count for name, value in values.items()}
+        values |= {"grad_norm": float(norm), "learning_rate": rate, **apart}
+        self.check_finite(step, values)
+        return values
+
+    def set_rate(self, step: int) -> float:
+        """Sets the step's learning rate, clears the gradients, returns the rate."""
+        config = self.config
+        rate = config.learning_rate * learning_rate_factor(
+            step, self.total_steps, config.warmup_fraction, config.decay_fraction
+        )
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor
+                group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
+        return rate
 
-        # Sums of losses and counts first, one division after: see minillm.training.objectives.
+    def accumulate(self, batches: list[Batch]) -> dict[str, Any]:
+        """Adds up the gradients of the batches' losses, which are sums, and returns the sums: of
+        losses and other values, of targets (``count``), tokens, and signals to stop."""
         sums: dict[str, Any] = {}
         for i, batch in enumerate(batches):
-            last = i == accumulation - 1
-            sync = nullcontext() if last or process.world_size == 1 else forward.no_sync()  # type: ignore[operator]
-            tokens_here = int((batch.document_ids >= 0).sum())
-            batch = batch.to(process.device)
-            with sync:
-                with autocast:
-                    loss = learn(forward, batch)
+            tokens = int((batch.document_ids >= 0).sum())
+            batch = batch.to(self.process.device)
+            # Processes exchange their gradients once a step, with the last batch.
+            alone = self.process.world_size > 1 and i < len(batches) - 1
+            with self.forward.no_sync() if alone else nullcontext():  # type: ignore[operator]
+                with self.autocast:
+                    loss = self.learn(self.forward, batch)
                 loss.total.backward()  # type: ignore[no-untyped-call]
             counted = {
                 "count": loss.count,
-                "tokens": tokens_here,
-                "stop": stop.received,
+                "tokens": tokens,
+                "stop": self.stop.received,
                 "loss": loss.total.detach(),
                 **loss.metrics,
             }
             for name, value in counted.items():
                 sums[name] = sums.get(name, 0) + value
+        return sums
+
+    def update(self, sums: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Divides the gradients once by the targets of all processes, clips, and steps; returns the
+        sums over all processes, in the order of ``sums``, and the norm of the gradient."""
+        device, processes = self.process.device, self.process.world_size
+        values = sums.values()  # "count" is the first
         totals = torch.stack(
-            [torch.as_tensor(v, dtype=torch.float64, device=process.device) for v in sums.values()]
+            [torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]
         )
-        if process.world_size > 1:
+        if processes > 1:
             dist.all_reduce(totals)
-        scale = process.world_size / totals[0].clamp(min=1)
-        for parameter in model.parameters():
-            if parameter.grad is not None:  # DDP has averaged over processes
+        scale = processes / totals[0].clamp(min=1)  # DDP has averaged over processes
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        for optimizer in optimizers:
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        for optimizer in self.optimizers:
             optimizer.step()
+        return totals, norm
 
-        # Only now is the result asked for: until here a GPU had the next operation waiting.
-        values = dict(zip(sums, totals.tolist(), strict=True))
-        count = max(values.pop("count"), 1)
-        step_tokens = int(values.pop("tokens"))
-        tokens += step_tokens
-        # All processes must leave the loop after the same step, so any one's signal counts for all.
-        stopping = values.pop("stop") > 0
-        values = {name: value / count for name, value in values.items()}
-        values |= {"grad_norm": float(norm), "learning_rate": config.learning_rate * factor}
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            bar.close()
-            first = step * rows_per_step
-            raise UserError(
-                f"{stage} step {step + 1}, packed rows {first + 1} to "
-                f"{min(first + rows_per_step, len(rows))} of {len(rows)}: loss {values['loss']}, "
-                f"gradient norm {values['grad_norm']}: not finite, so training stops; lower "
-                f"--learning_rate {config.learning_rate} (nothing that was saved is lost)"
+    def after(
+        self, done: int, values: dict[str, float], log: RunLog, progress: Progress, stopping: bool
+    ) -> None:
+        """Logs a step, counted from 1, and when it is time validates and saves."""
+        config, tokens = self.config, int(values.pop("tokens"))
+        if self.val_rows and (done % config.eval_every == 0 or done == self.total_steps):
+            values |= self.validate(self.val_rows)
+        log.add(done, values, tokens)
+        shown = {k: f"{values[k]:.3f}" for k in ("loss", "accuracy", "val_loss") if k in values}
+        progress.update(1, **shown, **{"tokens/s": f"{log.speed():,.0f}"})
+        if (done % config.save_every == 0 or stopping) and done < self.total_steps:
+            save_training_checkpoint(
+                config.out_dir, self.model, self.metadata(done), self.optimizers
             )
+        if self.after_step:
+            self.after_step(done, self.model)
 
-        done = step + 1
-        speed = tokens / (time.monotonic() - started)
-        if log:
-            if val_rows and (done % config.eval_every == 0 or done == total_steps):
-                values |= validate()
-            log.add(done, values, step_tokens)
-            shown = {k: f"{values[k]:.3f}" for k in ("loss", "accuracy", "val_loss") if k in values}
-            bar.update(1, **shown, **{"tokens/s": f"{speed:,.0f}"})
-            if (done % config.save_every == 0 or stopping) and done < total_steps:
-                save_training_checkpoint(config.out_dir, model, metadata(done), optimizers)
-            if after_step:
-                after_step(done, model)
-        if stopping and done < total_steps:
-            bar.close()
-            raise KeyboardInterrupt(
-                f"{stage}: stopped after step {done} of {total_steps}, which is saved; go on with "
-                "--resume"
-            )
-    bar.close()
+    def validate(self, rows: PackedRows) -> dict[str, float]:
+        """The objective's values on held-out rows, under names that begin with ``val_``."""
+        size = self.config.batch_size
+        batches = (
+            rows.batch(range(i, i + size)).to(self.process.device)
+            for i in range(0, len(rows), size)
+        )
+        with self.autocast:
+            values = validation_loss(self.objective, self.model, batches)
+        return {f"val_{name}": value for name, value in values.items()}
 
-    path = weights_path(config.out_dir, stage)
-    if log:
-        save_checkpoint(path, model, metadata(total_steps))
-        log.writer.close()
-        parts = [
-            f"{k} {v:.4f}" for k, v in values.items() if k in ("loss", "val_loss", "val_accuracy")
-        ]
-        say(f"{stage}: {', '.join(parts)}; weights in {path}", flush=True)
-    return path
+    def check_finite(self, step: int, values: dict[str, float]) -> None:
+        """Raises UserError where the loss or its gradient is infinite or not a number."""
+        if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+            return
+        first = step * self.rows_per_step
+        last = min(first + self.rows_per_step, len(self.rows))
+        raise UserError(
+            f"{self.stage} step {step + 1}, packed rows {first + 1} to {last} of {len(self.rows)}: "
+            f"loss {values['loss']}, gradient norm {values['grad_norm']}: not finite, so training "
+            f"stops; lower --learning_rate {self.config.learning_rate} (nothing that was saved is "
+            "lost)"
+        )
 
 
-def _silent(*_: object, **__: object) -> None:
-    """Stands in for print on all processes but the first."""
-
-
-def chunks(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of ``size`` batches."""
-    while chunk := list(islice(batches, size)):
-        yield chunk
+SAID_LAST = ("loss", "val_loss", "val_accuracy")
+"""Values of the last step that are printed."""

@@ -121,14 +121,20 @@ class PackedRows:
     A function of (data, row length, epochs, seed) and nothing else: where training stands in its
     data is one number, the next row, which is why it can go on exactly where it stopped. Each
     epoch has every unit once, shuffled and packed anew; ``shuffle=False`` keeps the order of the
-    file.
+    file. Epochs that begin after ``most`` rows are left out.
     """
 
     WINDOW = 8192
     """Units that are packed together. A window is a random sample of the data, and so is a row."""
 
     def __init__(
-        self, data: TokenDataset, max_seq_len: int, epochs: int, seed: int, shuffle: bool = True
+        self,
+        data: TokenDataset,
+        max_seq_len: int,
+        epochs: int,
+        seed: int,
+        shuffle: bool = True,
+        most: int | None = None,
     ) -> None:
         self.data = data
         # A pair must fit into one row, since DPO compares its two answers.
@@ -151,6 +157,8 @@ class PackedRows:
             new_order = rng.permutation(len(last)) if shuffle else np.arange(len(last))
             starts.append(first[new_order])
             ends.append(last[new_order])
+            if most is not None and sum(map(len, starts)) >= most:
+                break
         self.units: NDArray[np.int32] = np.concatenate(units)
         self.starts, self.ends = np.concatenate(starts), np.concatenate(ends)
 
@@ -164,7 +172,8 @@ class PackedRows:
 
     def batch(self, rows: range) -> Batch:
         """The rows with these numbers, as one batch; numbers past the end give fewer or no rows."""
-        return collate(self.data, [self[i] for i in rows if i < len(self)], self.row_length)
+        there = range(rows.start, min(rows.stop, len(self)), rows.step)
+        return collate(self.data, [self[i] for i in there], self.row_length)
 
     def fill(self) -> float:
         """Share of all positions that hold a token."""

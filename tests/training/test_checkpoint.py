@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from minillm import files
 from minillm.config import TrainConfig
+from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.model.transformer import Transformer
 from minillm.training import checkpoint
@@ -183,3 +184,27 @@ def test_a_failed_write_leaves_the_old_file(
         save_checkpoint(path, small.model(seed=1), METADATA)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_notebook_loads_a_model_and_asks_it(tmp_path: Path) -> None:
+    from minillm import load, reply, train
+
+    config = small.train_config(tmp_path, "pretrain", max_steps=2)
+    train(config, "pretrain")
+    train(small.train_config(tmp_path, "sft", max_steps=2), "sft")
+    model, tokenizer = load(config.out_dir, device="cpu")
+    assert not model.training
+    assert tokenizer.fingerprint == small.tokenizer().fingerprint
+    assert_same(model, checkpoint.load_checkpoint(config.out_dir / "sft.safetensors")[0])
+    text = "".join(reply(model, tokenizer, "1加1？", max_new_tokens=4))
+    question = [Message("user", "1加1？")]
+    assert text == "".join(reply(model, tokenizer, question, max_new_tokens=4))
+    before, _ = load(str(config.out_dir), "pretrain", device="cpu")
+    assert_same(before, checkpoint.load_checkpoint(config.out_dir / "pretrain.safetensors")[0])
+    with pytest.raises(UserError, match="no pretrain weights"):
+        load(tmp_path / "elsewhere")
+
+
+def assert_same(model: Transformer, other: Transformer) -> None:
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name]), name

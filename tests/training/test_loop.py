@@ -172,6 +172,52 @@ def test_a_resumed_run_may_be_longer_and_split_otherwise(tmp_path: Path) -> None
     assert [entry["step"] for entry in log(config, "pretrain")] == list(range(1, 9))
 
 
+def test_a_run_that_is_further_already_is_not_shortened(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain", epochs=9, max_steps=6, save_every=2)
+    train(config, "pretrain")
+    finished = weights(config, "pretrain")
+    for steps in (3, 4):  # the newest checkpoint is of step 4
+        with pytest.raises(
+            UserError, match=rf"at step 4 already, and this run ends after {steps}: .*--max_steps"
+        ):
+            train(replace(config, resume=True, max_steps=steps), "pretrain")
+    assert_close(finished, weights(config, "pretrain"), atol=0)
+    assert len(log(config, "pretrain")) == 6
+
+
+def test_sft_goes_on_without_the_weights_that_it_started_from(tmp_path: Path) -> None:
+    train_previous_stages(tmp_path, "sft")
+    config = small.train_config(tmp_path, "sft", epochs=9, max_steps=6, save_every=2)
+    train(config, "sft")
+    finished = weights(config, "sft")
+    (config.out_dir / "pretrain.safetensors").unlink()
+    train(replace(config, resume=True), "sft")
+    assert_close(finished, weights(config, "sft"), atol=0)
+
+
+def test_dpo_goes_on_only_with_the_reference_that_it_had(tmp_path: Path) -> None:
+    train_previous_stages(tmp_path, "dpo")
+    config = small.train_config(tmp_path, "dpo", epochs=9, max_steps=6, save_every=2)
+    train(config, "dpo")
+    train(small.train_config(tmp_path, "sft", max_steps=3), "sft")
+    with pytest.raises(UserError, match=r"dpo-0000004\.safetensors: began with other SFT weights"):
+        train(replace(config, resume=True), "dpo")
+
+
+def test_a_step_may_be_larger_than_the_data(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain", batch_size=10**12, epochs=1)
+    train(config, "pretrain")
+    assert len(log(config, "pretrain")) == 1
+
+
+def test_epochs_that_are_never_reached_take_no_time(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain", epochs=10**6, max_steps=3)
+    train(config, "pretrain")
+    few = small.train_config(tmp_path / "few", "pretrain", epochs=9, max_steps=3)
+    train(few, "pretrain")
+    assert log(config, "pretrain") == log(few, "pretrain")
+
+
 DDP = """
 import sys
 import msgspec, small
@@ -356,12 +402,31 @@ def test_a_full_disk_while_saving(tmp_path: Path) -> None:
 @needs_full_disk
 def test_a_full_disk_while_logging(tmp_path: Path) -> None:
     config = small.train_config(tmp_path, "pretrain", max_steps=2)
-    config.out_dir.mkdir(exist_ok=True)
-    (config.out_dir / "pretrain_log.jsonl").symlink_to(FULL)
+    path = config.out_dir / "pretrain_log.jsonl"
+
+    def fill(step: int, _: object) -> None:
+        path.unlink()
+        path.symlink_to(FULL)
+
     with pytest.raises(
         UserError, match=r"pretrain_log\.jsonl: cannot write: No space left.*--resume"
     ):
-        train(config, "pretrain")
+        train(config, "pretrain", fill)
+
+
+@needs_full_disk
+def test_a_full_disk_when_going_on_loses_no_line_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 9, "max_steps": 6, "save_every": 2}
+    config = small.train_config(tmp_path, "pretrain", **settings)
+    train(config, "pretrain")
+    path = config.out_dir / "pretrain_log.jsonl"
+    curve = path.read_bytes()
+    path.with_name(path.name + ".tmp").symlink_to(FULL)
+    with pytest.raises(UserError, match=r"pretrain_log\.jsonl: cannot write: No space left"):
+        train(replace(config, resume=True), "pretrain")
+    assert path.read_bytes() == curve
 
 
 @pytest.mark.parametrize("folder", ["out_dir", "tf_dir"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from minillm.config import Stage
 from minillm.data.rows import Chat, Message, Pair, Text
 from minillm.errors import UserError
+from minillm.training import dataset
 from minillm.training.dataset import TokenDataset, fit, load_dataset, tokenize_row
 from minillm.training.objectives import next_token_loss
 from minillm.training.packing import IGNORE_INDEX, PackedRows, collate, pack
@@ -155,11 +158,11 @@ def test_the_cache_follows_content_tokenizer_and_length(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     load(path, "pretrain")
     load(path, "pretrain")
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("[!.]*"))) == 1
     load(path, "pretrain", 32)
     small.write_rows(path, small.rows("pretrain", 3))
     assert len(load(path, "pretrain")) == 3
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.glob("[!.]*"))) == 3
 
 
 def test_two_processes_may_build_the_cache_at_once(tmp_path: Path) -> None:
@@ -171,7 +174,39 @@ def test_two_processes_may_build_the_cache_at_once(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("[!.]*"))) == 1
+
+
+def test_what_a_killed_run_left_in_the_cache_goes(tmp_path: Path) -> None:
+    path = small.write_rows(tmp_path / "rows.jsonl", small.rows("pretrain"))
+    load(path, "pretrain")
+    (folder,) = (tmp_path / "cache").glob("[!.]*")
+    folder.rename(folder.with_name(f"{folder.name}.tmp"))
+    (folder.with_name(f"{folder.name}.tmp") / "ids.bin").write_bytes(b"half")
+    assert len(load(path, "pretrain")) == 24
+    assert list((tmp_path / "cache").glob("[!.]*")) == [folder]
+
+
+def test_of_several_processes_one_tokenizes(tmp_path: Path) -> None:
+    path = small.write_rows(tmp_path / "rows.jsonl", small.rows("pretrain", 100))
+    calls = tmp_path / "calls"
+
+    def counted(*arguments: Any) -> Any:
+        with calls.open("a") as file:
+            file.write("x")
+        time.sleep(0.3)
+        return tokenize(*arguments)
+
+    tokenize = dataset.tokenize_file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "tokenize_file", counted)
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=load, args=(path, "pretrain")) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    assert calls.read_text() == "x"
 
 
 def test_bad_rows_name_file_and_line(tmp_path: Path) -> None:
@@ -182,7 +217,7 @@ def test_bad_rows_name_file_and_line(tmp_path: Path) -> None:
     path.write_text('{"text": "好"}\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"rows\.jsonl:1: sft needs a conversation"):
         load(path, "sft")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("[!.]*")) == []
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
