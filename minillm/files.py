@@ -23,9 +23,11 @@ import msgspec
 from minillm.errors import UserError
 
 _encode = msgspec.json.Encoder().encode
+_NO_SPACE = "free some space and start again (training: with --resume)"
 _IN_THE_WAY = "a file is in the place of a folder: move it away or choose another place"
 _ADVICE = {
-    errno.ENOSPC: "free some space and start again (training: with --resume)",
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
     errno.EACCES: "make the folder writable or choose another",
     errno.EPERM: "make the folder writable or choose another",
     errno.EROFS: "choose a folder that is not read-only",
