@@ -53,7 +53,7 @@ def report(tokens):
     print(json.dumps({"seconds": seconds, "megabytes": peak(), "tokens": tokens()}))
 def peak():
     if sys.platform == "linux":  # ru_maxrss includes the process that started this one
-        status = open("/proc/self/status").read()
+        status = open("/proc/self/status", encoding="utf-8").read()
         return int(re.search(r"VmHWM:\\s+(\\d+) kB", status).group(1)) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 def in_order(ranks):
@@ -264,7 +264,8 @@ def run(name: str, path: Path, vocab_size: int, threads: int) -> dict[str, Any]:
         [python, "-c", REPORT + code, path, str(vocab_size), str(threads)],
         env={**os.environ, "RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if result.returncode:
         sys.exit(f"{name} ended with exit code {result.returncode}:\n{result.stderr[-2000:]}")

@@ -101,7 +101,7 @@ def finish(config: TrainConfig, stage: Stage) -> float:
     started = time.monotonic()
     _, status = os.waitpid(begin(config, stage), 0)
     if status:
-        sys.exit(f"{stage} failed:\n{(config.out_dir.parent / 'messages.txt').read_text()}")
+        sys.exit(f"{stage} failed:\n{(config.out_dir.parent / 'messages.txt').read_text('utf-8')}")
     return time.monotonic() - started
 
 

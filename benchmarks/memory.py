@@ -85,7 +85,7 @@ def most_memory(code: str, *paths: Path) -> float:
     ):
         most = 0
         while process.poll() is None:
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
             if found := re.search(r"RssAnon:\s+(\d+) kB", status):
                 most = max(most, int(found[1]))
             time.sleep(0.01)

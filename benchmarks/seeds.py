@@ -81,7 +81,7 @@ def train(seed: int, capability: str) -> Report:
     if capability == "default":
         environment["ATEN_CPU_CAPABILITY"] = capability
     command = [sys.executable, "-c", REPORT]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
     print(f"seed {seed}, {capability}: done", file=sys.stderr, flush=True)
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Report)
 

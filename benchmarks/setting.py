@@ -25,7 +25,7 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        names = [x for x in cpuinfo.read_text("utf-8").splitlines() if x.startswith("model name")]
         model = names[0].split(":")[1].strip() if names else model
     memory_gib = psutil.virtual_memory().total >> 30
     return (
@@ -42,7 +42,7 @@ def peer(requirement: str) -> Path:
     home = CACHE / "peers" / requirement.replace("==", "-")
     home.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may ask at once: one makes the environment, the others wait for it.
-    with home.with_name(home.name + ".lock").open("w") as lock:
+    with home.with_name(home.name + ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         python, done = home / "bin" / "python", home / ".installed"
         if not done.exists():

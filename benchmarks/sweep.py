@@ -12,7 +12,6 @@ are polite. Of several seeds it prints the mean, and in brackets the lowest and 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -61,8 +60,6 @@ def result(config: TrainConfig, stage: Stage) -> dict[str, float]:
     values = {"loss": msgspec.json.decode(lines[-1])["val_loss"]}
     if config.init_from is None:
         return values
-    if stage == "dpo":
-        shutil.copy(config.init_from, config.out_dir / "sft.safetensors")  # the reference
     scores = evaluate(
         EvaluateOptions(
             stage=stage,

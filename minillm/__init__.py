@@ -7,7 +7,8 @@
 
 The package is a house of rooms. A room knows only those above it:
 
-    errors, files, config, progress   what all share: every default stands in config
+    errors, files, text_table, config, progress
+                            what all share: every default stands in config
     microworld/             a small world in Chinese: texts, conversations, and what counts as right
     data/                   rows of any format, and the mix that the stages are trained on
     tokenizer/              byte-pair encoding, and conversations as token ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,22 @@ import msgspec
 import numpy as np
 import torch
 
-from minillm.config import Preset, Stage, default_tf_dir
+from minillm.config import Preset, Stage, TrainConfig, default_tf_dir
 from minillm.data.rows import Message
+from minillm.errors import UserError
+from minillm.files import appending, encode_line
 from minillm.microworld import exercises, identity, lessons, scoring
 from minillm.model.generate import complete
 from minillm.model.transformer import Transformer
+from minillm.text_table import table as text_table
 from minillm.tokenizer.vocabulary import RustBPETokenizer
-from minillm.training.checkpoint import find_weights, load_checkpoint, load_for_inference
+from minillm.training.checkpoint import (
+    Metadata,
+    check_matches,
+    find_weights,
+    load_checkpoint,
+    load_for_inference,
+)
 from minillm.training.dataset import TokenDataset, load_dataset
 from minillm.training.objectives import (
     make_dpo_objective,
@@ -61,6 +71,14 @@ class EvaluateOptions:
     """The maker that it was given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("items", "max_new_tokens", "max_val_rows", "max_seq_len"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("persona_name", "persona_author"):
+            if not getattr(self, name).strip():
+                raise UserError(f"--{name} is empty, and every answer holds that")
 
 
 def wilson_interval(correct: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -123,10 +141,15 @@ class Evaluator:
         questions = [
             q for kind in exercises.KINDS for q in scoring.questions(kind, items) if q.options
         ]
+        room = self.model.config.max_position_embeddings
         hits = []
         for question in questions:
             prompt = self.tokenizer.render_for_completion(to_messages(question.messages))
-            scores = self.log_probs([(prompt, self.tokenizer.encode(o)) for o in question.options])
+            pairs = [(prompt, self.tokenizer.encode(o)) for o in question.options]
+            if max(len(prompt) + len(option) for _, option in pairs) > room:
+                hits.append(False)  # as in ``answers``, one that is too long has no answer
+                continue
+            scores = self.log_probs(pairs)
             hits.append(question.options[int(np.argmax(scores))] == question.answer)
         return _mean(hits), len(questions)
 
@@ -166,27 +189,33 @@ class Evaluator:
         stage: Stage,
         options: EvaluateOptions,
         reference: Transformer | None = None,
+        beta: float = TrainConfig.beta,
     ) -> dict[str, float]:
-        """Loss on a validation file, with bits per byte, or for DPO accuracy and margin."""
-        data = load_dataset(
-            path, stage, self.tokenizer, options.max_seq_len, options.out_dir / "cache"
-        )
+        """Means over a validation file: loss and bits per byte, or with a reference DPO's loss,
+        accuracy and margin."""
+        longest = min(options.max_seq_len, self.model.config.max_position_embeddings)
+        if longest < options.max_seq_len:
+            print(
+                f"warning: {path}: --max_seq_len {options.max_seq_len} is more than the model's "
+                f"{longest} positions, which longer rows are fitted to",
+                file=sys.stderr,
+            )
+        data = load_dataset(path, stage, self.tokenizer, longest, options.out_dir / "cache")
         # Shuffled, since packing puts the longest documents into the first rows.
-        rows = PackedRows(data, options.max_seq_len, epochs=1, seed=0)
+        rows = PackedRows(data, longest, epochs=1, seed=0)
         shown = range(min(len(rows), options.max_val_rows))
         batches = [rows.batch(shown[i : i + BATCH_SIZE]) for i in shown[::BATCH_SIZE]]
         on_device = (batch.to(self.device) for batch in batches)
         if reference is not None:
-            return validation_loss(make_dpo_objective(reference, 0.1, 0.0), self.model, on_device)
+            return validation_loss(make_dpo_objective(reference, beta, 0.0), self.model, on_device)
         values = validation_loss(next_token_loss, self.model, on_device)
         labels = torch.cat([batch.labels[batch.labels >= 0] for batch in batches])
         lengths = torch.tensor(
             [len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size)]
         )
         # bits per byte = nats per token / ln 2 / bytes per token; special tokens have no bytes.
-        values["bits_per_byte"] = (
-            values["loss"] / math.log(2) / float(lengths[labels].float().mean())
-        )
+        if bytes_per_token := float(lengths[labels].float().mean()):
+            values["bits_per_byte"] = values["loss"] / math.log(2) / bytes_per_token
         return values
 
 
@@ -216,8 +245,34 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
+def reference_model(
+    out_dir: Path, metadata: Metadata, tokenizer: RustBPETokenizer
+) -> tuple[Transformer, float]:
+    """What the margins of DPO weights are measured with: the model that their run started from,
+    and its beta.
+
+    Raises:
+        UserError: that model's weights are gone, or do not fit.
+    """
+    start = metadata.train.get("init_from")
+    path = Path(start) if start else find_weights(out_dir, "sft")
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; DPO started from it, and its scores compare with it: put it "
+            "back there"
+        )
+    model, about = load_checkpoint(path)
+    check_matches(path, about, metadata.model, tokenizer)
+    return model, metadata.train.get("beta", TrainConfig.beta)
+
+
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """All scores of one stage's weights, as plain JSON values."""
+    """All scores of one stage's weights, as plain JSON values; one that there is nothing to compute
+    from is left out.
+
+    Raises:
+        UserError: no weights, or what they were trained with is missing or another.
+    """
     started = time.monotonic()
     model, tokenizer, metadata = load_for_inference(
         options.out_dir, options.stage, options.tokenizer_path, options.device
@@ -232,10 +287,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     language: Stage = "pretrain" if options.stage == "pretrain" else "sft"
     if val(language).exists():
         values = evaluator.validation(val(language), language, options)
-        result |= {"val_loss": values["loss"], "bits_per_byte": values["bits_per_byte"]}
+        result["val_loss"] = values["loss"]
+        result["bits_per_byte"] = values.get("bits_per_byte", math.nan)
     if options.stage == "dpo" and val("dpo").exists():
-        reference, _ = load_checkpoint(find_weights(options.out_dir, "sft"))
-        values = evaluator.validation(val("dpo"), "dpo", options, reference.to(evaluator.device))
+        reference, beta = reference_model(options.out_dir, metadata, tokenizer)
+        reference = reference.to(evaluator.device)
+        values = evaluator.validation(val("dpo"), "dpo", options, reference, beta)
         result["dpo"] = {name: values[name] for name in ("accuracy", "margin", "prefers_chosen")}
 
     n = options.items
@@ -253,14 +310,23 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     result["samples"] = [
         {"prompt": p, "reply": r} for p, r in zip(scoring.SHOWCASE, replies, strict=True)
     ]
-    return result | {
+    return _finite(result) | {
         "items": n,
         "parameters": model.num_parameters(),
         "config": metadata.train,
         "data_sha256": metadata.data,
         "tokenizer": metadata.tokenizer,
-        "git": git_revision(),
+        "git": git_revision() or "unknown",
         "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _finite(scores: dict[str, Any]) -> dict[str, Any]:
+    """Without those that are no numbers, also in the dicts in it."""
+    return {
+        name: _finite(value) if isinstance(value, dict) else value
+        for name, value in scores.items()
+        if not isinstance(value, float) or math.isfinite(value)
     }
 
 
@@ -268,18 +334,18 @@ def git_revision() -> str | None:
     """The checkout's commit, with "+" for uncommitted changes; None outside one."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        said = subprocess.check_output(command, stderr=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return said.decode("utf-8", "replace").strip()
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
     """`minillm evaluate`."""
-    result = evaluate(options)
     path = options.tf_dir / "eval_results.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(msgspec.json.encode(result) + b"\n")
+    with appending(path) as file:
+        result = evaluate(options)
+        file.write(encode_line(result))
     print(table([result]))
     for sample in result["samples"]:
         print(f"  {sample['prompt']} → {sample['reply']}")
@@ -288,23 +354,25 @@ def run_evaluate(options: EvaluateOptions) -> None:
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Scores as rows, stages as columns."""
-    columns = [flatten(r) for r in results]
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    width = max(map(len, names))
-    lines = [" " * width + "".join(f"{r['stage']:>10}" for r in results)]
-    for name in names:
-        cells = "".join(f"{c[name]:>10.3f}" if name in c else f"{'-':>10}" for c in columns)
-        lines.append(f"{name:<{width}}{cells}")
-    return "\n".join(lines)
+    columns = [flatten(result) for result in results]
+    rows = [["", *(str(result.get("stage", "?")) for result in results)]]
+    for name in dict.fromkeys(name for column in columns for name in column):
+        rows.append([name, *(f"{c[name]:.3f}" if name in c else "-" for c in columns)])
+    return text_table(rows, least=8)
 
 
 def flatten(result: dict[str, Any]) -> dict[str, float]:
-    """The scores of a result under the names that the table shows."""
-    scores: dict[str, float] = {k: result[k] for k in ("val_loss", "bits_per_byte") if k in result}
-    scores |= {f"continue {kind}": v for kind, v in result["continuations"].items()}
-    scores |= {f"answer {kind}": v for kind, v in result["accuracy"].items()}
-    scores["multiple choice"] = result["multiple_choice"]["accuracy"]
-    scores["polite"] = result["polite"]
-    scores |= {f"DPO {name}": v for name, v in result.get("dpo", {}).items()}
-    scores["identity"] = result["identity_hit_rate"]
-    return scores
+    """The scores of a result under the names that the table shows; those that it has."""
+
+    def part(name: str) -> dict[str, Any]:
+        found = result.get(name)
+        return found if isinstance(found, dict) else {}
+
+    scores: dict[str, Any] = {name: result.get(name) for name in ("val_loss", "bits_per_byte")}
+    scores |= {f"continue {kind}": v for kind, v in part("continuations").items()}
+    scores |= {f"answer {kind}": v for kind, v in part("accuracy").items()}
+    scores["multiple choice"] = part("multiple_choice").get("accuracy")
+    scores["polite"] = result.get("polite")
+    scores |= {f"DPO {name}": v for name, v in part("dpo").items()}
+    scores["identity"] = result.get("identity_hit_rate")
+    return {n: v for n, v in scores.items() if isinstance(v, int | float) and math.isfinite(v)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,14 +15,42 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm import evaluate as scores
 from minillm.config import STAGES
 from minillm.data.rows import Message
-from minillm.evaluate import PRESETS, Evaluator, git_revision, run_evaluate, table, wilson_interval
+from minillm.errors import UserError
+from minillm.evaluate import (
+    PRESETS,
+    EvaluateOptions,
+    Evaluator,
+    evaluate,
+    flatten,
+    git_revision,
+    run_evaluate,
+    table,
+    wilson_interval,
+)
 from minillm.microworld import exercises, identity, scoring
+from minillm.model.transformer import Transformer
 from minillm.training.checkpoint import Metadata, save_checkpoint
 from minillm.training.loop import train
 
 TOKENIZER = small.tokenizer()
+
+
+def saved(path: Path, model: Transformer, **settings: Any) -> Path:
+    """Weights in a file, as of a run with these settings."""
+    about = Metadata("dpo", 7, model.config, TOKENIZER.fingerprint, "", settings)
+    save_checkpoint(path, model, about)
+    return path
+
+
+def options_for(folder: Path, **changes: Any) -> EvaluateOptions:
+    """A short evaluation of FOLDER/out on FOLDER/data."""
+    TOKENIZER.save(folder / "out" / "tokenizer")
+    places = {"out_dir": folder / "out", "data_dir": folder / "data", "tf_dir": folder / "tf_dir"}
+    short = {"items": 1, "max_new_tokens": 1, "max_seq_len": 64, "max_val_rows": 100}
+    return replace(PRESETS["smoke"], **{**places, **short, **changes})
 
 
 def test_wilson_interval_by_hand() -> None:
@@ -205,3 +234,219 @@ def test_evaluation_of_the_wrong_tokenizer_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(Exception, match="trained with another tokenizer"):
         run_evaluate(replace(PRESETS["smoke"], stage="sft", out_dir=tmp_path))
+
+
+# ---- what DPO is measured with ----
+
+
+def log_prob(model: Transformer, turns: list[dict[str, str]]) -> float:
+    """log p of the answer's tokens, one conversation at a time."""
+    ids, mask = TOKENIZER.render_conversation(turns)
+    with torch.no_grad():
+        log_probs = model(torch.tensor([ids[:-1]]))[0].log_softmax(-1)
+    return sum(float(log_probs[t, ids[t + 1]]) for t in range(len(ids) - 1) if mask[t + 1])
+
+
+def by_hand(policy: Transformer, reference: Transformer, beta: float) -> dict[str, float]:
+    margins, preferred = [], []
+    for row in small.rows("dpo", 6):
+        chosen, rejected = (log_prob(policy, row[side]) for side in ("chosen", "rejected"))
+        before = [log_prob(reference, row[side]) for side in ("chosen", "rejected")]
+        margins.append(beta * ((chosen - before[0]) - (rejected - before[1])))
+        preferred.append(chosen > rejected)
+    return {
+        "accuracy": sum(margin > 0 for margin in margins) / 6,
+        "margin": sum(margins) / 6,
+        "prefers_chosen": sum(preferred) / 6,
+    }
+
+
+def test_the_margin_is_that_of_the_runs_own_reference_and_beta(tmp_path: Path) -> None:
+    policy, reference, decoy = (small.model(seed) for seed in (1, 2, 3))
+    start = saved(tmp_path / "elsewhere.safetensors", reference)
+    saved(tmp_path / "out" / "sft.safetensors", decoy)
+    small.write_rows(tmp_path / "data" / "dpo_chinese_val.jsonl", small.rows("dpo", 6))
+    options = options_for(tmp_path, stage="dpo")
+    assert by_hand(policy, decoy, 0.5) != pytest.approx(by_hand(policy, reference, 0.5), rel=0.01)
+    for settings, model, beta in (
+        ({"beta": 0.5, "init_from": str(start)}, reference, 0.5),
+        ({"beta": 0.02, "init_from": None}, decoy, 0.02),
+        ({}, decoy, 0.1),
+    ):
+        saved(tmp_path / "out" / "dpo.safetensors", policy, **settings)
+        assert evaluate(options)["dpo"] == pytest.approx(by_hand(policy, model, beta), rel=1e-4)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_reference_that_is_gone_is_named(tmp_path: Path, named: bool) -> None:
+    gone = tmp_path / "gone.safetensors"
+    settings = {"init_from": str(gone)} if named else {}
+    saved(tmp_path / "out" / "dpo.safetensors", small.model(), **settings)
+    small.write_rows(tmp_path / "data" / "dpo_chinese_val.jsonl", small.rows("dpo", 6))
+    wanted = (
+        r"gone\.safetensors: no such file; DPO" if named else r"sft\.safetensors: no sft weights"
+    )
+    with pytest.raises(UserError, match=wanted):
+        evaluate(options_for(tmp_path, stage="dpo"))
+
+
+def test_a_reference_of_another_shape_is_refused(tmp_path: Path) -> None:
+    other = small.model(config=replace(small.CONFIG, num_hidden_layers=1))
+    start = saved(tmp_path / "elsewhere.safetensors", other)
+    saved(tmp_path / "out" / "dpo.safetensors", small.model(), init_from=str(start))
+    small.write_rows(tmp_path / "data" / "dpo_chinese_val.jsonl", small.rows("dpo", 6))
+    with pytest.raises(UserError, match=r"elsewhere\.safetensors: has num_hidden_layers 1"):
+        evaluate(options_for(tmp_path, stage="dpo"))
+
+
+# ---- a model that is too short ----
+
+
+def test_documents_are_fitted_to_a_model_with_fewer_positions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = small.model(config=replace(small.CONFIG, max_position_embeddings=24))
+    saved(tmp_path / "out" / "dpo.safetensors", short)
+    saved(tmp_path / "out" / "sft.safetensors", short)
+    for stage in ("sft", "dpo"):
+        small.write_rows(tmp_path / "data" / f"{stage}_chinese_val.jsonl", small.rows(stage))
+    found = evaluate(options_for(tmp_path, stage="dpo", max_seq_len=512))
+    assert found["dpo"]["margin"] == pytest.approx(0, abs=1e-6)
+    same = evaluate(options_for(tmp_path, stage="dpo", max_seq_len=24))
+    assert found["val_loss"] == same["val_loss"] > 0
+    warnings = [
+        line for line in capsys.readouterr().err.splitlines() if "--max_seq_len 512" in line
+    ]
+    assert [w.split(": --")[0].rpartition("/")[2] for w in warnings] == [
+        "sft_chinese_val.jsonl",
+        "dpo_chinese_val.jsonl",
+    ]
+    assert "512 is more than the model's 24 positions" in warnings[0]
+
+
+def test_a_question_that_is_too_long_is_not_answered() -> None:
+    short = small.model(config=replace(small.CONFIG, max_position_embeddings=8))
+    rate, asked = Evaluator(short, TOKENIZER).choice_accuracy(10)
+    assert rate == 0
+    assert asked > 0
+
+
+# ---- values that make no sense ----
+
+
+@pytest.mark.parametrize("name", ["items", "max_new_tokens", "max_val_rows", "max_seq_len"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_numbers_that_leave_nothing_to_score(name: str, value: int) -> None:
+    with pytest.raises(UserError, match=f"--{name} must be at least 1, not {value}"):
+        replace(PRESETS["smoke"], **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["persona_name", "persona_author"])
+def test_a_name_that_every_answer_holds(name: str) -> None:
+    with pytest.raises(UserError, match=f"--{name} is empty"):
+        replace(PRESETS["smoke"], **{name: " "})  # type: ignore[arg-type]
+
+
+# ---- where the results go ----
+
+
+def fail(_: object) -> None:
+    raise AssertionError("scores were computed for nothing")
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_for(tmp_path)
+    monkeypatch.setattr(scores, "evaluate", fail)
+    options.tf_dir.write_bytes(b"a file")
+    with pytest.raises(
+        UserError, match=r"eval_results\.jsonl: cannot write: .*a file is in the pl"
+    ):
+        run_evaluate(options)
+    options.tf_dir.unlink()
+    (options.tf_dir / "eval_results.jsonl").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"eval_results\.jsonl: cannot write: Is a directory"):
+        run_evaluate(options)
+
+
+def test_an_evaluation_that_fails_leaves_no_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no pretrain weights"):
+        run_evaluate(options_for(tmp_path, stage="pretrain"))
+    assert list((tmp_path / "tf_dir").iterdir()) == []
+
+
+def nulls(value: Any, place: str = "") -> list[str]:
+    """Where a decoded JSON value holds null."""
+    if isinstance(value, dict):
+        return [found for name in value for found in nulls(value[name], f"{place}.{name}")]
+    return [place] if value is None else []
+
+
+def test_what_cannot_be_scored_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model whose weights are no numbers, and no question with options."""
+    broken = small.model()
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(math.nan)
+    saved(tmp_path / "out" / "sft.safetensors", broken, max_steps=None)
+    small.write_rows(tmp_path / "data" / "sft_chinese_val.jsonl", small.rows("sft"))
+    plain = [replace(q, options=()) for q in scoring.questions("fact", 3)]
+    monkeypatch.setattr(scoring, "questions", lambda *_: plain)
+    monkeypatch.setattr(scores, "git_revision", lambda: None)
+    run_evaluate(options_for(tmp_path, stage="sft"))
+    line = (tmp_path / "tf_dir" / "eval_results.jsonl").read_bytes()
+    result = msgspec.json.decode(line)
+    assert nulls(result) == [".config.max_steps"]  # a setting, not a score
+    assert "val_loss" not in result
+    assert result["multiple_choice"] == {"interval": [0.0, 1.0], "n": 0}
+    assert "multiple choice" not in flatten(result)
+    assert "answer fact" in capsys.readouterr().out
+
+
+# ---- the table ----
+
+
+def test_the_table_by_hand() -> None:
+    first = {
+        "stage": "pretrain",
+        "val_loss": 1.5,
+        "continuations": {"fact": 0.25},
+        "accuracy": {"fact": 0.5},
+        "multiple_choice": {"accuracy": 1.0, "n": 3},
+        "polite": 0,
+        "identity_hit_rate": 0.125,
+    }
+    second = {**first, "stage": "dpo", "dpo": {"margin": -12.25}}
+    assert table([first]).splitlines() == [
+        "                 pretrain",
+        "val_loss            1.500",
+        "continue fact       0.250",
+        "answer fact         0.500",
+        "multiple choice     1.000",
+        "polite              0.000",
+        "identity            0.125",
+    ]
+    assert table([first, second]).splitlines()[0] == "                 pretrain       dpo"
+    assert table([first, second]).splitlines()[-1] == "DPO margin              -   -12.250"
+    assert table([second]).splitlines()[0] == "                      dpo"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"stage": "sft"},
+        {"stage": None, "val_loss": None, "bits_per_byte": None},
+        {"stage": "sft", "continuations": None, "accuracy": [0.5], "multiple_choice": 0.5},
+        {"stage": "dpo", "dpo": {"accuracy": None, "margin": math.nan}, "polite": "0.5"},
+        {"stage": "sft", "accuracy": {"fact": None}, "identity_hit_rate": math.inf},
+    ],
+)
+def test_a_stored_line_without_scores_is_shown_without_them(line: dict[str, Any]) -> None:
+    whole = {"stage": "pretrain", "polite": 0.5, "accuracy": {"fact": 0.25}}
+    assert flatten(line) == {}
+    shown = table([whole, line]).splitlines()
+    assert [row.split()[-1] for row in shown[1:]] == ["-", "-"]
+    assert len(table([line]).splitlines()) == 1

@@ -11,7 +11,7 @@ import minillm
 from minillm.book import lab
 
 ROOMS = """
-errors files config progress
+errors files text_table config progress
 microworld.words microworld.exercises microworld.documents
 microworld.identity microworld.lessons microworld.scoring
 data.rows data.formats data.readers data.categories data.importer data.hubs

@@ -156,7 +156,7 @@ _QUIET = "PYTEST_VERSION" in os.environ or os.environ.get("MINILLM_QUIET") == "1
 def _messages_to(path: Path) -> Iterator[None]:
     """Keeps what training prints in a file; its progress bars remain."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file, redirect_stdout(file):
+    with path.open("a", encoding="utf-8") as file, redirect_stdout(file):
         bars = redirect_stderr(file) if _QUIET else nullcontext()
         with bars:
             yield
@@ -366,9 +366,6 @@ def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]
                 device="cpu",
                 **changes,
             )
-            if run.stage == "dpo" and start:  # what `evaluate` takes as the reference model
-                run.folder.mkdir(parents=True, exist_ok=True)
-                shutil.copy(start.weights, weights_path(run.folder, "sft"))
 
             def keep(step: int, model: Transformer) -> None:
                 if step in SNAPSHOTS:

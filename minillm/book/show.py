@@ -24,16 +24,18 @@ from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from IPython.display import HTML, Markdown
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullFormatter
+from torch.overrides import TorchFunctionMode
 
 from minillm import evaluate
 from minillm.microworld import scoring
-from minillm.model.transformer import Attention, Transformer, rotate
+from minillm.model.transformer import Transformer
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 from minillm.training.packing import IGNORE_INDEX, Batch
 
@@ -415,38 +417,34 @@ def matrix(
 # --- The model from inside ------------------------------------------------------------------------
 
 
+class _Weights(TorchFunctionMode):
+    """Keeps the weights of every attention that is computed inside it, ``[heads, T, T]`` each.
+
+    ``scaled_dot_product_attention`` returns weights @ V only. So it is called once more, on the
+    same queries and keys, with the identity for V: weights @ I are the weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[torch.Tensor] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if function is F.scaled_dot_product_attention:
+            q, k, _ = args  # [B, H, T, D], [B, K, T, D]
+            identity = torch.eye(k.shape[-2]).expand(*k.shape[:-1], -1)  # [B, K, T, T]
+            self.found.append(function(q, k, identity, **kwargs)[0])
+        return function(*args, **kwargs or {})
+
+
 @torch.no_grad()
 def attention_weights(model: Transformer, ids: Sequence[int]) -> torch.Tensor:
     """softmax(QKᵀ/√D) of every layer and head, ``[layers, heads, T, T]``; row t is what token t
-    attends to.
-
-    The model itself never holds these: ``scaled_dot_product_attention`` computes the result
-    without them. Here they are computed again from each layer's input.
-    """
-    config, T = model.config, len(ids)
-    found: list[torch.Tensor] = []
-
-    def record(layer: Any, args: tuple[Any, ...]) -> None:
-        x, cos, sin = args[:3]
-        q = layer.q_proj(x).view(1, T, -1, config.head_dim).transpose(1, 2)  # [1, H, T, D]
-        k = layer.k_proj(x).view(1, T, -1, config.head_dim).transpose(1, 2)  # [1, K, T, D]
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        k = k.repeat_interleave(config.num_attention_heads // config.num_key_value_heads, dim=1)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(config.head_dim)  # [1, H, T, T]
-        later = torch.ones(T, T, dtype=torch.bool).triu(1)
-        found.append(scores.masked_fill(later, -math.inf).softmax(-1)[0])
-
-    hooks = [
-        module.register_forward_pre_hook(record)
-        for module in model.modules()
-        if isinstance(module, Attention)
-    ]
-    try:
+    attends to."""
+    with _Weights() as weights:
         model(torch.tensor([list(ids)]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(found)
+    return torch.stack(weights.found)
 
 
 def attention(

@@ -1,26 +1,23 @@
-"""The three files of a tokenizer: written whole, checked when read, and never trusted.
+"""The three files of a tokenizer: written together, checked when read, and never trusted.
 
 ``tokenizer_meta.json``  split pattern, special tokens, statistics, SHA-256 of the ranks
 ``tokenizer.tiktoken``   the ranks, one token a line: its bytes in base64, its rank
-``tokenizer.pkl``        all of this as one pickled dict of plain data; it is read only where there
-                         is no ``tokenizer_meta.json``, and nothing in it can run
+``tokenizer.pkl``        all of this as one pickled dict of plain data, for other programs: to read
+                         a pickle is to run what it says, so MiniLLM never does
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
-import os
 import pickle
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from minillm.errors import UserError
+from minillm.files import atomic_folder
 
 META_FILE = "tokenizer_meta.json"
 RANKS_FILE = "tokenizer.tiktoken"
@@ -49,23 +46,11 @@ def write_files(directory: Path, meta: Meta, tokens: Sequence[bytes]) -> None:
         UserError: the folder cannot be written to; what was there is untouched.
     """
     plain = {**msgspec.structs.asdict(meta), "tokens": list(tokens)}
-    files = {
-        RANKS_FILE: ranks_content(tokens),
-        PICKLE_FILE: pickle.dumps(plain, protocol=4),
-        META_FILE: msgspec.json.format(msgspec.json.encode(meta), indent=2) + b"\n",
-    }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
-            for name, content in files.items():
-                Path(unfinished, name).write_bytes(content)
-            for name in files:
-                os.replace(Path(unfinished, name), directory / name)
-    except OSError as error:
-        raise UserError(
-            f"{directory}: cannot write the tokenizer: {error.strerror}; free some space or choose "
-            f"another --out_dir"
-        ) from None
+    with atomic_folder(directory, last=META_FILE) as unfinished:
+        (unfinished / RANKS_FILE).write_bytes(ranks_content(tokens))
+        (unfinished / PICKLE_FILE).write_bytes(pickle.dumps(plain, protocol=4))
+        text = msgspec.json.format(msgspec.json.encode(meta), indent=2)
+        (unfinished / META_FILE).write_bytes(text + b"\n")
 
 
 def read_files(directory: Path) -> tuple[Path, Meta, list[bytes]]:
@@ -76,32 +61,19 @@ def read_files(directory: Path) -> tuple[Path, Meta, list[bytes]]:
     """
     path, ranks_path = directory / META_FILE, directory / RANKS_FILE
     if not path.exists():
-        path = directory / PICKLE_FILE
-    if not path.exists():
+        alone = f", and its {PICKLE_FILE} is not read" if (directory / PICKLE_FILE).exists() else ""
         raise UserError(
-            f"{directory}: no {META_FILE} in this folder; "
-            f"`minillm tokenizer --out_dir {directory}` trains a tokenizer"
+            f"{directory}: no {META_FILE} in this folder{alone}; copy {META_FILE} and {RANKS_FILE} "
+            f"there, or train a tokenizer by `minillm tokenizer --out_dir {directory}`"
         )
-    content = _read(path)
     try:
-        if path.name == PICKLE_FILE:
-            plain = _PlainUnpickler(io.BytesIO(content)).load()
-            tokens = msgspec.convert(plain["tokens"], list[bytes])
-            return path, msgspec.convert(plain, Meta), tokens
-        meta = msgspec.json.decode(content, type=Meta)
-    except Exception as error:  # a damaged pickle can raise almost anything
-        raise damaged(path, f"{type(error).__name__}: {error}") from None
+        meta = msgspec.json.decode(_read(path), type=Meta)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from None
     ranks = _read(ranks_path)
     if hashlib.sha256(ranks).hexdigest() != meta.ranks_sha256:
         raise damaged(ranks_path, f"its SHA-256 is not the one in {META_FILE}")
     return path, meta, _parse_ranks(ranks_path, ranks)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, strings, bytes and numbers, and no class or function: nothing can run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not plain data")
 
 
 def ranks_content(tokens: Sequence[bytes]) -> bytes:

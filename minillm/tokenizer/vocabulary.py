@@ -121,8 +121,6 @@ class RustBPETokenizer:
     def load(cls, path: Path | None = None) -> RustBPETokenizer:
         """Load the tokenizer in the folder ``path``; None: the one that ships with the package.
 
-        ``tokenizer.pkl`` is read only where there is no ``tokenizer_meta.json``.
-
         Raises:
             UserError: a file is missing, damaged or changed; names it.
         """

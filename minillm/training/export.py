@@ -7,7 +7,7 @@ the model is given, one row of the data in each row of the tensors.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ import torch
 
 from minillm.config import Stage
 from minillm.errors import UserError
+from minillm.files import atomic_file
 from minillm.tokenizer.vocabulary import RustBPETokenizer, find_tokenizer
 from minillm.training.dataset import TokenSequence, tokenize_file
 from minillm.training.packing import IGNORE_INDEX
@@ -45,99 +46,96 @@ class ExportOptions:
     append_eos: bool = False
     """End every pretraining text with <|assistant_end|>, where chat models stop."""
 
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise UserError(f"--max_length must be at least 2, not {self.max_length}")
+        if self.append_eos and self.format != "pretrain":
+            raise UserError(
+                f"--append_eos is for --format pretrain; in {self.format} every answer ends with "
+                "<|assistant_end|> anyway"
+            )
 
-def sequences_of(
+
+_IDS, _LABELS = (np.int32, 0), (np.int64, IGNORE_INDEX)
+_SFT = {"input_ids": _IDS, "loss_mask": _IDS}
+COLUMNS: dict[Stage, dict[str, tuple[type[np.generic], int]]] = {
+    "pretrain": {"input_ids": _IDS, "labels": _LABELS},
+    "sft": _SFT,
+    "dpo": {f"{side}_{name}": _SFT[name] for side in ("chosen", "rejected") for name in _SFT},
+}
+"""Of each format: the names of the tensors ``[rows, max_length]``, their dtypes and padding."""
+
+
+def row_tensors(
     sequences: list[TokenSequence], options: ExportOptions, tokenizer: RustBPETokenizer
-) -> list[TokenSequence]:
-    """A row's sequences with the special tokens that were asked for."""
-    bos = tokenizer.special_id(options.bos_token)
-    result = [([bos, *ids[1:]], mask) for ids, mask in sequences]
-    if options.format == "pretrain":
-        # Here a row stands alone, so no <|bos|> of a next document follows its text.
-        end = [tokenizer.special_id("<|assistant_end|>")] if options.append_eos else []
-        result = [([*ids[:-1], *end], [1] * (len(ids) - 1 + len(end))) for ids, _ in result]
-    return result
-
-
-def columns(options: ExportOptions) -> dict[str, type[np.generic]]:
-    """Names and dtypes of the tensors, ``[rows, max_length]`` each."""
-    if options.format == "pretrain":
-        return {"input_ids": np.int32, "labels": np.int64}
-    sides = [""] if options.format == "sft" else ["chosen_", "rejected_"]
-    kinds = {"input_ids": np.int32, "loss_mask": np.int32}
-    return {side + name: dtype for side in sides for name, dtype in kinds.items()}
-
-
-def row_tensors(sequences: list[TokenSequence], options: ExportOptions) -> list[Sequence[int]]:
-    """The row's values for each column, cut to max_length and not yet padded.
+) -> list[list[int]]:
+    """A row's values for each column, not yet cut or padded.
 
     ``labels[t]`` is the token after ``input_ids[t]``, already shifted; ``loss_mask[t]`` says of
     ``input_ids[t]`` itself whether it is to be learned.
     """
-    if options.format == "pretrain":
-        ids = sequences[0][0]
-        return [ids[: options.max_length], ids[1 : options.max_length + 1]]
-    return [part[: options.max_length] for sequence in sequences for part in sequence]
+    bos = tokenizer.special_id(options.bos_token)
+    if options.format != "pretrain":
+        return [part for ids, mask in sequences for part in ([bos, *ids[1:]], mask)]
+    # Here a text stands alone, so no <|bos|> of a next one follows it.
+    ids = [bos, *sequences[0][0][1:-1]]
+    if options.append_eos:
+        ids.append(tokenizer.special_id("<|assistant_end|>"))
+    return [ids, ids[1:]]
 
 
 def export(options: ExportOptions) -> tuple[Path, dict[str, torch.Tensor]]:
     """Writes the tensors and returns the file's path and what is in it.
 
     Raises:
-        UserError: no such file, a row that cannot be used (names file and line), or no row at all.
+        UserError: no such file, a row that cannot be used (names file and line), no row at all, or
+            a place that cannot be written; an older output stays.
     """
-    if options.max_length < 2:
-        raise UserError(f"--max_length must be at least 2, not {options.max_length}")
     path = options.data_path or Path(f"data/processed/{options.format}_chinese.jsonl")
     output = options.output or Path(f"data/processed/{options.format}_tensors.pt")
     if not path.is_file():
         raise UserError(f"{path}: no such file; `python scripts/build_chinese_mix.py` makes it")
     tokenizer = find_tokenizer(options.tokenizer_path, Path("out"))
-    if options.bos_token not in tokenizer.special_tokens:
+    if options.bos_token not in (known := tokenizer.special_tokens):
         raise UserError(
-            f"--bos_token {options.bos_token!r} is no special token; there are "
-            + ", ".join(tokenizer.special_tokens)
+            f"--bos_token {options.bos_token!r} is no special token; there are {', '.join(known)}"
         )
-    fill = {"labels": IGNORE_INDEX}
-    rows = cut = 0
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Columns grow on disk and are mapped from there, so memory does not grow with the data.
-    with TemporaryDirectory(dir=output.parent) as folder:
-        names = columns(options)
-        files = {name: (Path(folder) / name).open("wb") for name in names}
-        for line, sequences in tokenize_file(path, options.format, tokenizer):
-            sequences = sequences_of(sequences, options, tokenizer)
-            longest = max(len(ids) for ids, _ in sequences)
-            if longest > options.max_length:
-                cut += 1
-                if cut <= WARNINGS_SHOWN:
-                    warn(f"{path}:{line}: {longest} tokens, cut to {options.max_length}")
-            for (name, dtype), values in zip(
-                names.items(), row_tensors(sequences, options), strict=True
-            ):
-                padded = np.full(options.max_length, fill.get(name, 0), dtype)
-                padded[: len(values)] = values
-                files[name].write(padded.tobytes())
-            rows += 1
-        for file in files.values():
-            file.close()
-        if not rows:
-            raise UserError(f"{path}: no rows to export")
-        if cut:
-            warn(f"{cut} of {rows} rows were cut; raise --max-length or cut the data beforehand")
+    with atomic_file(output) as file, TemporaryDirectory(dir=output.parent) as folder:
+        # Columns grow on disk and are mapped from there, so memory does not grow with the data.
+        columns, shape = COLUMNS[options.format], (-1, options.max_length)
+        _write_columns(path, Path(folder), options, tokenizer)
         tensors = {
-            name: torch.from_numpy(
-                np.memmap(Path(folder) / name, dtype, "r+", shape=(rows, options.max_length))
-            )
-            for name, dtype in names.items()
+            name: torch.from_numpy(np.memmap(Path(folder, name), dtype, "r+").reshape(shape))
+            for name, (dtype, _) in columns.items()
         }
-        temporary = output.with_name(output.name + ".tmp")
-        torch.save(tensors, temporary)
-        temporary.replace(output)
+        torch.save(tensors, file)
     return output, tensors
 
 
-def warn(message: str) -> None:
+def _write_columns(
+    path: Path, folder: Path, options: ExportOptions, tokenizer: RustBPETokenizer
+) -> None:
+    columns, length, rows, cut = COLUMNS[options.format], options.max_length, 0, 0
+    with ExitStack() as stack:
+        files = [stack.enter_context(Path(folder, name).open("wb")) for name in columns]
+        for line, sequences in tokenize_file(path, options.format, tokenizer):
+            row = row_tensors(sequences, options, tokenizer)
+            rows += 1
+            if (longest := max(map(len, row))) > length:
+                cut += 1
+                if cut <= WARNINGS_SHOWN:
+                    _warn(f"{path}:{line}: {longest} tokens, cut to {length}")
+            for file, (dtype, fill), values in zip(files, columns.values(), row, strict=True):
+                padded = np.full(length, fill, dtype)
+                padded[: len(values)] = values[:length]
+                file.write(padded.tobytes())
+    if not rows:
+        raise UserError(f"{path}: no rows to export")
+    if cut:
+        _warn(f"{cut} of {rows} rows were cut; raise --max-length or cut the data beforehand")
+
+
+def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 

@@ -11,6 +11,7 @@ from minillm.book import lab
 from minillm.errors import UserError
 from minillm.microworld import exercises, scoring
 from minillm.training import loop
+from minillm.training.checkpoint import weights_path
 
 
 def untrainable(*_: object, **__: object) -> Path:
@@ -97,9 +98,9 @@ def test_changed_code_makes_a_new_key_and_changed_words_do_not(
     monkeypatch.setattr(lab.minillm, "__file__", str(package / "__init__.py"))
 
     def key(loop: str, model: str = "b = 1\n") -> str:
-        (package / "training" / "loop.py").write_text(loop)
-        (package / "model" / "transformer.py").write_text(model)
-        (package / "other.py").write_text("from minillm.training.loop import f\n")
+        (package / "training" / "loop.py").write_text(loop, encoding="utf-8")
+        (package / "model" / "transformer.py").write_text(model, encoding="utf-8")
+        (package / "other.py").write_text("from minillm.training.loop import f\n", encoding="utf-8")
         lab._code.cache_clear()
         lab._key.cache_clear()
         return lab._key("training.loop", 1)
@@ -167,6 +168,7 @@ def test_scores_are_computed_once_and_include_the_references(small_lab: pytest.M
     run = lab.variant("odd", "dpo", max_steps=1)
     scores = run.scores(items=2)
     assert set(scores["accuracy"]) == set(exercises.KINDS)
+    assert not weights_path(run.folder, "sft").exists(), "the reference is where it was trained"
     assert 0 <= scores["dpo"]["accuracy"] <= 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lab.evaluate, "evaluate", untrainable)

@@ -157,10 +157,42 @@ def test_attention_weights_give_the_models_own_attention_output() -> None:
     assert weights.triu(1).abs().max() == 0
 
 
-def test_attention_leaves_no_hook_behind(tokenizer: RustBPETokenizer) -> None:
-    model = small.model()
-    show.attention(model, tokenizer, "小猫", layer=0, head=0)
-    assert all(not layer.self_attn._forward_pre_hooks for layer in model.model.layers)
+def test_attention_weights_are_the_softmax_by_hand() -> None:
+    """Of the first layer's first and last head, which read different keys."""
+    model, ids = small.model(), list(range(5, 14))
+    layer, D = model.model.layers[0], model.config.head_dim
+    with torch.no_grad():
+        x = layer.input_layernorm(model.model.embed_tokens(torch.tensor([ids])))[0]
+        weights = show.attention_weights(model, ids)[0]
+        q, k = layer.self_attn.q_proj(x), layer.self_attn.k_proj(x)
+    for head, key_head in ((0, 0), (3, 1)):
+        for t in range(len(ids)):
+            scores = []
+            for s in range(t + 1):
+                score = 0.0
+                for i in range(D // 2):  # the angle between q and k is that of their distance
+                    pair = [head * D + i, head * D + i + D // 2]
+                    a = torch.complex(*q[t, pair])
+                    pair = [key_head * D + i, key_head * D + i + D // 2]
+                    b = torch.complex(*k[s, pair])
+                    angle = (t - s) / model.config.rope_theta ** (2 * i / D)
+                    turn = torch.polar(torch.tensor(1.0), torch.tensor(angle))
+                    score += float((a * turn * b.conj()).real)
+                scores.append(score / D**0.5)
+            expected = torch.tensor(scores).softmax(-1)
+            torch.testing.assert_close(weights[head, t, : t + 1], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_looking_at_attention_changes_nothing(tokenizer: RustBPETokenizer) -> None:
+    model, ids = small.model(), torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        alone = model(ids)
+        with show._Weights() as weights:
+            assert torch.equal(model(ids), alone)
+        model(ids)
+    assert len(weights.found) == model.config.num_hidden_layers
+    html = show.attention(model, tokenizer, "小猫", layer=0, head=0).data
+    assert html.count("<td") == (1 + len(tokenizer.encode("小猫"))) ** 2
 
 
 # ---- figures ----

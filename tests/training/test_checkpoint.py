@@ -165,7 +165,7 @@ def test_missing_weights_name_the_command(tmp_path: Path) -> None:
     ("number", "advice"),
     [
         (errno.ENOSPC, "free some space"),
-        (errno.EACCES, "another --out_dir"),
+        (errno.EACCES, "choose another"),
         (errno.EROFS, "read-only"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from minillm.errors import UserError
+from minillm.training import export as module
 from minillm.training.export import ExportOptions, export
 
 TOKENIZER = small.tokenizer()
@@ -100,6 +102,10 @@ def test_long_rows_are_cut_with_a_warning(
             r"--bos_token '<\|start\|>' is no special token",
         ),
         ('{"text": "好"}\n', {"max_length": 1}, "--max_length must be at least 2"),
+        ('{"text": "好"}\n', {"max_length": 0}, "--max_length must be at least 2, not 0"),
+        ('{"text": "好"}\n', {"max_length": -1}, "--max_length must be at least 2, not -1"),
+        ("", {"format": "sft", "append_eos": True}, "--append_eos is for --format pretrain"),
+        ("", {"format": "dpo", "append_eos": True}, "--append_eos is for --format pretrain"),
     ],
 )
 def test_errors_leave_the_old_file(
@@ -118,3 +124,52 @@ def test_errors_leave_the_old_file(
         "tensors.pt",
         "tokenizer",
     ]
+
+
+def test_the_longest_row_that_is_not_cut(
+    options: ExportOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [TOKENIZER.bos_id, *TOKENIZER.encode("小猫和小狗")]
+    for length, cut in ((len(ids), 0), (len(ids) - 1, 1)):
+        tensors = exported(options, [{"text": "小猫和小狗"}], max_length=length)
+        assert tensors["input_ids"][0].tolist() == ids[:length]
+        # The label of the last position is the token that did not fit.
+        assert tensors["labels"][0].tolist() == (ids[1:] if cut else [*ids[1:], -100])
+        assert capsys.readouterr().err.count("cut to") == cut
+
+
+@pytest.mark.parametrize("place", ["file/tensors.pt", "file/deep/tensors.pt", "folder"])
+def test_a_place_that_cannot_be_written_is_known_before_a_row_is_read(
+    options: ExportOptions, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    assert options.data_path is not None
+    here = small.write_rows(options.data_path, [{"text": "小猫"}]).parent
+    (here / "file").write_bytes(b"")
+    (here / "folder").mkdir()
+    before = sorted(here.rglob("*"))
+    monkeypatch.setattr(module, "tokenize_file", lambda *_: pytest.fail("read for nothing"))
+    with pytest.raises(UserError, match=rf"{place}: cannot write: .*; .* move it away"):
+        export(replace(options, output=here / place))
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    options: ExportOptions, share: float
+) -> None:
+    """The limit is met while columns are written (of 32 and of 64 bits), and while tensors are."""
+    resource = pytest.importorskip("resource")
+    rows = [{"text": "小猫和小狗"}] * 500
+    exported(options, rows)
+    assert options.output is not None
+    before = options.output.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * 500 * 32 * (4 + 8)), limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"tensors\.pt: cannot write: File too large"):
+            export(options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert options.output.read_bytes() == before
+    names = sorted(path.name for path in options.output.parent.iterdir())
+    assert names == ["rows.jsonl", "tensors.pt", "tokenizer"]
