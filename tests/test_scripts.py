@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Project, calls, use_stub_requirements
 
+from minillm.tokenizer.vocabulary import RustBPETokenizer
+
 STORY = [
     "scripts/build_chinese_mix.py",
     "trainer/train_pretrain.py",
@@ -241,6 +243,23 @@ def test_identity_file_of_the_user_is_kept(recorder: Project) -> None:
     identity.write_text("mine\n", encoding="utf-8")
     assert "sample" not in recorder.run("bash scripts/run.sh --smoke-test").stdout
     assert identity.read_text(encoding="utf-8") == "mine\n"
+
+
+def test_a_checkout_as_git_for_windows_makes_it(repo: Path, tmp_path: Path) -> None:
+    """By default it turns line feeds into CRLF, which neither bash nor the tokenizer's check sum
+    would bear."""
+    if not (repo / ".git").exists():
+        pytest.skip("no git repository")
+    there = tmp_path / "there"
+    clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", "--depth", "1"]
+    subprocess.run([*clone, repo.as_uri(), there], check=True)
+    listed = subprocess.check_output(["git", "ls-files", "--eol"], cwd=there, text=True)
+    assert not [line for line in listed.splitlines() if re.search(r"w/(crlf|mixed)", line)]
+    for script in sorted(there.rglob("*.sh")):
+        subprocess.run(["bash", "-n", script], check=True)
+    help_text = subprocess.check_output(["bash", there / "scripts" / "run.sh", "--help"], text=True)
+    assert help_text.startswith("Usage: bash scripts/run.sh")
+    assert RustBPETokenizer.load(there / "minillm" / "assets").vocab_size == 6400
 
 
 def test_ci_runs_the_test_script_and_nothing_else(repo: Path) -> None:
