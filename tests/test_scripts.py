@@ -44,6 +44,38 @@ def test_ends_in_the_scores_of_this_run_and_how_to_chat(recorder: Project) -> No
     assert closing[-1] == "Talk to the model:  .venv/bin/minillm chat"
 
 
+def test_the_smoke_test_ends_in_what_to_run_next_instead_of_scores(recorder: Project) -> None:
+    text = recorder.run("bash scripts/run.sh --smoke-test").stdout
+    closing = text[text.index("== Done") :].splitlines()
+    assert "stages:" not in text
+    assert closing[1].startswith("Every stage ran")
+    assert closing[-1] == "  bash scripts/run.sh --preset tiny"
+    assert "minillm chat" not in text
+    pairs = recorder.root / "data" / "processed" / "smoke" / "dpo_chinese.jsonl"
+    pairs.parent.mkdir(parents=True)
+    pairs.touch()
+    text = recorder.run("bash scripts/run.sh --smoke-test").stdout
+    assert "Every stage but DPO ran" in text
+
+
+def test_of_the_smoke_tests_scores_only_the_loss_is_shown(recorder: Project) -> None:
+    entry = recorder.root / "scripts" / "evaluate_stage.py"
+    with entry.open("a", encoding="utf-8") as file:
+        file.write("print('val_loss  6.1\\nanswer fact  0.0\\n  8加4？ → 。\\nappended to x')\n")
+    text = recorder.run("bash scripts/run.sh --smoke-test").stdout
+    assert text.count("val_loss  6.1\nappended to x\n") == 3
+    assert "answer fact" not in text
+    assert (
+        recorder.run("bash scripts/run.sh").stdout.count("answer fact  0.0\n  8加4？ → 。\n") == 3
+    )
+
+
+def test_a_failing_evaluation_stops_the_pipeline(recorder: Project) -> None:
+    done = recorder.run("bash scripts/run.sh --smoke-test", check=False, FAIL_AT="sft")
+    assert done.returncode != 0
+    assert calls(recorder)[-1][-1] == "sft"
+
+
 def test_smoke_test_is_the_smoke_preset(recorder: Project) -> None:
     recorder.run("bash scripts/run.sh --smoke-test")
     assert {call[2] for call in calls(recorder)} == {"smoke"}
@@ -77,6 +109,8 @@ def test_dpo_is_left_out_where_there_are_no_pairs(
     assert not any("dpo" in " ".join(call) for call in calls(recorder))
     assert any("preference_*.jsonl" in line for line in closing)
     assert "stages: pretrain sft" in closing
+    done = next(line for line in closing if line.startswith("== Done"))
+    assert "DPO" not in done
     assert closing[-1].endswith(" --stage sft")
 
 
