@@ -6,7 +6,6 @@ What needs a built site is in test_site.py; scripts/test.sh runs the chapters.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -24,6 +23,7 @@ import jupytext
 import nbformat
 import pages
 import pytest
+import screenshot
 import seeds as benchmark_seeds
 import words
 import yaml
@@ -412,11 +412,6 @@ def test_readmes_show_the_scores_of_all_seeds() -> None:
 
 
 def test_the_picture_in_the_readmes_is_of_the_stored_outputs() -> None:
-    spec = importlib.util.spec_from_file_location("screenshot", SCRIPT.with_name("screenshot.py"))
-    assert spec
-    assert spec.loader
-    screenshot = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(screenshot)
     taken = Image.open(screenshot.PICTURE).info.get(screenshot.KEY)
     assert taken == screenshot.outputs_hash(), (
         "run: bash scripts/book.sh && python scripts/screenshot.py"

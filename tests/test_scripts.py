@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import screenshot
 from conftest import Project, calls, use_stub_requirements
 
 from minillm.tokenizer.vocabulary import RustBPETokenizer
@@ -302,7 +303,20 @@ def test_ci_runs_the_test_script_and_nothing_else(repo: Path) -> None:
     assert ci.read_text(encoding="utf-8").splitlines()[-1] == "bash scripts/test.sh"
 
 
-@pytest.mark.parametrize("script", ["env", "run", "run_cn_pipeline", "test"])
+def test_a_browser_is_found_by_its_variable_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert screenshot.find_browser() is None
+    for name in ("mine", "google-chrome-stable", "chromium-browser"):
+        (tmp_path / name).touch(mode=0o755)
+    assert screenshot.find_browser() == str(tmp_path / "chromium-browser")
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "mine"))
+    assert screenshot.find_browser() == str(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("script", ["book", "env", "run", "run_cn_pipeline", "test"])
 def test_scripts_are_valid_bash(repo: Path, script: str) -> None:
     subprocess.run(["bash", "-n", repo / "scripts" / f"{script}.sh"], check=True)
 
