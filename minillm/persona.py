@@ -1,4 +1,4 @@
-"""`minillm persona`: another persona for a trained model, which forgets nothing else for it.
+"""`minillm persona`: another persona for a trained model, which keeps its skills and manners.
 
 Conversations about the persona alone would wash away the rest. So the model learns them among what
 it is to keep (replay): chosen answers of the preference data, which hold skills and manners, and
@@ -154,7 +154,7 @@ def unknown_characters(persona: Persona, path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class PersonaOptions:
-    """Teach a trained model another persona, and nothing else."""
+    """Teach a trained model another persona, so that it keeps its skills and manners."""
 
     name: str = ""
     """What the model is to call itself (required)."""
@@ -166,8 +166,8 @@ class PersonaOptions:
     rows: int = 800
     """Rows about the persona: its conversations are repeated until there are so many."""
     replay_chosen: int = 1500
-    """Chosen answers of the preference data to learn again beside them, so that nothing is
-    forgotten."""
+    """Chosen answers of the preference data to learn again beside them: they hold the skills and
+    manners to keep."""
     replay_own: int = 1500
     """Conversations of the SFT data in which the model first gives all answers itself, to learn
     them again."""

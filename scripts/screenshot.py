@@ -25,6 +25,14 @@ KEY = "outputs"
 """Of the text in the PNG file that ``outputs_hash`` gave."""
 
 
+def find_browser() -> str | None:
+    """The Chromium or Chrome of this machine, for the picture and for tests of the book; that of
+    ``$CHROMIUM`` comes first."""
+    names = [os.environ.get("CHROMIUM"), "chromium", "chromium-browser"]
+    names += ["google-chrome", "google-chrome-stable"]
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
 def outputs_hash() -> str:
     """SHA-256 of what the cells of the first page put out."""
     cells = json.loads((ROOT / "book" / "index.ipynb").read_bytes())["cells"]
@@ -34,18 +42,15 @@ def outputs_hash() -> str:
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
 
-def main() -> int:
+def main() -> None:
     from PIL import Image, PngImagePlugin
     from playwright.sync_api import sync_playwright
 
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    browser = next((found for name in names if name and (found := shutil.which(name))), None)
-    if not browser or not PAGE.exists():
-        what = (
-            "no Chromium: set CHROMIUM to one" if not browser else "run bash scripts/book.sh first"
-        )
-        print(f"error: {what}", file=sys.stderr)
-        return 2
+    browser = find_browser()
+    if not browser:
+        sys.exit("error: no Chromium or Chrome: install one, or set CHROMIUM to its path")
+    if not PAGE.exists():
+        sys.exit("error: no page to show: run bash scripts/book.sh first")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = chromium.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
@@ -58,8 +63,7 @@ def main() -> int:
         PICTURE, optimize=True, pnginfo=about
     )
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1000:.0f} KB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

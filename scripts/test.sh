@@ -29,9 +29,9 @@ system_package() {
   return 1
 }
 
-# Whether there is a browser for the book's tests (tests/test_site.py looks for the same).
+# Whether there is a browser for the book's tests.
 browser() {
-  command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome google-chrome-stable >/dev/null
+  PYTHONPATH=scripts "$PYTHON" -c 'import screenshot, sys; sys.exit(screenshot.find_browser() is None)'
 }
 
 step "System packages"

@@ -7,6 +7,7 @@ themselves; ``crash.py`` has its test among those of the trainer.
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -116,3 +117,87 @@ def test_time_to_loss(capsys: pytest.CaptureFixture[str]) -> None:
     # The first recipe is by definition at the loss that it ends at.
     assert re.fullmatch(r"\d+, [\d,]+", table[0][1])
     assert all(re.fullmatch(r"\d+, \d\.\d{3}", row[-1]) for row in table)
+
+
+def report(value: float) -> dict[str, dict[str, float]]:
+    """Scores of one run, all of them alike."""
+    seeds = load("seeds")
+    return {stage: dict.fromkeys(seeds.ROWS, value) for stage in ("pretrain", "sft", "dpo")}
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_seeds_summary() -> None:
+    found = load("seeds").summary([report(value) for value in (0.5, 0.25, 1.0)])
+    assert found["sft"]["polite"] == {
+        "mean": 0.5833,
+        "std": 0.3819,  # of a sample: statistics.stdev
+        "min": 0.25,
+        "max": 1.0,
+        "values": [0.5, 0.25, 1.0],
+    }
+    assert set(found) == {"pretrain", "sft", "dpo"}
+    assert load("seeds").summary([report(0.5)])["sft"]["polite"]["std"] is None
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_seeds_table() -> None:
+    seeds = load("seeds")
+    scores = seeds.summary([report(0.5), report(1.0)])
+    text = "before\n<!-- seeds -->\nold\n<!-- /seeds -->\nafter\n"
+    written = seeds.with_table(text, 1, "留出测试", scores)
+    assert written.startswith("before\n<!-- seeds -->\n\n| 留出测试 | pretrain | SFT | DPO |\n")
+    assert written.endswith("|\n\n<!-- /seeds -->\nafter\n")
+    assert [row[0] for row in rows(written)] == [names[1] for names in seeds.ROWS.values()]
+    assert {cell for row in rows(written) for cell in row[1:]} == {"0.75 (0.50–1.00)"}
+    assert seeds.with_table(written, 1, "留出测试", scores) == written
+
+
+@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.parametrize(
+    ("capability", "arithmetics"), [("AVX512", ["default", "AVX512"]), ("DEFAULT", ["default"])]
+)
+def test_seeds(
+    capability: str,
+    arithmetics: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seeds = load("seeds")
+    asked = []
+
+    def train(seed: int, arithmetic: str) -> dict[str, dict[str, float]]:
+        asked.append((seed, arithmetic))
+        return report(seed / 100)
+
+    monkeypatch.setattr(seeds, "train", train)
+    monkeypatch.setattr(seeds.lab, "tokenizer", lambda: None)
+    monkeypatch.setattr(seeds.torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    out = tmp_path / "results" / "seeds.json"
+    seeds.main(seeds.Options(seeds=(42, 7), out=out, processes=1))
+    runs = [(seed, arithmetic) for seed in (42, 7) for arithmetic in arithmetics]
+    assert asked == runs
+    content = json.loads(out.read_bytes())
+    assert content["runs"] == [{"seed": s, "arithmetic": a} for s, a in runs]
+    values = content["scores"]["dpo"]["identity"]["values"]
+    assert values == [seed / 100 for seed, _ in runs]
+    written = capsys.readouterr()
+    assert f"{len(runs)} runs: {out}" in written.out
+    assert written.err.count("only its plain kernels here") == (capability == "DEFAULT")
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_seeds_in_the_order_of_the_stored_runs() -> None:
+    seeds = load("seeds")
+    stored = json.loads(seeds.lab.RESULTS.read_bytes())["runs"]
+    assert list(dict.fromkeys(run["seed"] for run in stored)) == list(seeds.Options().seeds)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_seeds_names_the_run_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = load("seeds")
+    monkeypatch.setattr(seeds, "REPORT", "import sys; sys.exit('error: disk full')")
+    with pytest.raises(
+        UserError, match=r"^training with seed 7 \(AVX512\) failed: error: disk full"
+    ):
+        seeds.train(7, "AVX512")

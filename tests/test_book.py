@@ -6,7 +6,6 @@ What needs a built site is in test_site.py; scripts/test.sh runs the chapters.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -22,7 +21,9 @@ from typing import Any
 
 import jupytext
 import nbformat
+import pages
 import pytest
+import screenshot
 import seeds as benchmark_seeds
 import words
 import yaml
@@ -115,7 +116,7 @@ class Page:
     def headings(self, level: int, below: str = "") -> list[str]:
         """Headings of a level; those below one of the level above it."""
         found, inside = [], not below
-        for line in outside_code(self.markdown):
+        for _, line in pages.outside_code(enumerate(self.markdown.splitlines())):
             if below and re.match(rf"#{{1,{level - 1}}} ", line):
                 inside = line.lstrip("# ").strip() == below
             if inside and line.startswith("#" * level + " "):
@@ -128,52 +129,11 @@ def _read(path: Path) -> Any:
     return jupytext.read(path)
 
 
-def outside_code(text: str) -> Iterator[str]:
-    fence = ""
-    for line in text.splitlines():
-        mark = re.match(r"\s*(`{3,}|~{3,})", line)
-        if fence:
-            fence = "" if mark and line.strip() == fence else fence
-        elif mark:
-            fence = mark[1]
-        else:
-            yield line
-
-
-def numbered(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a page's Markdown, with their numbers in the file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if path.suffix == ".md":
-        yield from enumerate(lines, 1)
-        return
-    inside = False
-    for number, line in enumerate(lines, 1):
-        if line.startswith("# %%"):
-            inside = line.startswith("# %% [markdown]")
-        elif inside and line.startswith("#"):
-            yield number, line[2:]
-
-
 def prose(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of prose: without code, formulas, options and markup. What stands in their place is a
-    letter where a space belongs beside it, else ``NEUTRAL``."""
-    fence = ""
-    formula = False
-    for number, line in numbered(path):
-        mark = re.match(r"\s*(`{3,}|~{3,})", line)
-        if fence:
-            fence = "" if mark and line.strip() == fence else fence
-            continue
-        if mark:
-            fence = mark[1]
-            continue
-        if line.strip().startswith("$$") or formula:
-            formula ^= line.count("$$") == 1
-            continue
-        if re.match(r"\s*(:[\w-]+:|\([\w-]+\)=|:{3,}\s*$|%)", line):
-            continue
-        line = re.sub(r"^\s*:{3,}\{(glossary|exercise|solution)\S*\}.*", "", line)
-        line = re.sub(r"^\s*:{3,}\{[\w:-]+\}", "", line)
+    """Lines of prose: without code, formulas, options, evidence and markup. What stands in their
+    place is a letter where a space belongs beside it, else ``NEUTRAL``."""
+    for number, line in pages.prose(pages.markdown(path)):
+        line = pages.COMMENT.sub("", line)
         line = re.sub(r"\{[\w:]+\}`[^`]*`", NEUTRAL, line)
         line = re.sub(r"(`+)(?!`).+?\1", "A", line)
         line = re.sub(r"(?<!\\)\$[^$]+\$", "A", line)
@@ -388,7 +348,7 @@ def test_glossary_gives_english_names() -> None:
 def test_new_terms_are_in_the_glossary() -> None:
     wrong = []
     for path in CHAPTERS:
-        for number, line in numbered(path):
+        for number, line in pages.markdown(path):
             for term, name in re.findall(rf"\*\*([^*]*[{HAN}][^*]*)\*\*（([A-Za-z][^）]*)）", line):
                 names = [n.casefold() for n in glossary().get(term, [])]
                 english = re.split("[，、；,(]", name)[0].strip().casefold()
@@ -452,11 +412,6 @@ def test_readmes_show_the_scores_of_all_seeds() -> None:
 
 
 def test_the_picture_in_the_readmes_is_of_the_stored_outputs() -> None:
-    spec = importlib.util.spec_from_file_location("screenshot", SCRIPT.with_name("screenshot.py"))
-    assert spec
-    assert spec.loader
-    screenshot = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(screenshot)
     taken = Image.open(screenshot.PICTURE).info.get(screenshot.KEY)
     assert taken == screenshot.outputs_hash(), (
         "run: bash scripts/book.sh && python scripts/screenshot.py"

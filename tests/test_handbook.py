@@ -546,7 +546,12 @@ def test_6_6_smoke_test_is_small_and_on_the_cpu(smoke: tuple[Project, str]) -> N
     rows = json_lines(project.root / "data" / "processed" / "smoke" / "pretrain_chinese.jsonl")
     assert len(rows) < 2_000
     for stage in ("pretrain", "sft", "dpo"):
-        assert re.search(rf"{stage}: 100%", log)  # a progress bar that reached its end
+        assert re.search(
+            rf"^{stage}: loss \d.*; weights in out/smoke/{stage}\.safetensors$", log, re.M
+        )
+    assert "\r" not in log  # no frames of a progress bar in a file
+    assert "answer fact" not in log  # no rows of zeros
+    assert log.splitlines()[-1] == "  bash scripts/run.sh --preset tiny"
 
 
 # --- 7 Identity -----------------------------------------------------------------------------------

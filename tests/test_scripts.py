@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import screenshot
 from conftest import Project, calls, use_stub_requirements
+
+from minillm.tokenizer.vocabulary import RustBPETokenizer
 
 STORY = [
     "scripts/build_chinese_mix.py",
@@ -40,6 +43,38 @@ def test_ends_in_the_scores_of_this_run_and_how_to_chat(recorder: Project) -> No
     assert closing[-1] == "Talk to the model:  .venv/bin/minillm chat --preset tiny"
     closing = recorder.run("bash scripts/run.sh").stdout.splitlines()
     assert closing[-1] == "Talk to the model:  .venv/bin/minillm chat"
+
+
+def test_the_smoke_test_ends_in_what_to_run_next_instead_of_scores(recorder: Project) -> None:
+    text = recorder.run("bash scripts/run.sh --smoke-test").stdout
+    closing = text[text.index("== Done") :].splitlines()
+    assert "stages:" not in text
+    assert closing[1].startswith("Every stage ran")
+    assert closing[-1] == "  bash scripts/run.sh --preset tiny"
+    assert "minillm chat" not in text
+    pairs = recorder.root / "data" / "processed" / "smoke" / "dpo_chinese.jsonl"
+    pairs.parent.mkdir(parents=True)
+    pairs.touch()
+    text = recorder.run("bash scripts/run.sh --smoke-test").stdout
+    assert "Every stage but DPO ran" in text
+
+
+def test_of_the_smoke_tests_scores_only_the_loss_is_shown(recorder: Project) -> None:
+    entry = recorder.root / "scripts" / "evaluate_stage.py"
+    with entry.open("a", encoding="utf-8") as file:
+        file.write("print('val_loss  6.1\\nanswer fact  0.0\\n  8加4？ → 。\\nappended to x')\n")
+    text = recorder.run("bash scripts/run.sh --smoke-test").stdout
+    assert text.count("val_loss  6.1\nappended to x\n") == 3
+    assert "answer fact" not in text
+    assert (
+        recorder.run("bash scripts/run.sh").stdout.count("answer fact  0.0\n  8加4？ → 。\n") == 3
+    )
+
+
+def test_a_failing_evaluation_stops_the_pipeline(recorder: Project) -> None:
+    done = recorder.run("bash scripts/run.sh --smoke-test", check=False, FAIL_AT="sft")
+    assert done.returncode != 0
+    assert calls(recorder)[-1][-1] == "sft"
 
 
 def test_smoke_test_is_the_smoke_preset(recorder: Project) -> None:
@@ -75,6 +110,8 @@ def test_dpo_is_left_out_where_there_are_no_pairs(
     assert not any("dpo" in " ".join(call) for call in calls(recorder))
     assert any("preference_*.jsonl" in line for line in closing)
     assert "stages: pretrain sft" in closing
+    done = next(line for line in closing if line.startswith("== Done"))
+    assert "DPO" not in done
     assert closing[-1].endswith(" --stage sft")
 
 
@@ -243,13 +280,43 @@ def test_identity_file_of_the_user_is_kept(recorder: Project) -> None:
     assert identity.read_text(encoding="utf-8") == "mine\n"
 
 
+def test_a_checkout_as_git_for_windows_makes_it(repo: Path, tmp_path: Path) -> None:
+    """By default it turns line feeds into CRLF, which neither bash nor the tokenizer's check sum
+    would bear."""
+    if not (repo / ".git").exists():
+        pytest.skip("no git repository")
+    there = tmp_path / "there"
+    clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", "--depth", "1"]
+    subprocess.run([*clone, repo.as_uri(), there], check=True)
+    listed = subprocess.check_output(["git", "ls-files", "--eol"], cwd=there, text=True)
+    assert not [line for line in listed.splitlines() if re.search(r"w/(crlf|mixed)", line)]
+    for script in sorted(there.rglob("*.sh")):
+        subprocess.run(["bash", "-n", script], check=True)
+    help_text = subprocess.check_output(["bash", there / "scripts" / "run.sh", "--help"], text=True)
+    assert help_text.startswith("Usage: bash scripts/run.sh")
+    assert RustBPETokenizer.load(there / "minillm" / "assets").vocab_size == 6400
+
+
 def test_ci_runs_the_test_script_and_nothing_else(repo: Path) -> None:
     ci = repo / ".ci" / "run"
     assert os.access(ci, os.X_OK)
     assert ci.read_text(encoding="utf-8").splitlines()[-1] == "bash scripts/test.sh"
 
 
-@pytest.mark.parametrize("script", ["env", "run", "run_cn_pipeline", "test"])
+def test_a_browser_is_found_by_its_variable_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert screenshot.find_browser() is None
+    for name in ("mine", "google-chrome-stable", "chromium-browser"):
+        (tmp_path / name).touch(mode=0o755)
+    assert screenshot.find_browser() == str(tmp_path / "chromium-browser")
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "mine"))
+    assert screenshot.find_browser() == str(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("script", ["book", "env", "run", "run_cn_pipeline", "test"])
 def test_scripts_are_valid_bash(repo: Path, script: str) -> None:
     subprocess.run(["bash", "-n", repo / "scripts" / f"{script}.sh"], check=True)
 

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from screenshot import find_browser
 
 REPO = Path(__file__).resolve().parent.parent
 TOC = yaml.safe_load((REPO / "_toc.yml").read_text(encoding="utf-8"))
@@ -151,13 +152,6 @@ def test_pictures_have_texts(documents: dict[str, BeautifulSoup]) -> None:
 
 
 # --- The site in a browser ---
-
-
-def find_browser() -> str | None:
-    names = [os.environ.get("CHROMIUM") or "chromium", "chromium-browser"]
-    return next(
-        filter(None, map(shutil.which, [*names, "google-chrome", "google-chrome-stable"])), None
-    )
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,65 @@ def test_a_claim_rests_on_an_assertion_that_the_page_makes(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "# assert chain >= add + 0.2",
+        'print("assert chain >= add + 0.2")',
+        "assert chain >= add + 0.25",
+        "assert chain >= add + 0.2.real",
+        "if chain:\n    print('assert chain >= add + 0.2')",
+    ],
+)
+def test_what_only_looks_like_the_assertion_is_none(tmp_path: Path, code: str) -> None:
+    claim = "数着算仍旧好得多。<!-- by: assert chain >= add + 0.2 -->"
+    assert page(tmp_path, "## 实验", RUN, (code, "", {}), claim) == ["text evidence"]
+
+
+def test_an_assertion_may_stand_anywhere_and_on_several_lines(tmp_path: Path) -> None:
+    code = "for chain, add in pairs:\n    assert (\n        chain >= add + 0.2\n    ), 'why'"
+    claim = "数着算仍旧好得多。<!-- by: assert ( chain >= add + 0.2 ) -->"
+    assert page(tmp_path, "## 实验", RUN, (code, "", {}), claim) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open('x')",
+        "config.os.system('true') == 0",
+        "config.__name__ == 'minillm.config'",
+        "math.__loader__ == 1",
+        "().__class__ == 1",
+        "[x for x in (1,)] == [1]",
+        "(lambda: True)()",
+        "__import__('os') == 1",
+        "math.sqrt(4).real == 2 and round.__self__",
+        "(x := 1) == 1",
+        "f'{1}' == '1'",
+        "max(1, 2) == 2",
+        "import os",
+    ],
+)
+def test_evidence_in_python_is_arithmetic_and_nothing_else(text: str) -> None:
+    with pytest.raises((ValueError, SyntaxError)):
+        words.is_true(text)
+
+
+def test_arithmetic_may_use_the_configuration() -> None:
+    assert words.is_true('config.TRAINING["default"]["pretrain"].accumulation_steps == 4')
+    assert words.is_true("sum([1, 2]) == len((1, 2, 3)) and abs(-round(math.exp(1))) == 3")
+    assert not words.is_true("60 * 0.9 == 55")
+    assert not words.is_true("54")  # true to Python, but says nothing
+
+
+def test_a_sentence_may_rest_on_a_work_of_the_bibliography(tmp_path: Path) -> None:
+    def of(sentence: str) -> list[str]:
+        return page(tmp_path, "## 实验", RUN, sentence)
+
+    assert of("它把计算量减到一半，约 7.5 小时。<!-- by: @liu2025muon -->") == []
+    assert of("它把计算量减到一半。<!-- by: @nobody2025 -->") == ["text evidence"]
+
+
 def test_evidence_is_arithmetic_or_a_file_and_reasoning_covers_no_figure(tmp_path: Path) -> None:
     def of(sentence: str) -> list[str]:
         return page(tmp_path, "## 实验", RUN, sentence)
@@ -95,6 +156,7 @@ def test_evidence_is_arithmetic_or_a_file_and_reasoning_covers_no_figure(tmp_pat
         "text figure",
     ]
     assert of("仍旧不多。<!-- by: open('x') -->") == ["text evidence"]
+    assert of("仍旧不多。<!-- by: nonsense here -->") == ["text evidence"]
     assert of("三千分之一，3.14159。<!-- by: benchmarks/README.md -->") == ["text figure"]
     assert of("仍旧不多。<!-- by: benchmarks/NONE.md -->") == ["text evidence"]
     assert of("流畅仍旧不等于正确。<!-- by: reasoning -->") == []
@@ -108,6 +170,29 @@ def test_sentences_of_code_assert_what_they_claim_and_type_no_figure(tmp_path: P
     assert of('show.say(f"`chain` 对了 {chain:.2f}。")') == ["say claim"]
     assert of('assert chain > add\nshow.say(f"`chain` 对了 {chain:.2f}，仍高于 {add:.2f}。")') == []
     assert of('assert chain > add\nshow.say("`chain` 对了 0.87。")') == ["say figure"]
+
+
+def test_the_book_notices_what_is_taken_from_it(tmp_path: Path) -> None:
+    """A copy of a chapter without one of its assertions, or with another figure, is no longer in
+    order; the chapter itself is."""
+    source = words.REPO / "book" / "05-model.py"
+    text = source.read_text(encoding="utf-8")
+
+    def of(changed: str) -> list[str]:
+        copy = tmp_path / source.name
+        copy.write_text(changed, encoding="utf-8")
+        shutil.copy(source.with_suffix(".ipynb"), copy.with_suffix(".ipynb"))
+        words.read.cache_clear()
+        return [complaint.kind for complaint in words.complaints(copy)]
+
+    assert of(text) == []
+    lines = re.findall(r"^assert .*", text, re.M)
+    bound = next(line for line in lines if f"<!-- by: {line} -->" in text)
+    assert of(text.replace(f"\n{bound}\n", "\n")) == ["text evidence"]
+    figure = "869,504"
+    assert figure in text
+    mutated = re.sub(rf"(?m)^(# .*){figure}", r"\g<1>869,514", text)
+    assert set(of(mutated)) == {"text figure"}
 
 
 @pytest.mark.parametrize("key", ["caption", "alt"])

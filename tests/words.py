@@ -11,9 +11,10 @@ What it looks at: Markdown, captions, alt texts, and the paragraphs that cells w
 
 A passage is left alone where an HTML comment in it names what it rests on:
 
-- ``<!-- by: assert ... -->``: the beginning of an assertion in a cell of this page;
-- ``<!-- by: 60 * 0.9 == 54 -->``: Python that is true;
+- ``<!-- by: assert ... -->``: the beginning of an ``assert`` statement in a cell of this page;
+- ``<!-- by: 60 * 0.9 == 54 -->``: arithmetic that is true, also with values of ``config``;
 - ``<!-- by: benchmarks/README.md -->``: a file in which its figures stand;
+- ``<!-- by: @rafailov2023dpo -->``: a work of the bibliography that says so;
 - ``<!-- by: reasoning -->``: it tells of no run; this must not cover a figure or a quotation.
 
 In a cell that calls ``show.say``, an ``assert`` in the same cell is what its claims rest on.
@@ -27,7 +28,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,13 +36,20 @@ from typing import Any
 
 import jupytext
 import nbformat
+import pages
 
 from minillm import config
 
 REPO = Path(__file__).resolve().parent.parent
 
-COMMENT = re.compile(r"<!--\s*by:\s*(.*?)\s*-->", re.S)
 NUMBER = re.compile(r"(?<![\w.{])\d[\d,_]*(?:\.\d+)?%?")
+FUNCTIONS = {"round": round, "abs": abs, "sum": sum, "len": len}
+ARITHMETIC = (
+    *(ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Call),
+    *(ast.Tuple, ast.List, ast.Load, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare),
+    *(ast.unaryop, ast.operator, ast.boolop, ast.cmpop),
+)
+"""What a ``by`` in Python may be made of."""
 HAN_NUMBER = "[一二两三四五六七八九十百千万几]"
 
 RUN = re.compile(
@@ -90,9 +98,7 @@ class Complaint:
 class Cell:
     """A code cell with what it put out."""
 
-    source: str
-    says: bool
-    figure: bool
+    asserts: list[str]
     differs: bool
     """Its output is another in every run."""
     fixed: str
@@ -117,7 +123,7 @@ class Passage:
 
 def plain(text: str) -> str:
     """A passage without code, formulas, links and markup: what is left are words and figures."""
-    text = COMMENT.sub("", text)
+    text = pages.COMMENT.sub("", text)
     text = re.sub(r"\{(?:cite|numref|ref|eq)[\w:]*\}`[^`]*`", "", text)
     text = re.sub(r"(`+)(?!`).+?\1", "C", text)
     text = re.sub(r"(?<!\\)\$\$?[^$]+\$\$?", "F", text)
@@ -125,40 +131,15 @@ def plain(text: str) -> str:
     return re.sub(r"<[^>]+>", "", text).replace("*", "")
 
 
-def blocks(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Paragraphs and list items of Markdown, with their first lines; no code, formula or option."""
-    fence, formula = "", False
+def blocks(lines: Iterable[pages.Line]) -> Iterator[pages.Line]:
+    """Paragraphs and list items of Markdown, with the numbers of their first lines."""
     start, block = 0, ""
-    for number, line in [*lines, (0, "")]:
-        mark = re.match(r"\s*(`{3,}|~{3,})", line)
-        ends = (
-            not line.strip() or mark or fence or formula or re.match(r"\s*(?:[-|:#]|\d+\.) ?", line)
-        )
-        if ends and block:
+    for number, line in [*pages.prose(lines), (0, "")]:
+        if block and (not line.strip() or re.match(r"\s*(?:[-|:#]|\d+\.) ?", line)):
             yield start, block
             block = ""
-        if fence:
-            fence = "" if mark and line.strip() == fence else fence
-        elif mark:
-            fence = mark[1]
-        elif line.strip().startswith("$$") or formula:
-            formula ^= line.count("$$") == 1
-        elif line.strip() and not re.match(r"\s*(:[\w-]+:|\([\w-]+\)=|:{3,})", line):
+        if line.strip():
             start, block = (start, f"{block}\n{line}") if block else (number, line)
-
-
-def _cell_lines(path: Path) -> Iterator[tuple[str, list[tuple[int, str]]]]:
-    """("markdown" or "code", its numbered lines) of each cell of a .py page."""
-    kind, found = "", []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.startswith("# %%"):
-            if kind:
-                yield kind, found
-            kind, found = "markdown" if "[markdown]" in line else "code", [(number, line)]
-        elif kind:
-            found.append((number, line[2:] if kind == "markdown" else line))
-    if kind:
-        yield kind, found
 
 
 def _output(outputs: list[Any]) -> str:
@@ -187,47 +168,42 @@ def _said(source: str) -> str:
 @cache
 def read(path: Path) -> tuple[list[Cell], list[Passage]]:
     """The code cells and the passages of a page."""
-    if path.suffix == ".md":
-        lines = list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))
-        return [], [
-            Passage(n, text, "text", 0, 0, COMMENT.findall(text)) for n, text in blocks(lines)
-        ]
     stored: list[Any] = []
     notebook = path.with_suffix(".ipynb")
     if notebook.exists():
         code = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
         stored = [c.outputs for c in code]
-    meta = [c for c in jupytext.read(path).cells if c.cell_type == "code"]
+    meta = []
+    if path.suffix == ".py":
+        meta = [c for c in jupytext.read(path).cells if c.cell_type == "code"]
     cells: list[Cell] = []
     passages: list[Passage] = []
     part = 0
-    for kind, lines in _cell_lines(path):
+    for kind, lines in pages.cells(path):
         if kind == "markdown":
             for number, text in blocks(lines[1:]):
                 part += text.startswith("## ")
-                by = COMMENT.findall(text)
+                by = pages.COMMENT.findall(text)
                 passages.append(Passage(number, text, "text", len(cells), part, by))
             continue
         index, first = len(cells), lines[0][0]
         source, about = meta[index].source, meta[index].metadata
-        outputs = stored[index] if index < len(stored) else []
-        picture = "figure" in about.get("mystnb", {}) or "image" in about.get("mystnb", {})
-        tags = about.get("tags", [])
-        differs = "nbval-ignore-output" in tags
-        output = _output(outputs)
-        says = bool(re.search(r"\bsay\(", source))
-        code = re.sub(r"\bsay\((.*)\)", "", source, flags=re.S) if says else source
-        fixed = code if differs else f"{code}\n{output}"
-        cells.append(Cell(source, says, picture, differs or picture, fixed, part, output))
-        asserted = "assert " in source
+        output = _output(stored[index]) if index < len(stored) else ""
         mystnb = about.get("mystnb", {})
+        picture = "figure" in mystnb or "image" in mystnb
+        differs = "nbval-ignore-output" in about.get("tags", [])
+        said = _said(source)
+        code = re.sub(r"\bsay\((.*)\)", "", source, flags=re.S) if said else source
+        fixed = code if differs else f"{code}\n{output}"
+        asserts = _asserts(source)
+        cells.append(Cell(asserts, differs or picture, fixed, part, output))
         for where, text in (
             ("caption", mystnb.get("figure", {}).get("caption", "")),
             ("alt", mystnb.get("image", {}).get("alt", "")),
-            ("say", _said(source) if says else ""),
+            ("say", said),
         ):
             if text:
-                passages.append(Passage(first, text, where, index, part, asserted=asserted))
+                passages.append(Passage(first, text, where, index, part, asserted=bool(asserts)))
     return cells, passages
 
 
@@ -257,27 +233,67 @@ def _supported(value: float, decimals: int, evidence: list[float]) -> bool:
     return any(math.isclose(round(e, decimals), value, abs_tol=1e-9) for e in evidence)
 
 
-def _rests(by: str, cells: list[Cell], passage: Passage) -> str | None:
+def _asserts(source: str) -> list[str]:
+    """The assertions of a cell, each as one line."""
+    tree = ast.parse(source)
+    found = [ast.get_source_segment(source, n) for n in ast.walk(tree) if isinstance(n, ast.Assert)]
+    return [_one_line(text or "") for text in found]
+
+
+def _one_line(code: str) -> str:
+    return re.sub(r"\s+", " ", code)
+
+
+@cache
+def _cited() -> set[str]:
+    """The keys of the bibliography."""
+    text = (REPO / "book" / "refs.bib").read_text(encoding="utf-8")
+    return set(re.findall(r"^@\w+\{([^,]+),", text, re.M))
+
+
+def is_true(text: str) -> bool:
+    """Whether Python arithmetic is true, with ``math``, the configuration, round, abs, sum and len.
+
+    Raises:
+        SyntaxError, ValueError: it is something else.
+    """
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        name = getattr(node, "id", "") or getattr(node, "attr", "")
+        if not isinstance(node, ARITHMETIC) or name.startswith("_"):
+            raise ValueError(f"{ast.unparse(node)}: neither arithmetic nor the configuration")
+        if isinstance(node, ast.Call) and not re.fullmatch(
+            rf"(math\.\w+|{'|'.join(FUNCTIONS)})", ast.unparse(node.func)
+        ):
+            raise ValueError(f"{ast.unparse(node.func)}: no function of arithmetic")
+    names = {"__builtins__": {}, "config": config, "math": math, **FUNCTIONS}
+    return eval(compile(tree, "<by>", "eval"), names) is True
+
+
+def _rests(by: str, cells: list[Cell]) -> str | None:
     """What is wrong with what a passage says that it rests on; None: nothing."""
     if by.startswith("assert "):
-        lines = [re.sub(r"\s+", " ", c.source) for c in cells]
-        return None if any(re.sub(r"\s+", " ", by) in line for line in lines) else "no such assert"
+        # To the end of a number or a name: 0.2 is not the beginning of 0.25.
+        beginning = re.compile(re.escape(_one_line(by)) + r"(?![\w.])")
+        found = any(beginning.match(line) for cell in cells for line in cell.asserts)
+        return None if found else "no such assert"
     if by == "reasoning":
         return None
+    if by.startswith("@"):
+        return None if by[1:] in _cited() else "not in book/refs.bib"
     if re.fullmatch(r"[\w./-]+\.(?:md|json|py|toml|sh|rs)", by):
         return None if (REPO / by).exists() else "no such file"
     try:
-        names = {"config": config, "math": math, "round": round, "abs": abs, "sum": sum, "len": len}
-        return None if eval(by, {"__builtins__": {}}, names) is True else "not true"
+        return None if is_true(by) else "not true"
     except Exception as error:  # whatever is written there
-        return f"{type(error).__name__}"
+        return f"{type(error).__name__}: {error}"
 
 
 def complaints(path: Path) -> list[Complaint]:
     """All complaints about a page."""
     cells, passages = read(path)
     found: list[Complaint] = []
-    everywhere = [(v, d) for cell in cells for v, d in _numbers(cell.fixed) if v.is_integer()]
+    everywhere = [v for cell in cells for v, _ in _numbers(cell.fixed) if v.is_integer()]
     for passage in passages:
         words = plain(passage.text)
         if re.match(r"\s*#|- \*\*(?:你将学会|需要|用到)", passage.text):
@@ -288,7 +304,7 @@ def complaints(path: Path) -> list[Complaint]:
             found.append(Complaint(path.name, line, f"{passage.where} {kind}", what, words.strip()))
 
         for by in passage.by:
-            if wrong := _rests(by, cells, passage):
+            if wrong := _rests(by, cells):
                 complain("evidence", f"{by}: {wrong}")
         near = cells[max(0, passage.nearest - 6) : passage.nearest + 5]
         beside = passage.where in ("caption", "alt", "say") or any(
@@ -306,8 +322,8 @@ def complaints(path: Path) -> list[Complaint]:
             ]
             for value, _ in _numbers(text)
         ]
-        known += [value for value, _ in everywhere]
-        cited = "{cite" in passage.text
+        known += everywhere
+        cited = "{cite" in passage.text or any(by.startswith("@") for by in passage.by)
         lost = []
         counted = {float(n) for n in re.findall(r"(\d+) [道题句份]", words)} if beside else set()
         for value, decimals in _numbers(words):
