@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -53,26 +52,15 @@ Positive = Annotated[float, Range(above=True)]
 NonNegative = Annotated[float, Range()]
 
 
-@cache
-def ranges(options: type) -> dict[str, Range]:
-    """The fields of a dataclass that are annotated with a range, which also may be one of several
-    types: ``Count | None``."""
-    return {
-        name: extra
-        for name, hint in get_type_hints(options, include_extras=True).items()
-        for kind in (hint, *get_args(hint))
-        for extra in getattr(kind, "__metadata__", ())
-        if isinstance(extra, Range)
-    }
-
-
-def check_ranges(options: object) -> None:
+def check_ranges(options: Any) -> None:
     """For the ``__post_init__`` of a dataclass of options: raises UserError, which names the flag,
-    if a value is not in the range that its field is annotated with."""
-    for name, allowed in ranges(type(options)).items():
+    if a number is not in the range that its field is annotated with. None is in every range."""
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
         value = getattr(options, name)
-        if value is not None and (demand := allowed.demand(value)):
-            raise UserError(f"--{name} must be {demand}, not {value}")
+        for kind in (hint, *get_args(hint)) if value is not None else ():  # also of Count | None
+            for allowed in getattr(kind, "__metadata__", ()):
+                if isinstance(allowed, Range) and (demand := allowed.demand(value)):
+                    raise UserError(f"--{name} must be {demand}, not {value}")
 
 
 def default_tf_dir() -> Path:
