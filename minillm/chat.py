@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from minillm.config import Preset, Stage
+from minillm.config import Count, Preset, Stage, check_ranges
 from minillm.data.rows import Message
+from minillm.errors import UserError
 from minillm.model.generate import Sampling, reply
+from minillm.model.transformer import Transformer
+from minillm.tokenizer.vocabulary import RustBPETokenizer
 from minillm.training.checkpoint import load_for_inference
 
 
@@ -24,11 +28,14 @@ class ChatOptions:
     """Whose weights; None: the latest stage that there is."""
     tokenizer_path: Path | None = None
     """Folder of the tokenizer; None: OUT_DIR/tokenizer if it exists, else the built-in one."""
-    max_new_tokens: int = 256
+    max_new_tokens: Count = 256
     """Longest answer, in tokens."""
     sampling: Sampling = field(default_factory=Sampling)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 PRESETS: dict[Preset, ChatOptions] = {
@@ -38,41 +45,82 @@ PRESETS: dict[Preset, ChatOptions] = {
 }
 
 
+class Talk:
+    """A conversation with a model, which forgets the oldest questions when it grows too long."""
+
+    def __init__(
+        self, model: Transformer, tokenizer: RustBPETokenizer, options: ChatOptions
+    ) -> None:
+        self.model, self.tokenizer, self.options = model, tokenizer, options
+        self.room = model.config.max_position_embeddings
+        self.messages: list[Message] = []
+        self.forgets = False
+
+    def ask(self, text: str) -> None:
+        """Prints the answer to a question while it grows. One that is broken off counts as said.
+
+        Raises UserError: the question alone is too long; it is not part of the conversation then.
+        """
+        question = Message("user", text)
+        if (length := self._tokens([question])) >= self.room:
+            raise UserError(
+                f"this question is {length} tokens long, the model can read {self.room - 1}: "
+                "ask a shorter one"
+            )
+        self.messages.append(question)
+        self._forget()
+        parts = []
+        max_new_tokens, sampling = self.options.max_new_tokens, self.options.sampling
+        try:
+            for part in reply(self.model, self.tokenizer, self.messages, max_new_tokens, sampling):
+                print(part, end="", flush=True)
+                parts.append(part)
+        finally:
+            print(flush=True)
+            self.messages.append(Message("assistant", "".join(parts)))
+
+    def _forget(self) -> None:
+        """Half of the model's positions are for what was said, the others for the answer."""
+        while len(self.messages) > 1 and self._tokens(self.messages) > self.room // 2:
+            del self.messages[:2]  # a question and its answer
+            if not self.forgets:
+                print("(from here on, the oldest questions are forgotten)", file=sys.stderr)
+            self.forgets = True
+
+    def _tokens(self, messages: list[Message]) -> int:
+        return len(self.tokenizer.render_for_completion(messages))
+
+
 def run_chat(options: ChatOptions) -> None:
-    """`minillm chat`."""
+    """`minillm chat`.
+
+    Raises:
+        UserError: no weights or tokenizer, or the question of ``--prompt`` is too long.
+        KeyboardInterrupt: Ctrl-C, but not at the prompt nor while a question typed there is
+            answered: that ends the chat, or the answer.
+    """
     model, tokenizer, metadata = load_for_inference(
         options.out_dir, options.stage, options.tokenizer_path, options.device
     )
-    messages: list[Message] = []
-
-    def answer(question: str) -> None:
-        messages.append(Message("user", question))
-        parts = []
-        for text in reply(model, tokenizer, messages, options.max_new_tokens, options.sampling):
-            print(text, end="", flush=True)
-            parts.append(text)
-        print()
-        messages.append(Message("assistant", "".join(parts)))
-
+    talk = Talk(model, tokenizer, options)
     if options.prompt is not None:
-        answer(options.prompt)
+        talk.ask(options.prompt)
         return
     print(
         f"{metadata.stage} model, {model.num_parameters():,} parameters; "
         "an empty line ends the chat"
     )
-    while question := _ask():
-        limit = model.config.max_position_embeddings
-        while (
-            messages
-            and len(tokenizer.render_for_completion([*messages, Message("user", question)]))
-            > limit // 2
-        ):
-            del messages[:2]  # forget the oldest question and answer
-        answer(question)
+    while question := _typed():
+        try:
+            talk.ask(question)
+        except UserError as error:
+            print(error, file=sys.stderr)
+        except KeyboardInterrupt:
+            pass  # the answer's line is ended, and the next question asked for
 
 
-def _ask() -> str:
+def _typed() -> str:
+    """What is typed at the prompt; "" when there is no more."""
     try:
         return input("> ").strip()
     except (EOFError, KeyboardInterrupt):

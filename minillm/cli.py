@@ -9,10 +9,13 @@ are read.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from functools import partial
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
@@ -82,8 +85,24 @@ def run_mix(options: MixOptions) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command. Exits with 2 and one line for an error that the user can mend, with 130
-    when stopped."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    when stopped, and with 1 if nobody reads the output any longer, as in ``minillm mix | head``."""
+    for stream in (sys.stdin, sys.stdout):  # stderr shows everything anyway, if need be as \uXXXX
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        try:
+            _main(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # what still waits there finds out now that it has no reader
+    except BrokenPipeError:
+        # As the documentation of Python's `signal` advises: Python flushes once more at its end.
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(null, stream.fileno())
+        sys.exit(1)
+
+
+def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return
@@ -92,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt as stopped:
-        print(f"minillm: {stopped or 'stopped'}", file=sys.stderr)
+        print(f"minillm: {str(stopped) or 'stopped'}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -145,33 +164,33 @@ def _run(name: str, arguments: list[str]) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     if unknown:
-        raise UserError(_unknown_flag(name, unknown[0], parsed))
+        raise UserError(_unknown(name, unknown[0], parsed))
     run = _load(command.run)
     (partial(run, stage=command.stage) if command.stage else run)(parsed)
 
 
 def _take_preset(arguments: list[str]) -> str:
-    """Removes ``--preset NAME`` or ``--preset=NAME`` from the arguments and returns the name."""
-    preset = "default"
+    """Removes every ``--preset NAME`` or ``--preset=NAME`` from the arguments; returns the last
+    one's name."""
+    names = []
     for i, argument in reversed(list(enumerate(arguments))):
         if argument == "--preset":
-            preset = arguments[i + 1] if i + 1 < len(arguments) else ""
+            names += arguments[i + 1 : i + 2] or [""]
             del arguments[i : i + 2]
         elif argument.startswith("--preset="):
-            preset = argument.removeprefix("--preset=")
+            names.append(argument.removeprefix("--preset="))
             del arguments[i]
+    preset = names[0] if names else "default"
     if preset not in PRESETS:
         raise UserError(f"--preset {preset!r}: choose one of {', '.join(PRESETS)}")
     return preset
 
 
-def _unknown_flag(command: str, flag: str, options: Any) -> str:
-    """One line for a flag that does not exist, with the nearest one that does."""
-    names = [
-        f"--{field}"
-        for part in (options, getattr(options, "model", None))
-        for field in vars(part or object)
-    ]
-    near = difflib.get_close_matches(flag.replace("-", "_").replace("__", "--", 1), names, 1)
+def _unknown(command: str, argument: str, options: Any) -> str:
+    """One line for an argument that nobody asked for; for a flag with the nearest that exists."""
+    parts = [options, *filter(is_dataclass, vars(options).values())]
+    flags = [f"--{field}" for part in parts for field in vars(part)]
+    near = difflib.get_close_matches(argument.replace("-", "_").replace("__", "--", 1), flags, 1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"{command}: unknown flag {flag}; {hint}`minillm {command} --help` lists all"
+    kind = "flag" if argument.startswith("-") else "argument"
+    return f"{command}: unknown {kind} {argument}; {hint}`minillm {command} --help` lists all flags"

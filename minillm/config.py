@@ -1,4 +1,5 @@
-"""Every default of the model and of training in one place, and the presets that name them.
+"""Every default of the model and of training in one place, the values that they may have, and the
+presets that name them.
 
 A preset is a complete set of defaults: ``default`` is the 25.8M-parameter model for a GPU;
 ``tiny`` is a 1M-parameter model that learns the built-in micro-world on a laptop's CPU in
@@ -7,10 +8,11 @@ minutes; ``smoke`` is the default model for a handful of steps: it proves that e
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from minillm.errors import UserError
 
@@ -19,6 +21,46 @@ STAGES: tuple[Stage, ...] = ("pretrain", "sft", "dpo")
 PREVIOUS_STAGE: dict[Stage, Stage | None] = {"pretrain": None, "sft": "pretrain", "dpo": "sft"}
 Preset = Literal["default", "tiny", "smoke"]
 PRESETS: tuple[Preset, ...] = ("default", "tiny", "smoke")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a number may have, as an annotation of its type:
+    ``Annotated[int, Range(1, 64)]``. Infinity and "not a number" are never among them."""
+
+    least: float = 0
+    most: float = math.inf
+    above: bool = False
+    """The value must be above ``least``, which itself is too little."""
+
+    def demand(self, value: float) -> str | None:
+        """What the value would have to be, in words; None: it is in the range."""
+        if not -math.inf < value < math.inf:
+            return "a finite number"
+        if value < self.least or (self.above and value == self.least):
+            return f"{'above' if self.above else 'at least'} {self.least:,}"
+        return f"at most {self.most:,}" if value > self.most else None
+
+
+Count = Annotated[int, Range(1, 10**9)]
+"""Of what there is at least one of."""
+Size = Annotated[int, Range(1, 2**20)]
+"""A count that memory or time grows with."""
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(above=True)]
+NonNegative = Annotated[float, Range()]
+
+
+def check_ranges(options: Any) -> None:
+    """For the ``__post_init__`` of a dataclass of options: raises UserError, which names the flag,
+    if a number is not in the range that its field is annotated with. None is in every range."""
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, name)
+        for kind in (hint, *get_args(hint)) if value is not None else ():  # also of Count | None
+            for allowed in getattr(kind, "__metadata__", ()):
+                if isinstance(allowed, Range) and (demand := allowed.demand(value)):
+                    raise UserError(f"--{name} must be {demand}, not {value}")
 
 
 def default_tf_dir() -> Path:
@@ -31,26 +73,27 @@ class ModelConfig:
     """Shape of the Llama-style Transformer, under Hugging Face's names. The default has
     25,829,888 parameters."""
 
-    vocab_size: int = 6400
+    vocab_size: Size = 6400
     """Rows of the embedding table: merged tokens plus special tokens."""
-    hidden_size: int = 512
+    hidden_size: Size = 512
     """Width of the residual stream."""
-    intermediate_size: int = 1408
+    intermediate_size: Size = 1408
     """Inner width of the SwiGLU feed-forward network."""
-    num_hidden_layers: int = 8
+    num_hidden_layers: Annotated[int, Range(1, 1024)] = 8
     """Transformer blocks."""
-    num_attention_heads: int = 8
+    num_attention_heads: Annotated[int, Range(1, 1024)] = 8
     """Query heads; each is hidden_size / num_attention_heads wide."""
-    num_key_value_heads: int = 2
+    num_key_value_heads: Annotated[int, Range(1, 1024)] = 2
     """Key and value heads, shared by groups of query heads."""
-    max_position_embeddings: int = 2048
+    max_position_embeddings: Size = 2048
     """Longest sequence, in tokens, that positions exist for."""
-    rope_theta: float = 10000.0
+    rope_theta: Annotated[float, Range(1)] = 10000.0
     """Base of the rotary position embedding's wavelengths."""
-    rms_norm_eps: float = 1e-5
+    rms_norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-5
     """Added to the mean square in RMSNorm."""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.hidden_size % (2 * self.num_attention_heads):
             raise UserError(
                 f"--hidden_size {self.hidden_size} must be a multiple of twice "
@@ -90,37 +133,37 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
 
-    max_seq_len: int = 512
+    max_seq_len: Size = 512
     """Longest document in tokens: longer ones are split (pretrain) or cut (SFT, DPO)."""
-    batch_size: int = 32
+    batch_size: Size = 32
     """Packed rows in one forward pass, on each device."""
-    accumulation_steps: int = 4
+    accumulation_steps: Size = 4
     """Forward passes whose gradients are added up before each optimizer step."""
-    epochs: int = 2
+    epochs: Annotated[int, Range(1, 1000)] = 2
     """Passes over the data."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Stop after this many optimizer steps, whatever --epochs says."""
 
     optimizer: Literal["adamw", "muon"] = "muon"
     """muon: matrices of the blocks by Muon, all else by AdamW."""
-    learning_rate: float = 3e-3
+    learning_rate: Positive = 3e-3
     """Peak learning rate."""
-    warmup_fraction: float = 0.02
+    warmup_fraction: Share = 0.02
     """Share of the steps in which the learning rate rises from 0."""
-    decay_fraction: float = 0.4
+    decay_fraction: Share = 0.4
     """Share of the steps, at the end, in which it falls to 0; in between it stays at its peak."""
-    weight_decay: float = 0.1
+    weight_decay: NonNegative = 0.1
     """Decoupled weight decay of all matrices."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest norm of the gradient."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """DPO: how strongly the policy is held to the reference model."""
-    nll_weight: float = 0.3
+    nll_weight: NonNegative = 0.3
     """DPO: weight of the chosen answer's negative log-likelihood per token, which keeps earlier
     skills."""
 
-    seed: int = 42
+    seed: Seed = 42
     """Seed of fresh weights and of the order of rows."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA GPU where there is one."""
@@ -129,24 +172,13 @@ class TrainConfig:
     pays only if the CPU has AMX. Weights are always float32."""
     compile: bool = False
     """Compile model and loss by torch.compile: slower to start, faster on a GPU."""
-    save_every: int = 1000
+    save_every: Count = 1000
     """Optimizer steps between checkpoints."""
-    eval_every: int = 500
+    eval_every: Count = 500
     """Optimizer steps between validations (there is always one at the end)."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_seq_len",
-            "batch_size",
-            "accumulation_steps",
-            "epochs",
-            "save_every",
-            "eval_every",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise UserError(f"--max_steps must be at least 1, not {self.max_steps}")
+        check_ranges(self)
         if self.max_seq_len > self.model.max_position_embeddings:
             raise UserError(
                 f"--max_seq_len {self.max_seq_len} is longer than --max_position_embeddings "

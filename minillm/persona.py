@@ -15,11 +15,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from minillm.config import TRAINING, Preset, TrainConfig, default_tf_dir
+from minillm.config import (
+    TRAINING,
+    Positive,
+    Preset,
+    Range,
+    Seed,
+    Size,
+    TrainConfig,
+    check_ranges,
+    default_tf_dir,
+)
 from minillm.data.readers import Record, read
 from minillm.data.rows import Chat, Message, Pair, plain_text
 from minillm.errors import UserError
@@ -163,12 +173,12 @@ class PersonaOptions:
     data_path: Path | None = None
     """Your own conversations about it, in any format that `minillm import` reads, with {{name}}
     and {{author}} for the two; None: the package's 200."""
-    rows: int = 800
+    rows: Size = 800
     """Rows about the persona: its conversations are repeated until there are so many."""
-    replay_chosen: int = 1500
+    replay_chosen: Annotated[int, Range(0, 2**20)] = 1500
     """Chosen answers of the preference data to learn again beside them: they hold the skills and
     manners to keep."""
-    replay_own: int = 1500
+    replay_own: Annotated[int, Range(0, 2**20)] = 1500
     """Conversations of the SFT data in which the model first gives all answers itself, to learn
     them again."""
     out_dir: Path = Path("out")
@@ -181,13 +191,13 @@ class PersonaOptions:
     """Where TensorBoard logs go (environment variable TF_DIR, else ../tf_dir)."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """As in SFT."""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """Peak learning rate; a third of SFT's."""
-    batch_size: int = 8
+    batch_size: Size = 8
     """Packed rows in one optimizer step: few, since the rows are few."""
-    max_seq_len: int = 512
+    max_seq_len: Size = 512
     """Longest conversation in tokens; longer ones are cut."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of the order of rows."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA GPU where there is one."""
@@ -195,10 +205,7 @@ class PersonaOptions:
     """Arithmetic of the matrix products; auto: bfloat16 on a GPU, float32 on a CPU."""
 
     def __post_init__(self) -> None:
-        for flag in ("rows", "replay_chosen", "replay_own"):
-            least = 1 if flag == "rows" else 0
-            if getattr(self, flag) < least:
-                raise UserError(f"--{flag} must be at least {least}, not {getattr(self, flag)}")
+        check_ranges(self)
 
     @property
     def persona(self) -> Persona:

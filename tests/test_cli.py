@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +48,8 @@ def test_presets_choose_all_defaults(ran: dict[str, Any], stage: str) -> None:
     assert ran["options"].model.num_hidden_layers == MODELS["tiny"].num_hidden_layers
     main([stage, "--preset=smoke"])
     assert ran["options"] == TRAINING["smoke"][stage]  # type: ignore[index]
+    main([stage, "--preset", "smoke", "--preset=default", "--preset", "tiny"])  # the last counts
+    assert ran["options"] == TRAINING["tiny"][stage]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -74,8 +78,20 @@ def test_help_shows_every_flag_with_its_default(
     [
         (["train"], "no command 'train'; there are import, "),
         (["sft", "--batchsize", "3"], "sft: unknown flag --batchsize; did you mean --batch_size?"),
+        (["chat", "--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),
+        (["dpo", "--num-layers", "2"], "--num-layers; did you mean --num_hidden_layers?"),
+        (["chat", "你好"], "chat: unknown argument 你好; `minillm chat --help` lists"),
         (["sft", "--preset", "big"], "--preset 'big': choose one of default, tiny, smoke"),
+        (["sft", "--preset"], "--preset '': choose one of default, tiny, smoke"),
         (["pretrain", "--batch_size", "0"], "--batch_size must be at least 1, not 0"),
+        (["pretrain", "--learning_rate", "-1"], "--learning_rate must be above 0, not -1.0"),
+        (["pretrain", "--learning_rate", "nan"], "--learning_rate must be a finite number"),
+        (["pretrain", "--num_hidden_layers", "0"], "--num_hidden_layers must be at least 1"),
+        (["dpo", "--beta=-1"], "--beta must be above 0, not -1.0"),
+        (["chat", "--temperature", "inf"], "--temperature must be a finite number, not inf"),
+        (["chat", "--max_new_tokens", "0"], "--max_new_tokens must be at least 1, not 0"),
+        (["tokenizer", "--vocab_size", "-1"], "--vocab_size must be at least 1, not -1"),
+        (["persona", "--batch_size", "0"], "--batch_size must be at least 1, not 0"),
         (["pretrain", "--hidden_size", "500"], "--hidden_size 500 must be a multiple of"),
         (["pretrain", "--data_path", "none.jsonl"], "none.jsonl: no such file"),
         (["chat", "--out_dir", "none"], "no pretrain weights"),
@@ -112,3 +128,85 @@ def test_data_commands_do_not_load_torch() -> None:
     modules = "minillm, minillm.data.mix, minillm.data.importer, minillm.cli"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- Terminals, pipes, and Ctrl-C -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("encoding", ["gbk", "cp1252", "ascii"])
+def test_what_a_terminal_cannot_show_ends_no_command(
+    command: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding=encoding))
+    load, said = cli._load, "≈ → é 猫 🐦 \ufffd \udcff"
+    heard = []
+
+    def fake(place: str) -> Any:
+        if place in {command.run for command in COMMANDS.values()}:
+            return lambda *_, **__: (print(said), heard.append(sys.stdin.readline()))
+        return load(place)
+
+    monkeypatch.setattr(cli, "_load", fake)
+    main([command])
+    output.seek(0)
+    assert output.read() == said.encode(encoding, "replace").decode(encoding) + "\n"
+    assert len(heard) == 1
+
+
+MINILLM = [sys.executable, "-c", "from minillm.cli import main; main()"]
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "ascii"])
+def test_a_finished_command_is_told_on_any_terminal(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "é🐦.jsonl").write_text('{"text": "小猫"}\n', encoding="utf-8")
+    done = subprocess.run(
+        [*MINILLM, "import", "é🐦.jsonl", "--category", "text"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "?" in done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["mix", "--help"], ["download"], ["import", "a.jsonl"]]
+)
+def test_a_reader_that_leaves_gets_no_traceback(
+    arguments: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does
+    (tmp_path / "a.jsonl").write_text('{"text": "小猫"}\n', encoding="utf-8")
+    category = ["--category", "text"] if arguments[0] == "import" else []
+    done = subprocess.run(
+        [*MINILLM, *arguments, *category],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("stopped", "said"), [("", "minillm: stopped"), ("sft: stopped", "minillm: sft: stopped")]
+)
+def test_ctrl_c_ends_a_command_with_one_line(
+    stopped: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise KeyboardInterrupt(*filter(None, [stopped]))
+
+    monkeypatch.setattr(cli, "_run", run)
+    with pytest.raises(SystemExit) as stop:
+        main(["sft"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == f"{said}\n"

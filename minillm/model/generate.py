@@ -5,10 +5,12 @@ from __future__ import annotations
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from minillm.config import NonNegative, Range, Seed, check_ranges
 from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.model.decode import OneTokenDecoder
@@ -20,19 +22,20 @@ from minillm.tokenizer.vocabulary import RustBPETokenizer
 class Sampling:
     """How the next token is chosen from the model's scores."""
 
-    temperature: float = 0.0
+    temperature: NonNegative = 0.0
     """Scores are divided by it; 0 is greedy: always the best token."""
-    top_k: int = 0
+    top_k: Annotated[int, Range(0, 10**9)] = 0
     """Choose among the best K tokens only; 0: all."""
-    top_p: float = 1.0
-    """Choose among the fewest best tokens whose probabilities add up to P (Holtzman et al.
-    2020)."""
-    seed: int = 0
+    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
+    """Choose among the fewest best tokens whose probabilities add up to P
+    (Holtzman et al. 2020)."""
+    seed: Seed = 0
     """Seed of the random choice."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise UserError("--temperature and --top_k must not be negative, --top_p in (0, 1]")
+        check_ranges(self)
+        if 0 < self.temperature < 1e-5:  # scores divided by so little overflow
+            raise UserError(f"--temperature must be 0 or at least 0.00001, not {self.temperature}")
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
@@ -59,6 +62,7 @@ def generate(
     stop_ids: Sequence[int] = (),
     sampling: Sampling = Sampling(),
     use_cache: bool = True,
+    vocab_size: int | None = None,
 ) -> Iterator[list[int | None]]:
     """Continues several prompts at once; yields one token for each at every step.
 
@@ -68,20 +72,26 @@ def generate(
         stop_ids: a prompt is finished when one of these comes; it is not yielded.
         sampling: how tokens are chosen.
         use_cache: False computes the whole text anew for every token: slow, and the same result.
+        vocab_size: the tokenizer's, which may be smaller than the model's: only ids below it are
+            chosen. None: it is the model's.
 
     Yields:
         A list with the next token of each prompt, None for those that are finished.
 
     Raises:
-        UserError: a prompt is empty, or leaves no position for an answer.
+        UserError: a prompt is empty, or leaves no position for an answer; or no token is wanted.
     """
-    longest = max(map(len, prompts))
-    limit = min(longest + max_new_tokens, model.config.max_position_embeddings)
-    if not all(prompts) or longest >= limit:
+    longest, positions = max(map(len, prompts)), model.config.max_position_embeddings
+    if max_new_tokens < 1:
+        raise UserError(f"--max_new_tokens must be at least 1, not {max_new_tokens}")
+    if not all(prompts):
+        raise UserError("a prompt is empty: there is nothing to go on from")
+    if longest >= positions:
         raise UserError(
-            f"a prompt of {longest} tokens: the model has places for 1 to "
-            f"{model.config.max_position_embeddings - 1} and an answer"
+            f"the prompt is {longest} tokens long, and the model has places for 1 to "
+            f"{positions - 1} and an answer"
         )
+    limit = min(longest + max_new_tokens, positions)
     device = model.lm_head.weight.device
     generator = torch.Generator(device).manual_seed(sampling.seed)
     pad = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
@@ -113,7 +123,7 @@ def generate(
             logits = one_token(int(tokens))
         else:
             logits = run(cache, tokens) if use_cache else run(new_cache(), ids)
-        tokens = choose(logits, sampling, generator)[:, None]
+        tokens = choose(logits[:, :vocab_size], sampling, generator)[:, None]
         if not use_cache:
             ids = torch.cat([ids, tokens], dim=1)
         chosen = tokens[:, 0].tolist()
@@ -129,10 +139,12 @@ def complete(
     max_new_tokens: int,
     stop_ids: Sequence[int] = (),
     sampling: Sampling = Sampling(),
+    vocab_size: int | None = None,
 ) -> list[list[int]]:
     """Like ``generate``, but returns the whole continuation of each prompt."""
     answers: list[list[int]] = [[] for _ in prompts]
-    for tokens in generate(model, prompts, max_new_tokens, stop_ids, sampling):
+    steps = generate(model, prompts, max_new_tokens, stop_ids, sampling, vocab_size=vocab_size)
+    for tokens in steps:
         for answer, token in zip(answers, tokens, strict=True):
             if token is not None:
                 answer.append(token)
@@ -156,7 +168,10 @@ def reply(
     decoder = getincrementaldecoder("utf-8")(errors="replace")
     prompt = tokenizer.render_for_completion(messages)
     stops = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id]
-    for (token,) in generate(model, [prompt], max_new_tokens, stops, sampling):
+    tokens = generate(
+        model, [prompt], max_new_tokens, stops, sampling, vocab_size=tokenizer.vocab_size
+    )
+    for (token,) in tokens:
         if token is not None and (text := decoder.decode(tokenizer.token_bytes(token))):
             yield text
     if text := decoder.decode(b"", final=True):

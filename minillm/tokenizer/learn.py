@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minillm.config import STAGES, Preset
+from minillm.config import STAGES, Preset, Size, check_ranges
 from minillm.data.readers import read
 from minillm.data.rows import plain_text
 from minillm.errors import UserError
@@ -34,10 +34,13 @@ class TokenizerOptions:
 
     data_path: tuple[Path, ...] = _mix("data/processed")
     """Files of rows to learn from: texts, conversations or preference pairs."""
-    vocab_size: int = 6400
+    vocab_size: Size = 6400
     """Tokens in the vocabulary, the 9 special ones included."""
     out_dir: Path = Path("out/tokenizer")
     """Folder that the tokenizer is written to."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 PRESETS: dict[Preset, TokenizerOptions] = {

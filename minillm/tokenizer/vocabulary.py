@@ -46,7 +46,10 @@ SHIPPED = Path(__file__).parents[1] / "assets"
 
 
 class RustBPETokenizer:
-    """A byte-level BPE vocabulary and its special tokens; nanochat's class of the same name.
+    """A byte-level BPE vocabulary and its special tokens.
+
+    The name is that of nanochat's class, whose interface this has. By default it does without the
+    crate ``rustbpe``: ``train`` learns in plain Python unless told ``use_rust``; tiktoken encodes.
 
     ``mergeable_ranks`` are token bytes → id; ``special_tokens`` are name → id, above those;
     ``vocab_size`` counts both. ``fingerprint`` is a SHA-256 of all that decides which ids a text
@@ -171,9 +174,14 @@ class RustBPETokenizer:
         return self._tokens[token_id] if token_id < len(self._tokens) else b""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text``, never a special one; ``decode`` gives the text back."""
+        """The ids of ``text``, never a special one; ``decode`` gives the text back.
+
+        Half a character (a lone surrogate) becomes U+FFFD, since it has no bytes.
+        """
         if len(text) <= LONGEST_FOR_TIKTOKEN:
             return self._encoding.encode_ordinary(text)
+        # As tiktoken does it: two halves side by side are a character.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         chunks = (match.group() for match in regex.finditer(self.pattern, text))
         return [i for chunk in chunks for i in self._encoding._encode_single_piece(chunk)]
 

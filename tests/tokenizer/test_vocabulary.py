@@ -154,6 +154,24 @@ def test_the_way_for_very_long_texts_gives_the_same(text: str) -> None:
         assert SMALL.encode_batch([text, "a"]) == [SMALL.encode(text), SMALL.encode("a")]
 
 
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ("好\ud800", "好\ufffd"),
+        ("\udc80", "\ufffd"),
+        ("\ud83d\udc26!", "🐦!"),
+        ("\ufeff好", "\ufeff好"),
+    ],
+)
+def test_half_a_character_is_replaced_in_texts_of_any_length(text: str, read_as: str) -> None:
+    # Python has halves of characters, UTF-8 has not: "\ud83d" out of JSON, a byte out of a shell.
+    assert BYTES.encode(text) == list(read_as.encode())
+    with mock.patch("minillm.tokenizer.vocabulary.LONGEST_FOR_TIKTOKEN", 0):
+        assert BYTES.encode(text) == list(read_as.encode())
+        assert BYTES.encode_batch([text, "a"]) == [list(read_as.encode()), [ord("a")]]
+    assert BYTES.encode_batch([text, "a"]) == [list(read_as.encode()), [ord("a")]]
+
+
 @pytest.mark.parametrize("sign", [" ", "\t", "\u3000", "\n", "的", "1", "!"])
 def test_a_long_run_of_one_sign(sign: str) -> None:
     # A million spaces overflow the stack of tiktoken's regular expressions.

@@ -205,13 +205,13 @@ def test_dpo_goes_on_only_with_the_reference_that_it_had(tmp_path: Path) -> None
 
 
 def test_a_step_may_be_larger_than_the_data(tmp_path: Path) -> None:
-    config = small.train_config(tmp_path, "pretrain", batch_size=10**12, epochs=1)
+    config = small.train_config(tmp_path, "pretrain", batch_size=2**20, epochs=1)
     train(config, "pretrain")
     assert len(log(config, "pretrain")) == 1
 
 
 def test_epochs_that_are_never_reached_take_no_time(tmp_path: Path) -> None:
-    config = small.train_config(tmp_path, "pretrain", epochs=10**6, max_steps=3)
+    config = small.train_config(tmp_path, "pretrain", epochs=10**4, max_steps=3)
     train(config, "pretrain")
     few = small.train_config(tmp_path / "few", "pretrain", epochs=9, max_steps=3)
     train(few, "pretrain")
