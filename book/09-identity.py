@@ -110,7 +110,7 @@ show.say(
 whole, tiny = mix.PRESETS["default"], mix.PRESETS["tiny"]
 assert (whole.identity, whole.identity_repeat, whole.general) == (1_000, 2, 460_000)
 assert (tiny.identity, tiny.identity_repeat) == (200, 2)
-with (lab.data() / "sft_chinese.jsonl").open() as file:
+with (lab.data() / "sft_chinese.jsonl").open(encoding="utf-8") as file:
     rows = [json.loads(line) for line in file]
 about_itself = [row for row in rows if row["source"] == "identity_conversations"]
 others = [row for row in rows if row["source"] != "identity_conversations"]
@@ -194,7 +194,7 @@ show.source(lab.identity, persona.rows)
 # 回放为什么用偏好数据里的回答，而不用 SFT 的数据？数一数两边客气的回答：
 
 # %%
-with (lab.data() / "dpo_chinese.jsonl").open() as file:
+with (lab.data() / "dpo_chinese.jsonl").open(encoding="utf-8") as file:
     chosen = [json.loads(line)["chosen"] for line in file]
 assert len(persona.about(lab.READER)) * 4 == 800
 assert len(chosen) == 1_500

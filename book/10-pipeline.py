@@ -159,7 +159,7 @@ round(by_token, 3)
 # `--smoke-test` 用的是默认大小的模型，但数据很少、每阶段只走几步，在 CPU 上用 float32，几分钟证明整条路是通的；它的分数没有意义。`--preset tiny` 训练本书一直在用的模型。脚本的步骤可以从它的源码里直接读出来：
 
 # %%
-script = (lab.ROOT / "scripts" / "run.sh").read_text()
+script = (lab.ROOT / "scripts" / "run.sh").read_text("utf-8")
 for title in re.findall(r'^step "(.*)"', script, re.M):
     print(title)
 
@@ -179,9 +179,9 @@ print(script[script.index('step "Pretrain') : script.index('step "Done')])
 # `${PRETRAIN_ARGS-}` 让你不改脚本就能换参数；脚本开头的 `set -euf -o pipefail` 保证任何一步失败就停，不会拿着上一步的残余继续。全部开关在 `--help` 里：
 
 # %%
-help_text = subprocess.run(
-    ["bash", "scripts/run.sh", "--help"], cwd=lab.ROOT, capture_output=True, text=True, check=True
-).stdout
+help_text = subprocess.check_output(
+    ["bash", "scripts/run.sh", "--help"], cwd=lab.ROOT, encoding="utf-8"
+)
 print(help_text[help_text.index("Environment variables") :])
 
 # %% [markdown]

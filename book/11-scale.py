@@ -481,7 +481,7 @@ command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npr
 command += [str(lab.ROOT / "trainer" / "train_pretrain.py"), "--preset", "tiny"]
 for name, value in options("two", batch_size=4).items():
     command += [f"--{name}", str(value)]
-finished = subprocess.run(command, capture_output=True, text=True, cwd=work_dir, timeout=600)
+finished = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=work_dir, timeout=600)
 assert finished.returncode == 0, finished.stderr[-2000:]
 
 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

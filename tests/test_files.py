@@ -274,7 +274,6 @@ def test_rows_of_a_table_are_equally_long() -> None:
 
 PLACES = ("minillm/**", "benchmarks", "scripts", "trainer", "book", "book/_ext", "rustbpe")
 SOURCES = sorted(path for place in PLACES for path in REPO.glob(f"{place}/*.py"))
-YET_TO_MEND = ("09-identity.py", "10-pipeline.py", "11-scale.py")
 
 
 def in_the_locales_encoding(source: str) -> list[int]:
@@ -312,6 +311,4 @@ def test_what_names_no_encoding_is_found() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(REPO).as_posix())
 def test_text_is_utf_8_whatever_the_locale(path: Path) -> None:
-    if path.name in YET_TO_MEND:
-        pytest.skip("the chapter still opens files in the locale's encoding")
     assert in_the_locales_encoding(path.read_text(encoding="utf-8")) == []

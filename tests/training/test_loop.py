@@ -211,7 +211,7 @@ def test_a_step_may_be_larger_than_the_data(tmp_path: Path) -> None:
 
 
 def test_epochs_that_are_never_reached_take_no_time(tmp_path: Path) -> None:
-    config = small.train_config(tmp_path, "pretrain", epochs=10**4, max_steps=3)
+    config = small.train_config(tmp_path, "pretrain", epochs=1000, max_steps=3)
     train(config, "pretrain")
     few = small.train_config(tmp_path / "few", "pretrain", epochs=9, max_steps=3)
     train(few, "pretrain")
