@@ -329,3 +329,35 @@ def test_both_readmes_give_the_same_commands(repo: Path) -> None:
     english, chinese = fenced(repo / "README.md"), fenced(repo / "README.zh.md")
     assert english
     assert english == chinese
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "README.zh.md", "CONTRIBUTING.md", "benchmarks/README.md"]
+)
+def test_documents_name_files_that_are_there(repo: Path, document: str) -> None:
+    text = (repo / document).read_text(encoding="utf-8")
+    folders = "benchmarks|book|dataset|minillm|rustbpe|scripts|tests|trainer"
+    named = set(re.findall(rf"(?<![\w./])(?:{folders})/[\w./-]*\w", text))
+    assert named
+    # What a contributor is to put in, such as book/PAGE.py, is in capitals.
+    written = {name for name in named if not re.search("[A-Z]{4}", name) or "README" in name}
+    assert not {name for name in written if not (repo / name).exists()}
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh.md"])
+def test_the_readmes_table_of_the_package_is_complete(repo: Path, document: str) -> None:
+    text = (repo / document).read_text(encoding="utf-8")
+    table = text[text.index("| `minillm/`" if "zh" in document else "| in `minillm/`") :]
+    rows = table[: table.index("\n\n")].splitlines()[2:]
+    named = [name for row in rows for name in re.findall(r"`([\w/]+)`", row.split("|")[1])]
+    there = [
+        f"{path.name}/" if path.is_dir() else path.stem
+        for path in (repo / "minillm").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    ]
+    assert sorted(named) == sorted(name for name in there if name != "__init__")
+
+
+def test_tests_mirror_the_package(repo: Path) -> None:
+    rooms = {path.parent.name for path in (repo / "minillm").glob("*/__init__.py")}
+    assert {path.parent.name for path in (repo / "tests").glob("*/test_*.py")} == rooms
