@@ -29,7 +29,8 @@ class Range:
     ``Annotated[int, Range(1, 64)]``. Infinity and "not a number" are never among them."""
 
     least: float = 0
-    most: float = math.inf
+    most: float = 1e38
+    """A float32 holds little more."""
     above: bool = False
     """The value must be above ``least``, which itself is too little."""
 

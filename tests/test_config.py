@@ -110,6 +110,7 @@ def test_a_number_that_makes_no_sense_is_refused(options: Any, name: str) -> Non
         ({"learning_rate": 0.0}, "--learning_rate must be above 0, not 0.0"),
         ({"learning_rate": math.nan}, "--learning_rate must be a finite number, not nan"),
         ({"clip_norm": math.inf}, "--clip_norm must be a finite number, not inf"),
+        ({"learning_rate": 1e300}, "--learning_rate must be at most 1e+38, not 1e+300"),
         ({"decay_fraction": 1.5}, "--decay_fraction must be at most 1, not 1.5"),
         ({"decay_fraction": 0.99}, "must add up to at most 1"),
         ({"seed": 10**400}, "--seed must be at most 9,223,372,036,854,775,807, not 1"),

@@ -26,7 +26,7 @@ class Sampling:
     """Scores are divided by it; 0 is greedy: always the best token."""
     top_k: Annotated[int, Range(0, 10**9)] = 0
     """Choose among the best K tokens only; 0: all."""
-    top_p: Annotated[float, Range(0, 1, above=True)] = 1.0
+    top_p: Annotated[float, Range(1e-9, 1)] = 1.0
     """Choose among the fewest best tokens whose probabilities add up to P
     (Holtzman et al. 2020)."""
     seed: Seed = 0
