@@ -173,7 +173,7 @@ for title in re.findall(r'^step "(.*)"', script, re.M):
 # 第 4 步的原文是这样的：
 
 # %%
-print(script[script.index('step "Pretrain') : script.index('step "Done')])
+print(script[script.index("# evaluate STAGE") : script.index('step "Done')])
 
 # %% [markdown]
 # `${PRETRAIN_ARGS-}` 让你不改脚本就能换参数；脚本开头的 `set -euf -o pipefail` 保证任何一步失败就停，不会拿着上一步的残余继续。全部开关在 `--help` 里：
