@@ -374,7 +374,7 @@ print(f"{len(files)} scripts")
 
 # %%
 sources = "".join(
-    path.read_text(encoding="utf-8") for path in [*files, *(lab.ROOT / "minillm").glob("*.py")]
+    path.read_text(encoding="utf-8") for path in [*files, *(lab.ROOT / "minillm").rglob("*.py")]
 )
 listed = page[page.index("tab-commands-variables") : page.index("前十二个是")]
 variables = re.findall(r"^# \| `([A-Z_]+)` \|", listed, re.M)

@@ -15,7 +15,15 @@ import msgspec
 import numpy as np
 import torch
 
-from minillm.config import Preset, Stage, TrainConfig, default_tf_dir
+from minillm.config import (
+    Count,
+    Preset,
+    Size,
+    Stage,
+    TrainConfig,
+    check_ranges,
+    default_tf_dir,
+)
 from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.files import appending, encode_line
@@ -57,13 +65,13 @@ class EvaluateOptions:
     """Folder of the tokenizer; None: OUT_DIR/tokenizer if it exists, else the built-in one."""
     tf_dir: Path = field(default_factory=default_tf_dir)
     """Folder of eval_results.jsonl (environment variable TF_DIR, else ../tf_dir)."""
-    items: int = 60
+    items: Count = 60
     """Held-out questions of each kind."""
-    max_new_tokens: int = 64
+    max_new_tokens: Count = 64
     """Longest answer, in tokens."""
-    max_val_rows: int = 200
+    max_val_rows: Count = 200
     """Packed rows of validation data."""
-    max_seq_len: int = 512
+    max_seq_len: Size = 512
     """Longest validation document, in tokens."""
     persona_name: str = identity.Persona().name
     """The name that the model was given."""
@@ -73,9 +81,7 @@ class EvaluateOptions:
     """auto: a CUDA GPU where there is one."""
 
     def __post_init__(self) -> None:
-        for name in ("items", "max_new_tokens", "max_val_rows", "max_seq_len"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        check_ranges(self)
         for name in ("persona_name", "persona_author"):
             if not getattr(self, name).strip():
                 raise UserError(f"--{name} is empty, and every answer holds that")
@@ -110,7 +116,13 @@ class Evaluator:
         texts = [""] * len(prompts)
         for start in range(0, len(order), BATCH_SIZE):
             part = order[start : start + BATCH_SIZE]
-            replies = complete(self.model, [prompts[i] for i in part], self.max_new_tokens, stops)
+            replies = complete(
+                self.model,
+                [prompts[i] for i in part],
+                self.max_new_tokens,
+                stops,
+                vocab_size=self.tokenizer.vocab_size,
+            )
             for i, ids in zip(part, replies, strict=True):
                 texts[i] = self.tokenizer.decode(ids)
         return texts

@@ -247,14 +247,8 @@ def run_persona(options: PersonaOptions) -> Path:
     model, tokenizer, metadata = load_for_inference(
         options.out_dir, "dpo", options.tokenizer_path, options.device
     )
-    if n := options.replay_own:
-        print(f"persona: {start} gives its own answers in {n:,} conversations", flush=True)
-        replayed += own_answers(model, tokenizer, options.data_dir, n, options.max_seq_len)
-
     folder = options.out_dir / FOLDER
     path = folder / "rows.jsonl"
-    write_atomically(path, rows(conversations, replayed, options.rows))
-    tokenizer.save(folder / "tokenizer")
     config = TrainConfig(
         data_path=path,
         out_dir=folder,
@@ -272,6 +266,11 @@ def run_persona(options: PersonaOptions) -> Path:
         device=options.device,
         dtype=options.dtype,
     )
+    if n := options.replay_own:
+        print(f"persona: {start} gives its own answers in {n:,} conversations", flush=True)
+        replayed += own_answers(model, tokenizer, options.data_dir, n, options.max_seq_len)
+    write_atomically(path, rows(conversations, replayed, options.rows))
+    tokenizer.save(folder / "tokenizer")
     try:
         loop.train(config, "sft")
     except KeyboardInterrupt:  # nothing that is worth a checkpoint

@@ -35,7 +35,7 @@ FINE = {
 }
 """Which of these values a setting takes: it refuses the others, and other settings refuse all."""
 
-WITHOUT_RANGES = ("MixOptions", "EvaluateOptions", "ExportOptions")
+WITHOUT_RANGES = ("MixOptions",)
 """Options that do not annotate their numbers with ranges yet."""
 
 

@@ -141,7 +141,7 @@ def load_checkpoint(path: Path) -> tuple[Transformer, Metadata]:
         weights = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
         model.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
+    except (KeyError, TypeError, RuntimeError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: tensors do not match the metadata: {reason:.200}") from None
     return model, metadata

@@ -11,11 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import numpy as np
 import torch
 
-from minillm.config import Stage
+from minillm.config import Range, Stage, check_ranges
 from minillm.errors import UserError
 from minillm.files import atomic_file
 from minillm.tokenizer.vocabulary import RustBPETokenizer, find_tokenizer
@@ -39,7 +40,7 @@ class ExportOptions:
     """File to write; None: data/processed/FORMAT_tensors.pt."""
     tokenizer_path: Path | None = None
     """Folder of the tokenizer; None: out/tokenizer if it exists, else the built-in one."""
-    max_length: int = 2048
+    max_length: Annotated[int, Range(2, 2**20)] = 2048
     """Tokens in a row: longer ones are cut with a warning, shorter ones padded."""
     bos_token: str = "<|bos|>"
     """Special token that every row starts with."""
@@ -47,8 +48,7 @@ class ExportOptions:
     """End every pretraining text with <|assistant_end|>, where chat models stop."""
 
     def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise UserError(f"--max_length must be at least 2, not {self.max_length}")
+        check_ranges(self)
         if self.append_eos and self.format != "pretrain":
             raise UserError(
                 f"--append_eos is for --format pretrain; in {self.format} every answer ends with "
@@ -56,9 +56,11 @@ class ExportOptions:
             )
 
 
-_IDS, _LABELS = (np.int32, 0), (np.int64, IGNORE_INDEX)
+_Column = tuple[type[np.generic], int]
+_IDS: _Column = (np.int32, 0)
+_LABELS: _Column = (np.int64, IGNORE_INDEX)
 _SFT = {"input_ids": _IDS, "loss_mask": _IDS}
-COLUMNS: dict[Stage, dict[str, tuple[type[np.generic], int]]] = {
+COLUMNS: dict[Stage, dict[str, _Column]] = {
     "pretrain": {"input_ids": _IDS, "labels": _LABELS},
     "sft": _SFT,
     "dpo": {f"{side}_{name}": _SFT[name] for side in ("chosen", "rejected") for name in _SFT},

@@ -81,6 +81,11 @@ def advice_on(error: Exception, config: TrainConfig) -> str | None:
     """What a user can do about an error that PyTorch raised; None: it is not one of these."""
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        if config.batch_size == 1:
+            return (
+                "out of memory with one packed row at a time: lower --max_seq_len, or choose a "
+                "smaller model or another --device"
+            )
         return (
             f"out of memory: lower --batch_size {config.batch_size} and raise "
             f"--accumulation_steps {config.accumulation_steps} by the same factor: the result is "

@@ -217,7 +217,6 @@ def test_scores_of_known_ids_decide_as_they_did() -> None:
         assert complete(model, [[1, 2]], 20, (), sampling, vocab_size=320) == all_ids
 
 
-@pytest.mark.xfail(reason="Evaluator.answers does not name its vocabulary yet", strict=True)
 def test_evaluation_and_own_answers_keep_to_the_vocabulary() -> None:
     evaluator = Evaluator(longing(), TOKENIZER, 20)
     answers = evaluator.chat([[Message("user", "小猫")], [Message("user", "公园里有什么？")]])
