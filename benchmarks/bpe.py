@@ -29,8 +29,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from setting import CACHE, machine, peer, start
+
+import numpy as np
 
 from minillm.data.readers import read
 from minillm.data.rows import plain_text

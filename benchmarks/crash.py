@@ -22,10 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from setting import machine, start
+
 import msgspec
 import torch
 from safetensors.torch import load_file
-from setting import machine, start
 
 from minillm.config import STAGES, TRAINING, ModelConfig, Stage, TrainConfig
 from minillm.training.checkpoint import checkpoint_paths, weights_path

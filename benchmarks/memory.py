@@ -18,8 +18,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from setting import machine, start
+
+import msgspec
 
 from minillm.book import lab
 from minillm.errors import UserError

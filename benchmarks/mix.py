@@ -24,9 +24,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from setting import CACHE, machine, start
+
 import msgspec
 import psutil  # type: ignore[import-untyped]
-from setting import CACHE, machine, start
 
 from minillm.cli import run_mix
 from minillm.data.mix import MixOptions

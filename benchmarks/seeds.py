@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from setting import machine, start
+
 import msgspec
 import torch
-from setting import machine, start
 
 from minillm.book import lab
 from minillm.errors import UserError

@@ -29,9 +29,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from setting import machine, start
+
 import torch
 import torch.nn.functional as F
-from setting import machine, start
 
 from minillm.book import lab
 from minillm.config import MODELS, TRAINING

@@ -21,8 +21,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-import msgspec
 from setting import machine, start
+
+import msgspec
 
 from minillm.book import lab
 from minillm.config import PREVIOUS_STAGE, TRAINING, Stage, TrainConfig

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from setting import machine, start
+
 import msgspec
 import numpy as np
-from setting import machine, start
 
 from minillm.book import lab
 from minillm.config import TRAINING, TrainConfig

@@ -22,6 +22,7 @@ The names below are for users of the library; everything else is imported from i
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from minillm.training.loop import train
 
 __version__ = "0.1.0"
+
+# PyTorch's threads wait for each other thousands of times a second, by default in a loop that keeps
+# its core from any other process, and from the very thread that is waited for. OpenMP reads this
+# while PyTorch is loaded, so it is set before any module imports that; a setting of the user stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
     "ModelConfig",

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import setting
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,0 +1,91 @@
+"""How threads wait: OpenMP reads it while PyTorch is loaded, so the package must come before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+WATCH = """
+import os, sys
+
+class Watch:
+    # Where the program first asks for PyTorch, it notes the setting and ends.
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "torch" and not sys.argv[0].endswith("torchrun"):
+            with open(os.environ["SEEN"], "a") as file:
+                print(os.environ.get("OMP_WAIT_POLICY"), file=file)
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch)
+"""
+BIN = Path(sysconfig.get_path("scripts"))
+CHAPTERS_THAT_LOAD_PYTORCH_FIRST = ("01", "04", "05", "06", "07", "08", "11")
+"""How the names of those pages begin."""
+
+
+BENCHMARKS = ("crash", "memory", "seeds", "speed", "sweep", "time_to_loss")
+"""Those that need PyTorch."""
+
+
+def scripts(pattern: str) -> list[list[str]]:
+    return [[str(path)] for path in sorted(REPO.glob(pattern))]
+
+
+def chapter(command: list[str]) -> object:
+    late = Path(command[0]).name.startswith(CHAPTERS_THAT_LOAD_PYTORCH_FIRST)
+    marks = pytest.mark.xfail(reason="imports torch first", strict=True) if late else ()
+    return pytest.param(command, marks=marks)
+
+
+def policies(command: list[str], folder: Path, **environment: str) -> list[str]:
+    """What OMP_WAIT_POLICY is when each process of a command asks for PyTorch."""
+    (folder / "sitecustomize.py").write_text(WATCH)
+    seen = folder / "seen"
+    outer = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**outer, "PYTHONPATH": f"{folder}:{REPO}", "SEEN": str(seen), **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert seen.exists(), done.stderr
+    return seen.read_text().split()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [str(BIN / "minillm"), "chat"],
+        ["-c", "from minillm import load; load('out')"],
+        ["-m", "minillm.book.lab"],
+        ["-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(REPO), str(REPO / "tests")],
+        *scripts("trainer/*.py"),
+        *scripts("scripts/e*.py"),
+        *([str(REPO / "benchmarks" / f"{name}.py")] for name in BENCHMARKS),
+        *map(chapter, scripts("book/*.py")),
+    ],
+    ids=lambda command: " ".join(Path(part).name for part in command),
+)
+def test_threads_sleep_while_they_wait(command: list[str], tmp_path: Path) -> None:
+    assert policies(command, tmp_path) == ["PASSIVE"]
+
+
+def test_the_processes_of_torchrun_sleep_while_they_wait(tmp_path: Path) -> None:
+    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, str(REPO / "trainer" / "train_pretrain.py")]
+    assert policies(command, tmp_path) == ["PASSIVE", "PASSIVE"]
+
+
+def test_a_setting_of_the_user_stays(tmp_path: Path) -> None:
+    command = ["-m", "minillm.book.lab"]
+    assert policies(command, tmp_path, OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE"]
