@@ -33,11 +33,11 @@ import re
 import time
 from collections import Counter
 
+from minillm import config  # before PyTorch: it says how threads wait (see the FAQ)
+from minillm.book import lab, show
+
 import psutil
 import torch
-
-from minillm import config
-from minillm.book import lab, show
 
 lab.start()
 

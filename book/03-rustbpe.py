@@ -34,15 +34,15 @@ from itertools import pairwise
 from statistics import median
 from unittest.mock import patch
 
-import regex
-import tiktoken
-
 from minillm import RustBPETokenizer, UserError
 from minillm.book import lab, show
 from minillm.evaluate import EvaluateOptions
 from minillm.microworld import documents, scoring
 from minillm.tokenizer import bpe
 from minillm.tokenizer.vocabulary import SPLIT_PATTERN, import_rustbpe
+
+import regex
+import tiktoken
 
 lab.start()
 

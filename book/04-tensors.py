@@ -33,10 +33,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
 from minillm import cli, complete, generate
 from minillm.book import lab, show
 from minillm.config import TRAINING
@@ -46,6 +42,10 @@ from minillm.model.transformer import document_mask
 from minillm.tokenizer import chat_format
 from minillm.training import dataset, export, optimizers, packing
 from minillm.training.objectives import next_token_loss, token_losses
+
+import numpy as np
+import torch
+import torch.nn.functional as F
 
 lab.start()
 tokenizer = lab.tokenizer()

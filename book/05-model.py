@@ -30,9 +30,6 @@ import math
 from dataclasses import replace
 from unittest.mock import patch
 
-import torch
-import torch.nn.functional as F
-
 from minillm import ModelConfig
 from minillm.book import lab, show
 from minillm.config import MODELS, TRAINING
@@ -42,6 +39,9 @@ from minillm.training.dataset import load_dataset
 from minillm.training.objectives import next_token_loss, validation_loss
 from minillm.training.optimizers import make_optimizers
 from minillm.training.packing import PackedRows
+
+import torch
+import torch.nn.functional as F
 
 lab.start()
 

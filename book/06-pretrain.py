@@ -36,9 +36,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from minillm import Sampling, complete, files
 from minillm.book import lab, show
 from minillm.config import TRAINING
@@ -46,6 +43,9 @@ from minillm.evaluate import Evaluator, wilson_interval
 from minillm.microworld import scoring, words
 from minillm.training import checkpoint, dataset, loop, objectives, optimizers
 from minillm.training.packing import Batch, PackedRows
+
+import numpy as np
+import torch
 
 lab.start()
 

@@ -30,10 +30,6 @@ import math
 import re
 from collections import Counter
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
 from minillm import RustBPETokenizer, UserError
 from minillm.book import lab, show
 from minillm.config import MODELS, TRAINING
@@ -47,6 +43,10 @@ from minillm.model import generate
 from minillm.tokenizer import chat_format
 from minillm.training import checkpoint, dataset, objectives, optimizers, packing
 from minillm.training.checkpoint import Metadata, load_checkpoint, save_checkpoint
+
+import numpy as np
+import torch
+import torch.nn.functional as F
 
 lab.start()
 

@@ -29,13 +29,13 @@
 import json
 import math
 
-import numpy as np
-import torch
-
 from minillm import evaluate
 from minillm.book import lab, show
 from minillm.microworld import identity, lessons, scoring
 from minillm.training import dataset, loop, objectives, packing
+
+import numpy as np
+import torch
 
 lab.start()
 

@@ -36,15 +36,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from itertools import islice
 from pathlib import Path
 
-import msgspec
-import numpy as np
-
 from minillm import RustBPETokenizer, Sampling, cli, complete, evaluate
 from minillm.book import lab, show
 from minillm.data.readers import read
 from minillm.data.rows import plain_text
 from minillm.microworld import scoring
 from minillm.training import dataset, packing
+
+import msgspec
+import numpy as np
 
 lab.start()
 tokenizer = lab.tokenizer()

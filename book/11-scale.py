@@ -39,11 +39,6 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 # %%
-import numpy as np
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from minillm import ModelConfig, RustBPETokenizer, Transformer, evaluate
 from minillm.book import lab, show
 from minillm.config import MODELS, TRAINING
@@ -52,6 +47,11 @@ from minillm.data.formats import convert
 from minillm.data.rows import plain_text
 from minillm.microworld import lessons
 from minillm.training import dataset, loop, objectives, optimizers, packing
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 lab.start()
 

@@ -26,10 +26,6 @@ class Watch:
 sys.meta_path.insert(0, Watch)
 """
 BIN = Path(sysconfig.get_path("scripts"))
-CHAPTERS_THAT_LOAD_PYTORCH_FIRST = ("01", "04", "05", "06", "07", "08", "11")
-"""How the names of those pages begin."""
-
-
 BENCHMARKS = ("crash", "memory", "seeds", "speed", "sweep", "time_to_loss")
 """Those that need PyTorch."""
 
@@ -38,15 +34,9 @@ def scripts(pattern: str) -> list[list[str]]:
     return [[str(path)] for path in sorted(REPO.glob(pattern))]
 
 
-def chapter(command: list[str]) -> object:
-    late = Path(command[0]).name.startswith(CHAPTERS_THAT_LOAD_PYTORCH_FIRST)
-    marks = pytest.mark.xfail(reason="imports torch first", strict=True) if late else ()
-    return pytest.param(command, marks=marks)
-
-
 def policies(command: list[str], folder: Path, **environment: str) -> list[str]:
     """What OMP_WAIT_POLICY is when each process of a command asks for PyTorch."""
-    (folder / "sitecustomize.py").write_text(WATCH)
+    (folder / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
     seen = folder / "seen"
     outer = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(
@@ -54,12 +44,12 @@ def policies(command: list[str], folder: Path, **environment: str) -> list[str]:
         cwd=folder,
         env={**outer, "PYTHONPATH": f"{folder}:{REPO}", "SEEN": str(seen), **environment},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=100,
         check=False,
     )
     assert seen.exists(), done.stderr
-    return seen.read_text().split()
+    return seen.read_text("utf-8").split()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +62,7 @@ def policies(command: list[str], folder: Path, **environment: str) -> list[str]:
         *scripts("trainer/*.py"),
         *scripts("scripts/e*.py"),
         *([str(REPO / "benchmarks" / f"{name}.py")] for name in BENCHMARKS),
-        *map(chapter, scripts("book/*.py")),
+        *scripts("book/*.py"),
     ],
     ids=lambda command: " ".join(Path(part).name for part in command),
 )
