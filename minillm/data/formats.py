@@ -1,11 +1,13 @@
 """The formats that Chinese training data comes in: one small reader each, and a table of them all.
 
 To add a format, write a function from its row to one of the three types of
-``minillm.data.rows`` and give it a line in ``FORMATS``.
+``minillm.data.rows`` and give it a line in ``FORMATS``. What may stand beside the fields of any
+format (a system prompt, earlier turns, marks, pictures) is the business of ``convert``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from string import ascii_uppercase
@@ -14,6 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from minillm.data.rows import (
+    MARKS,
+    MEDIA,
     ROLES,
     BadRow,
     Chat,
@@ -24,26 +28,36 @@ from minillm.data.rows import (
     Text,
     answer_of,
     array_of,
+    check_order,
+    json_text_of,
     kind_of,
+    mark_of,
     messages_of,
     optional_text,
+    refuse_media,
     strings_of,
     text_of,
 )
 
 Reader: TypeAlias = Callable[[Raw], Row]
+Options: TypeAlias = dict[str, Any]
+"""The options of a multiple-choice question by their letters: each a string or a number."""
+LETTERS = "ABCDEFGH"
+"""Columns that may hold an option each."""
 
 
-def ask(question: str, answer: str) -> Chat:
+def question_and_answer(question: str, answer: str) -> Chat:
     """A conversation of one question and its answer."""
     return Chat([Message("user", question), Message("assistant", answer)])
 
 
 def read_text(raw: Raw) -> Row:
+    """Plain text."""
     return Text(text_of(raw, "text"))
 
 
 def read_chat(field: str) -> Reader:
+    """A conversation as an array of turns."""
     return lambda raw: Chat(messages_of(raw[field], field))
 
 
@@ -53,67 +67,144 @@ def read_rounds(raw: Raw) -> Row:
     for i, turn in enumerate(array_of(raw, "conversation")):
         if type(turn) is not dict:
             raise BadRow(f"conversation[{i}] must be an object, not {kind_of(turn)}")
+        if mark := mark_of(turn):
+            raise BadRow(f"conversation[{i}].{mark}")
         said = {f"conversation[{i}].{who}": turn.get(who) for who in ("human", "assistant")}
-        messages += ask(*(text_of(said, field) for field in said)).messages
+        messages += question_and_answer(*(text_of(said, field) for field in said)).messages
     if not messages:
         raise BadRow("conversation is empty")
     return Chat(messages)
 
 
-def read_question(question: str, answer: str) -> Reader:
-    return lambda raw: ask(text_of(raw, question), answer_of(raw, answer))
-
-
 def read_alpaca(raw: Raw) -> Row:
-    return Chat([*alpaca_prompt(raw), Message("assistant", text_of(raw, "output"))])
+    """The task in ``instruction``, what it is about in ``input``, the answer in ``output``."""
+    prompt = prompt_of(raw, "instruction", "input")
+    return Chat([*prompt, Message("assistant", text_of(raw, "output"))])
 
 
-def alpaca_prompt(raw: Raw) -> list[Message]:
-    """``system``, ``history`` as [question, answer] pairs, then ``instruction`` and ``input``."""
-    prompt = []
-    if system := optional_text(raw, "system"):
-        prompt.append(Message("system", system))
-    for i, turn in enumerate(array_of(raw, "history") if raw.get("history") else ()):
-        if type(turn) is not list or len(turn) != 2:
-            raise BadRow(f"history[{i}] must be [question, answer]")
-        said = {f"history[{i}][{j}]": text for j, text in enumerate(turn)}
-        prompt += ask(*(text_of(said, field) for field in said)).messages
-    lines = [optional_text(raw, "instruction"), optional_text(raw, "input")]
-    if not any(lines):
-        raise BadRow("instruction is empty")
-    prompt.append(Message("user", "\n".join(filter(None, lines))))
-    return prompt
-
-
-def read_choices(question: str, answer: str) -> Reader:
-    """CMMLU, C-Eval: the options in A to D, the answer is a letter, perhaps with an explanation."""
+def read_question(question: str, answer: str) -> Reader:
+    """A question and its answer; a multiple-choice question where the row has options."""
 
     def read(raw: Raw) -> Row:
-        options = {letter: answer_of(raw, letter) for letter in "ABCD"}
-        letter = text_of(raw, answer).strip()
-        if letter not in options:
-            raise BadRow(f"{answer} is {letter!r:.40}, not one of A, B, C, D")
-        explanation = optional_text(raw, "explanation")
-        return choose(text_of(raw, question), options, letter, explanation)
+        prompt = prompt_of(raw, question)
+        if options := options_of(raw):
+            letter = letter_of(raw, answer, options)
+            return multiple_choice(prompt, options, letter, optional_text(raw, "explanation"))
+        return Chat([*prompt, Message("assistant", answer_of(raw, answer))])
 
     return read
 
 
-def read_c3(raw: Raw) -> Row:
-    """C3: a passage or dialogue, a question, two to four choices, one of which is the answer."""
-    choices, answer = strings_of(raw, "choice"), text_of(raw, "answer")
-    options = dict(zip(ascii_uppercase, choices, strict=False))
-    if answer not in options.values():
-        raise BadRow("answer is not one of choice")
-    passage = "\n".join([*strings_of(raw, "context"), "", text_of(raw, "question")])
-    return choose(passage, options, ascii_uppercase[choices.index(answer)])
-
-
-def choose(question: str, options: dict[str, str], letter: str, explanation: str = "") -> Chat:
-    """A multiple-choice question; the answer repeats the option's letter and text."""
+def multiple_choice(
+    prompt: list[Message], options: Options, letter: str, explanation: str = ""
+) -> Chat:
+    """The options below the question; the answer repeats the right one's letter and text."""
     lines = {key: f"{key}. {text}" for key, text in options.items()}
+    if all(re.match(rf"{re.escape(key)}\s*[.．、:：)）]", str(options[key])) for key in options):
+        lines = options  # which bear their letters already
+    question = "\n".join([prompt[-1].content, *lines.values(), "请选出正确的选项。"])
     answer = lines[letter] + (f"\n解析：{explanation}" if explanation else "")
-    return ask("\n".join([question, *lines.values(), "请选出正确的选项。"]), answer)
+    return Chat([*prompt[:-1], Message("user", question), Message("assistant", answer)])
+
+
+# --- Questions ------------------------------------------------------------------------------------
+
+
+def prompt_of(raw: Raw, *fields: str) -> list[Message]:
+    """The question in ``fields``, one below the other, after the passage that it is about.
+
+    One message of the user; several, the user's last, if the question tells a dialogue. Raises
+    BadRow.
+    """
+    question = "\n".join(filter(None, [optional_text(raw, field) for field in fields]))
+    prompt = dialogue_of(question or text_of(raw, fields[0]), fields[0])
+    for field in ("context", "passage"):
+        is_list = type(raw.get(field)) is list
+        lines = strings_of(raw, field) if is_list else [optional_text(raw, field)]
+        if (passage := "\n".join(lines)) not in question:
+            prompt[0] = Message("user", f"{passage}\n\n{prompt[0].content}")
+    return prompt
+
+
+_SPEAKER = re.compile(r"(?:^|[\r\n]|\\n)[ \t\u3000]*(Human|Assistant)[ \t\u3000]*[:：]")
+
+
+def dialogue_of(question: str, field: str) -> list[Message]:
+    """The turns of a question that tells them, each on its line, as BELLE does:
+
+        Human:… Assistant:… Human:… Assistant:
+
+    Any other question is one turn. Raises BadRow where Human and Assistant do not take turns.
+    """
+    told = question.strip()
+    if not told.startswith("Human") or "Assistant" not in told:
+        return [Message("user", question)]
+    before, *pieces = _SPEAKER.split(told)
+    speakers, said = pieces[::2], [piece.strip() for piece in pieces[1::2]]
+    if before or "Assistant" not in speakers:
+        return [Message("user", question)]
+    if speakers[-1] == "Assistant" and not said[-1]:  # the answer stands in another field
+        speakers.pop()
+    prompt: list[Message] = []
+    previous = ""
+    for speaker, text in zip(speakers, said, strict=False):
+        role, where = ROLES[speaker.lower()], f"{field}, turn {len(prompt) + 1} of its dialogue"
+        check_order(role, previous, where)
+        prompt.append(Message(role, text_of({where: text}, where)))
+        previous = role
+    check_order("assistant", previous, f"{field}, the answer to its dialogue")
+    return prompt
+
+
+def options_of(raw: Raw) -> Options:
+    """The options in ``choices``, ``options`` or ``choice``, or in columns A, B, …; perhaps none.
+
+    Raises BadRow.
+    """
+    options: Options = {}
+    where = "{}"
+    if raw.keys() >= {"A", "B"}:
+        columns = [letter for letter in LETTERS if letter in raw]
+        while len(columns) > 2 and not str(raw[columns[-1]]).strip():
+            columns.pop()  # a table has as many columns as its longest question has options
+        options = {letter: raw.get(letter) for letter in LETTERS[: len(columns)]}
+    for field in ("choices", "options", "choice"):
+        value = raw.get(field)
+        if options or not value:
+            continue
+        where = f"{field}[{{}}]"
+        named = type(value) is dict
+        options = value if named else dict(zip(ascii_uppercase, array_of(raw, field), strict=False))
+        if not 2 <= len(value) <= len(ascii_uppercase):
+            raise BadRow(f"{field} must hold 2 to {len(ascii_uppercase)} options, not {len(value)}")
+    for letter, option in options.items():
+        answer_of({where.format(letter): option}, where.format(letter))
+    return options
+
+
+def letter_of(raw: Raw, field: str, options: Options) -> str:
+    """The option that the answer means: by its letter, its text, or its index, counted from 0.
+
+    Raises BadRow if it means none, or could mean two.
+    """
+    answer = raw[field]
+    if type(answer) is int:
+        texts = [letter for letter, option in options.items() if option == answer]
+        named = str(answer) in options
+        letters = [str(answer)] if named else list(options)[max(0, answer) : answer + 1]
+    else:
+        word = text_of(raw, field).strip()
+        texts = [letter for letter, option in options.items() if str(option).strip() == word]
+        bare = word.strip(" .。、()（）").upper()
+        letters = [letter for letter in options if letter.upper() == bare]
+        if letters and "A" in raw:
+            return letters[0]  # beside columns A, B, … it is never a text
+    found = {*texts[:1], *letters}
+    if not found:
+        raise BadRow(f"{field} is {answer!r:.40}, not one of {', '.join(options):.100}")
+    if len(found) > 1:
+        raise BadRow(f"{field} is {answer!r:.40}, which may mean {' or '.join(sorted(found))}")
+    return found.pop()
 
 
 def read_squad(raw: Raw) -> Row:
@@ -124,7 +215,7 @@ def read_squad(raw: Raw) -> Row:
     if type(answers) is not list or not answers or type(answers[0]) is not dict:
         raise BadRow("answers must be an array of {text, ...}")
     question = f"{text_of(raw, 'context')}\n\n根据上文回答：{text_of(raw, 'question')}"
-    return ask(question, text_of(answers[0], "text"))
+    return question_and_answer(question, text_of(answers[0], "text"))
 
 
 TOPIC = "下面的内容属于哪个类别？\n{sentence}"
@@ -177,62 +268,134 @@ def read_label(field: str, labels: Labels, sentences: tuple[str, ...] = ("senten
             raise BadRow(f"{field} is {label!r:.40}, not one of {', '.join(labels)}")
         question, answer = labels[label]
         texts = {sentence: text_of(raw, sentence) for sentence in sentences}
-        return ask(question.format_map(texts), answer)
+        return question_and_answer(question.format_map(texts), answer)
 
     return read
 
 
 def read_topic(raw: Raw) -> Row:
     """IFLYTEK: like TNEWS, but the label is in words already."""
-    return ask(TOPIC.format(sentence=text_of(raw, "sentence")), text_of(raw, "label_des"))
+    topic = text_of(raw, "label_des")
+    return question_and_answer(TOPIC.format(sentence=text_of(raw, "sentence")), topic)
 
 
 def read_word_problem(raw: Raw) -> Row:
     """Math23K, Ape210K: the equation first, then the number."""
     equation, answer = optional_text(raw, "equation"), answer_of(raw, "ans")
     steps = f"{equation}\n" if equation else ""
-    return ask(text_of(raw, "original_text"), f"{steps}答案：{answer}")
+    return question_and_answer(text_of(raw, "original_text"), f"{steps}答案：{answer}")
 
 
 def read_pair(chosen: str, rejected: str) -> Reader:
     """Each side is a whole conversation, or a reply (text or turns) to a prompt in other fields."""
 
     def read(raw: Raw) -> Row:
-        pair = Pair(_side(raw, chosen), _side(raw, rejected))
+        pair = Pair(_side(raw, chosen), _side(raw, rejected, heed_marks=False))
         if pair.chosen == pair.rejected:
             raise BadRow(f"{chosen} and {rejected} are the same")
-        asked = 1 + [message.role for message in pair.chosen].index("user")
-        if pair.chosen[:asked] != pair.rejected[:asked]:
-            raise BadRow(f"{chosen} and {rejected} do not begin with the same question")
+        # What is preferred is an answer, so all that is asked must be the same.
+        asked = [
+            [message for message in side if message.role in ("system", "user")]
+            for side in (pair.chosen, pair.rejected)
+        ]
+        if asked[0] != asked[1]:
+            both = list(zip(*asked, strict=False))
+            place = next((i for i, (one, other) in enumerate(both) if one != other), len(both))
+            raise BadRow(
+                f"{chosen} and {rejected} do not ask the same: prompt {place + 1} of "
+                f"{max(map(len, asked))} differs"
+            )
         return pair
 
     return read
 
 
-def _side(raw: Raw, field: str) -> list[Message]:
+def _side(raw: Raw, field: str, heed_marks: bool = True) -> list[Message]:
     turns = raw[field]
     if type(turns) is str:
         turns = [{"role": "assistant", "content": text_of(raw, field)}]
     elif type(turns) is dict:
         turns = [turns]
     if type(turns) is list and turns and _is_reply(turns[0]):
-        turns = [*_prompt(raw), *turns]
-    return messages_of(turns, field)
+        turns = [*_prompt(raw, field), *turns]
+    return messages_of(turns, field, heed_marks=heed_marks)
 
 
 def _is_reply(turn: Any) -> bool:
-    return type(turn) is dict and ROLES.get(str(turn.get("role", turn.get("from")))) == "assistant"
+    return (
+        type(turn) is dict and ROLES.get(str(turn.get("role") or turn.get("from"))) == "assistant"
+    )
 
 
-def _prompt(raw: Raw) -> list[Raw]:
+def _prompt(raw: Raw, side: str) -> list[Raw]:
     """The turns that both sides of a pair reply to."""
-    for field in ("conversations", "prompt"):
+    for field in ("conversations", "messages", "prompt"):
         if type(raw.get(field)) is list:
             return list(raw[field])
-    for field in ("prompt", "question"):
+    for field in ("question", "prompt", "query", "instruction", "input"):
         if field in raw:
-            raw = {**raw, "instruction": text_of(raw, field)}
-    return [msgspec.structs.asdict(message) for message in alpaca_prompt(raw)]
+            fields = dict.fromkeys((field, "input"))
+            return [msgspec.structs.asdict(message) for message in prompt_of(raw, *fields)]
+    raise BadRow(
+        f"{side} is a reply, and what it replies to is missing: there is no conversations, "
+        "messages, prompt, question, query or instruction"
+    )
+
+
+# --- What may stand beside the fields of any format -----------------------------------------------
+
+BESIDE = {"system", "tools", "history", *MEDIA, *MARKS}
+
+
+def heed_beside(raw: Raw, row: Row) -> Row:
+    """The row after what is said before it in other fields (``context_of``).
+
+    Raises BadRow if the row is more than text, or marked as not to be learned.
+    """
+    is_text = isinstance(row, Text)  # a text may have a label, or the address of a picture
+    refuse_media(raw, MEDIA[:3] if is_text else MEDIA)
+    if mark := mark_of(raw, MARKS[2:] if is_text else MARKS):
+        raise BadRow(mark)
+    if isinstance(row, Chat):
+        return Chat(_in_context(raw, row.messages))
+    if isinstance(row, Pair):
+        return Pair(_in_context(raw, row.chosen), _in_context(raw, row.rejected))
+    return row
+
+
+def context_of(raw: Raw) -> dict[str, Any]:
+    """What is said before a row's own turns: ``system``, ``tools`` as JSON text, and ``history``
+    as messages, made of [question, answer] pairs. Only what is not empty. Raises BadRow.
+    """
+    history: list[Message] = []
+    for i, turn in enumerate(array_of(raw, "history") if raw.get("history") else ()):
+        if type(turn) is not list or len(turn) != 2:
+            raise BadRow(f"history[{i}] must be [question, answer]")
+        said = {f"history[{i}][{j}]": text for j, text in enumerate(turn)}
+        history += question_and_answer(*(text_of(said, field) for field in said)).messages
+    context = {
+        "system": optional_text(raw, "system"),
+        "tools": json_text_of(raw, "tools"),
+        "history": history,
+    }
+    return {field: value for field, value in context.items() if value}
+
+
+def _in_context(raw: Raw, messages: list[Message]) -> list[Message]:
+    """The messages after the row's context, of which they may say a part already."""
+    context = context_of(raw)
+    system, tools = context.get("system", ""), context.get("tools", "")
+    said = messages[0].content if messages[0].role == "system" else ""
+    turns = messages[1:] if said else messages
+    if said and system not in said:
+        raise BadRow("system says something else than the system turn")
+    said = said or system
+    if tools not in said:
+        said = f"{said}\n\n{tools}" if said else tools
+    history = context.get("history", [])
+    if turns[: len(history)] != history:
+        turns = history + turns
+    return [Message("system", said), *turns] if said else turns
 
 
 # --- The table ------------------------------------------------------------------------------------
@@ -279,20 +442,20 @@ FORMATS = (
     Format("ShareGPT-90k", ("conversation",), read_rounds, drop=("conversation",)),
     Format(
         "CMMLU",
-        ("Question", "A", "B", "C", "D", "Answer"),
-        read_choices("Question", "Answer"),
-        drop=("Question", "A", "B", "C", "D"),
+        ("Question", "A", "B", "Answer"),
+        read_question("Question", "Answer"),
+        drop=("Question", *LETTERS),
     ),
     Format(
         "C-Eval",
-        ("question", "A", "B", "C", "D", "answer"),
-        read_choices("question", "answer"),
-        drop=("question", "A", "B", "C", "D", "explanation"),
+        ("question", "A", "B", "answer"),
+        read_question("question", "answer"),
+        drop=("question", *LETTERS, "explanation"),
     ),
     Format(
         "C3",
         ("context", "question", "choice", "answer"),
-        read_c3,
+        read_question("question", "answer"),
         drop=("context", "question", "choice"),
     ),
     Format("SQuAD", ("context", "question", "answers"), read_squad, drop=("context", "question")),
@@ -324,9 +487,16 @@ def format_of(fields: tuple[str, ...]) -> Format:
     raise BadRow(f"no known format has the fields {', '.join(fields)!r:.100}")
 
 
+def present(raw: Raw) -> Raw:
+    """The row without the fields that are null: a table has them for other rows' sake."""
+    return {field: value for field, value in raw.items() if value is not None}
+
+
 def convert(raw: Raw) -> Row:
     """What a row of any format means. Raises BadRow."""
-    return format_of(tuple(raw)).read(raw)
+    raw = present(raw)
+    row = format_of(tuple(raw)).read(raw)
+    return row if raw.keys().isdisjoint(BESIDE) else heed_beside(raw, row)
 
 
 def canonical(raw: Raw, row: Row) -> Raw:
@@ -334,7 +504,11 @@ def canonical(raw: Raw, row: Row) -> Raw:
 
     Turns, passages and options now stand in the messages and are not written a second time.
     """
-    drop = format_of(tuple(raw)).drop
+    drop: set[str] = set(format_of(tuple(present(raw))).drop)
+    if not isinstance(row, Text):
+        drop.update(context_of(raw))
+    # Null, these would make the row look like one of another kind.
+    drop.update(name for name in ("messages", "chosen", "rejected") if raw.get(name) is None)
     out: Raw = msgspec.structs.asdict(row)
     out.update((key, value) for key, value in raw.items() if key not in out and key not in drop)
     return out

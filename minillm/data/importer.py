@@ -20,9 +20,10 @@ from tyro.conf import Positional
 
 from minillm.data.categories import MAY_HOLD, category_of
 from minillm.data.formats import canonical, convert
-from minillm.data.readers import SUFFIXES, Entry, Quarantined, entries
-from minillm.data.rows import BadRow, Raw
+from minillm.data.readers import MAX_ROW_BYTES, SUFFIXES, TOO_LONG, Entry, Quarantined, entries
+from minillm.data.rows import BadRow
 from minillm.errors import UserError
+from minillm.files import encode_line
 from minillm.progress import Progress
 
 Category = Literal["text", "general", "knowledge", "math", "identity", "preference"]
@@ -148,31 +149,32 @@ class _Importer(NamedTuple):
                 rows_in += 1
                 bar.update(entry.end - bar.count)
                 try:
-                    record = self.record(entry)
+                    line = self.line(entry, source)
                 except BadRow as error:
                     rejected = entry.rejected(path, str(error))
                     if self.strict:
                         raise UserError(str(rejected)) from None
-                    self.quarantine.write(msgspec.json.encode(rejected) + b"\n")
+                    self.quarantine.write(encode_line(rejected))
                     bad += 1
                 else:
-                    record.setdefault("source", source)
-                    output.write(self.encode(record))
+                    output.write(line)
                     rows_out += 1
         return Counts(path, rows_in, rows_out, bad)
 
-    def record(self, entry: Entry) -> Raw:
-        """The row to write. Raises BadRow."""
+    def line(self, entry: Entry, source: str) -> bytes:
+        """The line to write for a row. Raises BadRow."""
         if entry.problem:
             raise BadRow(entry.problem)
         row = convert(entry.raw)
         category_of(row, self.category)
-        return canonical(entry.raw, row)
-
-    def encode(self, record: Raw) -> bytes:
-        line = msgspec.json.encode(record) + b"\n"
+        record = canonical(entry.raw, row)
+        if record.get("source") is None:
+            record["source"] = source
+        line = encode_line(record)
         if self.category == "identity":  # some write the mix's placeholders in capitals
             line = line.replace(b"{{NAME}}", b"{{name}}").replace(b"{{AUTHOR}}", b"{{author}}")
+        if len(line) > MAX_ROW_BYTES:  # the mix would not read it
+            raise BadRow(TOO_LONG)
         return line
 
 
@@ -215,6 +217,3 @@ def _report(tables: dict[Path, list[Counts]], quarantine: Path) -> str:
     if any(counts.quarantined for table in tables.values() for counts in table):
         report.append(f"quarantined rows and the reasons: {quarantine}")
     return "\n".join(report)
-
-
-# --- Hubs -----------------------------------------------------------------------------------------

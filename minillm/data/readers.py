@@ -13,42 +13,23 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import msgspec
 
-from minillm.data.formats import canonical, convert
-from minillm.data.rows import BadRow, Chat, Message, Pair, Raw, Row, Text, kind_of, plain_text
+from minillm.data.formats import convert, format_of, present
+from minillm.data.rows import BadRow, Raw, Row, kind_of
 from minillm.errors import UserError
 
-__all__ = [
-    "MAX_ROW_BYTES",
-    "SUFFIXES",
-    "BadRow",
-    "Chat",
-    "Entry",
-    "Message",
-    "Pair",
-    "Quarantined",
-    "Raw",
-    "Record",
-    "Row",
-    "Text",
-    "canonical",
-    "convert",
-    "decode",
-    "entries",
-    "parse_line",
-    "plain_text",
-    "read",
-]
+if TYPE_CHECKING:
+    import pyarrow
 
 MAX_ROW_BYTES = 16 << 20
 """Longest row that is read, 16 MiB; a longer one is passed over and reported."""
+TOO_LONG = f"the row is longer than {MAX_ROW_BYTES >> 20} MiB"
 _BOM = b"\xef\xbb\xbf"
 _decoder = msgspec.json.Decoder()
-_BRACKETS = re.compile(rb'[\[\]{},]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-"""What the structure of JSON hangs on; strings too, so that brackets in them do not count."""
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Record(NamedTuple):
@@ -78,12 +59,16 @@ class Quarantined(msgspec.Struct):
 # --- From values to rows --------------------------------------------------------------------------
 
 
-def decode(data: bytes, limit: int = MAX_ROW_BYTES) -> Any:
-    """One JSON value of at most ``limit`` bytes. Raises BadRow."""
-    if len(data) > limit:
-        raise BadRow(f"the row is longer than {limit >> 20} MiB")
+def decode(data: bytes) -> Any:
+    """One JSON value of at most MAX_ROW_BYTES. Raises BadRow."""
+    if len(data) > MAX_ROW_BYTES:
+        raise BadRow(TOO_LONG)
+    return _parse(data, _decoder)
+
+
+def _parse(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
-        return _decoder.decode(data)
+        return decoder.decode(data)
     except UnicodeDecodeError as error:
         raise BadRow(f"not UTF-8 (byte {error.object[error.start]:#04x})") from None
     except msgspec.DecodeError as error:
@@ -97,9 +82,11 @@ def parse_line(line: bytes) -> tuple[Raw, Row]:
 
     Raises BadRow.
     """
+    if line.strip() in (b"[", b"{"):
+        raise BadRow("here begins a JSON document of many lines: `minillm import` reads it")
     raws = unfold(decode(line))
     if len(raws) != 1:
-        raise BadRow(f"one row was expected, not {len(raws)}")
+        raise BadRow(f"{len(raws)} rows in one line: `minillm import` gives each its own")
     return raws[0], convert(raws[0])
 
 
@@ -114,31 +101,65 @@ class _Article(msgspec.Struct):
 
 
 def unfold(value: Any) -> list[Raw]:
-    """The rows in one JSON value: itself; or in reading comprehension, one for each question.
+    """The rows in one JSON value, at least one.
 
-    SQuAD nests ``{"data": [{"title", "paragraphs": [{"context", "qas": [question, ...]}]}]}``, C3
-    ``[[line, ...], [question, ...], id]``; nanochat writes a bare list of messages. Raises BadRow.
+    That is itself, if its fields are those of a format. An array holds rows, bare or in ``data``;
+    nanochat's array of messages is one row. In reading comprehension each question is a row: SQuAD
+    nests ``{"data": [{"title", "paragraphs": [{"context", "qas": [question, ...]}]}]}``, C3
+    ``[[line, ...], [question, ...], id]``.
+
+    Raises BadRow.
     """
+    if type(value) is dict:
+        nested = type(value.get("data")) is list and not _is_row(value)
+        items = _objects(value["data"], "data") if nested else [value]
+    elif type(value) is not list:
+        raise BadRow(f"a row must be an object, not {kind_of(value)}")
+    elif len(value) > 1 and type(value[0]) is list:
+        context, questions, *rest = value
+        shared = {"id": rest[0] if rest else None, "context": context}
+        items = [{**question, **shared} for question in _objects(questions, "C3's questions")]
+    else:
+        items = _objects(value, "the array")
+        if items and ("role" in items[0] or {"from", "value"} <= items[0].keys()):
+            items = [{"messages": items}]
+    rows: list[Raw] = []
+    for item in items:
+        is_article = "paragraphs" in item and not _is_row(item)
+        rows += _questions(item) if is_article else [item]
+    if not rows:
+        raise BadRow("there are no rows in it")
+    return rows
+
+
+def _is_row(value: Raw) -> bool:
     try:
-        if type(value) is dict:
-            if "paragraphs" not in value and type(value.get("data")) is not list:
-                return [value]
-            articles = msgspec.convert(value.get("data", [value]), list[_Article])
-            return [
-                {**question, "title": article.title, "context": paragraph.context}
-                for article in articles
-                for paragraph in article.paragraphs
-                for question in paragraph.qas
-            ]
-        if type(value) is list:
-            if len(value) < 2 or type(value[0]) is not list:
-                return [{"messages": value}]
-            context, questions, *rest = value
-            shared = {"id": rest[0] if rest else None, "context": context}
-            return [{**question, **shared} for question in msgspec.convert(questions, list[Raw])]
+        format_of(tuple(present(value)))
+    except BadRow:
+        return False
+    return True
+
+
+def _questions(article: Raw) -> list[Raw]:
+    try:
+        read = msgspec.convert(article, _Article)
     except msgspec.ValidationError as error:
-        raise BadRow(f"neither SQuAD nor C3: {error}") from None
-    raise BadRow(f"a row must be an object, not {kind_of(value)}")
+        raise BadRow(f"not an article of SQuAD: {error}") from None
+    return [
+        {**question, "title": read.title, "context": paragraph.context}
+        for paragraph in read.paragraphs
+        for question in paragraph.qas
+    ]
+
+
+def _objects(value: Any, name: str) -> list[Raw]:
+    """The value, if it is an array of objects. Raises BadRow."""
+    if type(value) is not list:
+        raise BadRow(f"{name} must be an array, not {kind_of(value)}")
+    for i, item in enumerate(value):
+        if type(item) is not dict:
+            raise BadRow(f"{name}[{i}] must be an object, not {kind_of(item)}")
+    return value
 
 
 # --- From files to values -------------------------------------------------------------------------
@@ -182,55 +203,81 @@ def _lines(path: Path) -> Iterator[Entry]:
 
 
 def _json(path: Path) -> Iterator[Entry]:
-    """An array of rows, one object, or JSON Lines under the wrong name."""
-    head = [entry.raw.strip() for entry in islice(_lines(path), 2)]
-    if len(head) == 2 and (head[0][:1] + head[0][-1:]) in (b"{}", b"[]"):
+    """JSON Lines; or a document, which is an array of rows or one object. Either suffix will do."""
+    head = [_ends(entry.raw) for entry in islice(_lines(path), 2)]
+    if path.suffix.lower() == ".json":
+        is_document = len(head) < 2 or head[0] not in (b"{}", b"[]")
+    else:  # where a row that is cut off must not be taken for the beginning of a document
+        opening = (b"[", b"{", b"[{", b"[,")
+        is_document = head == [b"[..."] or (bool(head) and head[0] in opening)
+    if not is_document:
         yield from _lines(path)
         return
     data = path.read_bytes().removeprefix(_BOM)
-    if data.lstrip().startswith(b"["):
-        yield from _array(data)
-    elif data.strip():
-        try:
-            yield Entry(1, len(data), decode(data, limit=len(data)))
-        except BadRow as error:
-            at = re.search(r"\(byte (\d+)\)", str(error))
-            line = 1 + data.count(b"\n", 0, int(at[1]) if at else len(data))
-            yield Entry(line, len(data), data[:800], str(error))
-
-
-def _array(data: bytes) -> Iterator[Entry]:
-    """The items of a JSON array, not decoded yet: a broken one spoils no other."""
-    depth, start, line = 0, 0, 1
-    for match in _BRACKETS.finditer(data):
-        mark = match[0]
-        if mark in (b"[", b"{"):
-            depth += 1
-            item_ends = depth == 1  # only white space, before the array
-        elif mark in (b"]", b"}"):
-            depth -= 1
-            item_ends = depth == 0
-        else:
-            item_ends = depth == 1 and mark == b","
-        if not item_ends:
-            continue
-        item = data[start : match.start()]
-        if item.strip() or mark == b",":
-            yield Entry(line + _lines_before(item), match.end(), item.strip())
+    if not data.strip():
+        return
+    is_array = data.lstrip().startswith(b"[")
+    try:
+        document = _parse(data, _array_decoder if is_array else _decoder)
+    except BadRow as error:
+        at = re.search(r"\(byte (\d+)\)", str(error))
+        line = 1 + data.count(b"\n", 0, int(at[1]) if at else len(data))
+        lost = "; no row of the array is read" if is_array else ""
+        yield Entry(line, len(data), data[:800], f"{error}{lost}")
+        return
+    if not is_array:
+        yield Entry(1, len(data), document)
+        return
+    line, end = 1, 0
+    for item in map(bytes, document):
+        start = data.index(item, end)
+        line += data.count(b"\n", end, start)
+        end = start + len(item)
+        yield Entry(line, end, item)
         line += item.count(b"\n")
-        start = match.end()
-        if depth == 0:
-            break
-    rest = data[start:]
-    if rest.strip():
-        problem = "the array does not end" if depth else "something follows the array"
-        first = line + _lines_before(rest)
-        yield Entry(first, len(data), rest.strip()[:800], f"broken JSON: {problem}")
 
 
-def _lines_before(text: bytes) -> int:
-    """How many blank lines a text begins with."""
-    return text.count(b"\n", 0, len(text) - len(text.lstrip()))
+def _ends(line: bytes) -> bytes:
+    """A line's first and last character, "..." for an end that is out of reach."""
+    line = line.strip()
+    return line[:1] + (b"..." if len(line) > MAX_ROW_BYTES else line[1:][-1:])
+
+
+_INNER = re.compile(r'(?<=[^"\r\n])[^"\r\n]+(?=[^"\r\n])')
+"""What stands between quotes, but for its first and last character."""
+
+
+class _CsvLines:
+    """The lines of a CSV file, for ``csv.reader``.
+
+    Of a row longer than MAX_ROW_BYTES only what shows where it ends is kept, so that a quote that
+    is never closed fills no memory, and what it holds does not become rows.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.size = 0
+        """Characters of the row so far; to be set to 0 before each row."""
+        self.is_cut = False
+        """Whether the file ended in the middle of a row."""
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        piece = self._file.readline(MAX_ROW_BYTES)
+        if not piece:
+            self.is_cut = self.size > 0
+            raise StopIteration
+        line = ""
+        while piece:
+            if self.size <= MAX_ROW_BYTES:
+                line += piece
+            elif line or '"' in piece:  # a line that only goes on with a quoted text is left out
+                line += _INNER.sub("", piece)
+            self.size += len(piece)
+            piece = "" if piece[-1] in "\r\n" else self._file.readline(1 << 20)
+        return line
 
 
 def _csv(path: Path) -> Iterator[Entry]:
@@ -239,10 +286,12 @@ def _csv(path: Path) -> Iterator[Entry]:
         path.open("rb") as binary,
         io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="") as file,
     ):
-        rows = csv.reader(file)
+        csv.field_size_limit(2**31 - 1)  # the process's; here it is the row that has a limit
+        lines = _CsvLines(file)
+        rows = csv.reader(lines)
         header: list[str] = []
         while True:
-            line, problem = rows.line_num + 1, ""
+            line, problem, lines.size = rows.line_num + 1, "", 0
             try:
                 cells = next(rows)
                 "".join(cells).encode()
@@ -253,6 +302,10 @@ def _csv(path: Path) -> Iterator[Entry]:
             except UnicodeEncodeError:
                 problem = "not UTF-8"
                 cells = [cell.encode("utf-8", "replace").decode() for cell in cells]
+            if lines.is_cut:
+                problem = "broken CSV: a quote that is opened here is never closed"
+            elif lines.size > MAX_ROW_BYTES:
+                cells, problem = [cell[:200] for cell in cells], TOO_LONG
             if not header and not problem:
                 header = [name or "id" for name in cells]  # pandas gives its index no name
                 continue
@@ -275,30 +328,83 @@ def _parquet(path: Path) -> Iterator[Entry]:
         table = parquet.ParquetFile(path)
         labels = _class_labels(table.schema_arrow.metadata or {})
         for batch in table.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
+            columns = map(_column_values, batch.columns)
+            for values in zip(*columns, strict=True):
                 number += 1
-                raw = {name: value for name, value in row.items() if value is not None}
+                raw = present(dict(zip(batch.schema.names, values, strict=True)))
                 for name, words in labels.items():
                     if type(raw.get(name)) is int and 0 <= raw[name] < len(words):
                         raw[name] = words[raw[name]]
-                yield Entry(number, size, raw)
+                bad = [f"{name}: {value}" for name, value in raw.items() if type(value) is BadRow]
+                # JSON makes text of dates and decimals, and null of a number that is none.
+                line = msgspec.json.encode(raw, enc_hook=str)
+                yield Entry(number, size, line, bad[0] if bad else "")
     except (pyarrow.ArrowException, ValueError) as error:
-        yield Entry(number + 1, size, b"", f"broken parquet: {error}")
+        yield Entry(number + 1, size, b"", f"broken parquet: {' '.join(str(error).split())}")
+
+
+def _column_values(column: pyarrow.Array) -> list[Any]:
+    """The values of a column; in the place of one that cannot be read, a BadRow."""
+    import pyarrow
+
+    try:
+        values: list[Any] = column.cast(_readable(column.type)).to_pylist()
+        return values
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        if len(column) == 1:
+            return [BadRow(str(error))]
+        return [value for i in range(len(column)) for value in _column_values(column.slice(i, 1))]
+
+
+def _readable(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """The type to read a column as: bytes as UTF-8, and as text too what has nanoseconds, which
+    Python's own times cannot hold.
+    """
+    import pyarrow
+
+    is_a = pyarrow.types
+    if is_a.is_dictionary(kind):
+        return _readable(kind.value_type)
+    if is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind):
+        return pyarrow.list_(_readable(kind.value_type))
+    if is_a.is_struct(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return pyarrow.struct([field.with_type(_readable(field.type)) for field in fields])
+    if is_a.is_map(kind):
+        return pyarrow.map_(_readable(kind.key_type), _readable(kind.item_type))
+    if getattr(kind, "unit", "") == "ns" or "binary" in str(kind):
+        return pyarrow.string()
+    return kind
+
+
+class _Feature(msgspec.Struct):
+    type: str = msgspec.field(name="_type", default="")
+    names: list[str] = []
+
+
+class _Features(msgspec.Struct):
+    features: dict[str, _Feature | list[Any]] = {}
+
+
+class _Notes(msgspec.Struct):
+    info: _Features = msgspec.field(default_factory=_Features)
 
 
 def _class_labels(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
     """Columns that hold the number of a label, with the labels, as ``datasets`` notes them."""
-    info = msgspec.json.decode(metadata.get(b"huggingface", b"{}"))
-    features = info.get("info", {}).get("features", {})
+    try:
+        notes = msgspec.json.decode(metadata.get(b"huggingface", b"{}"), type=_Notes)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
     return {
-        name: feature["names"]
-        for name, feature in features.items()
-        if type(feature) is dict and feature.get("_type") == "ClassLabel"
+        name: feature.names
+        for name, feature in notes.info.features.items()
+        if isinstance(feature, _Feature) and feature.type == "ClassLabel"
     }
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {
-    ".jsonl": _lines,
+    ".jsonl": _json,
     ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,

@@ -328,9 +328,9 @@ class WriteJob(msgspec.Struct, tag="write"):
 
 def stage_rows(row: Raw) -> list[tuple[str, Raw]]:
     """(stage, row to write) for every stage that learns from a canonical row."""
-    if "chosen" in row and "rejected" in row:
+    if row.get("chosen") is not None and row.get("rejected") is not None:
         return [("dpo", row)]
-    if "messages" not in row:
+    if row.get("messages") is None:
         return [("pretrain", row)]
     # The pretraining file has one format: there the text stands in the place of the messages.
     pretrain = {"text": "", **row}

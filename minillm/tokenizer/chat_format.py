@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
-from minillm.data.rows import MAY_FOLLOW, Message, Role
+from minillm.data.rows import Message, Role, check_order
 
 SPECIAL_TOKENS = (
     "<|bos|>",  # begins every document
@@ -45,9 +45,7 @@ def turns_of(conversation: Conversation) -> list[tuple[str, Any]]:
             raise ValueError(f"message {i}: must have a role and content, but is {message!r:.40}")
         if role not in get_args(Role):
             raise ValueError(f"message {i}: unknown role {role!r:.40}")
-        if role not in MAY_FOLLOW[previous]:
-            place = f"after {previous}" if previous else "first"
-            raise ValueError(f"message {i}: {role} cannot come {place}")
+        check_order(role, previous, f"message {i}")
         previous = role
         if role == "assistant":
             turns.append((role, _parts(content, i)))

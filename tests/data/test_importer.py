@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -13,15 +14,61 @@ from typing import Any, get_args
 from zipfile import ZipFile
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minillm.data import hubs, importer
 from minillm.data.categories import CATEGORIES
 from minillm.data.hubs import DATA_SETS, DownloadOptions, run_download
 from minillm.data.importer import Category, ImportOptions, run_import
-from minillm.data.readers import parse_line, read
+from minillm.data.readers import MAX_ROW_BYTES, TOO_LONG, parse_line, read
 from minillm.data.rows import Chat, Pair, Text
+from minillm.data.shuffle import stage_rows
 from minillm.errors import UserError
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["", "A", "好"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "text",
+                    "data",
+                    "paragraphs",
+                    "qas",
+                    "messages",
+                    "role",
+                    "content",
+                    "label",
+                    "images",
+                ]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+ANY_LINE = JSON.map(json.dumps) | st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\n"), max_size=9
+)
+ROW_LINE = st.dictionaries(
+    st.sampled_from(
+        [
+            "text",
+            "instruction",
+            "output",
+            "question",
+            "answer",
+            "choices",
+            "system",
+            "history",
+            "data",
+        ]
+    ),
+    JSON,
+).map(json.dumps)
 QA = [{"instruction": f"{i}加{i}等于几？", "input": "", "output": str(2 * i)} for i in range(5)]
 PAIR = {"prompt": "早", "chosen": "您早。", "rejected": "哼"}
 
@@ -155,6 +202,81 @@ def test_placeholders_of_the_persona_are_left_to_the_mix() -> None:
         for row in rows_of("data/chinese/identity_conversations.jsonl")
     ]
     assert answers == ["我是{{name}}。", "我是{{name}}，{{author}}写的。"]
+
+
+def test_a_row_that_the_mix_would_not_read_is_refused() -> None:
+    long = "长" * (MAX_ROW_BYTES // 3 // 2)
+    rows = [{"text": long}, {"instruction": long, "output": "短"}, {"text": "短"}]
+    path = write("raw/a.jsonl", *rows)  # the second holds its question twice when it is written
+    assert import_(path, category="general") == [(path, 3, 2, 1)]
+    assert [row["reason"] for row in rows_of("data/processed/import_quarantine.jsonl")] == [
+        TOO_LONG
+    ]
+    for line in Path("data/chinese/general_a.jsonl").read_bytes().splitlines(keepends=True):
+        parse_line(line)
+
+
+def test_a_long_row_of_any_kind_of_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("minillm.data.readers.MAX_ROW_BYTES", 300)
+    monkeypatch.setattr("minillm.data.importer.MAX_ROW_BYTES", 300)
+    texts = ["短", "长" * 200, "短"]
+    rows = [{"text": text} for text in texts]
+    article = {"context": "长" * 80, "qas": [{"question": "问", "answers": [{"text": "答"}]}]}
+    document = json.dumps({"data": [{"paragraphs": [article]}, {"text": "短"}]}, ensure_ascii=False)
+    write("raw/a.jsonl", *rows)
+    write("raw/b.json", json.dumps(rows, ensure_ascii=False))
+    write("raw/c.csv", "text", *texts)
+    write("raw/e.json", document)
+    parquet.write_table(pyarrow.table({"text": texts}), "raw/d.parquet")
+    table = import_(Path("raw"), category="general")
+    assert [counts[1:] for counts in table] == [(3, 2, 1)] * 4 + [(2, 1, 1)]
+    assert {row["reason"] for row in rows_of("data/processed/import_quarantine.jsonl")} == {
+        TOO_LONG
+    }
+
+
+def test_a_source_that_is_null_is_none() -> None:
+    import_(write("raw/a.jsonl", {"text": "一", "source": None, "note": None}))
+    assert rows_of("data/chinese/general_a.jsonl") == [{"text": "一", "source": "a", "note": None}]
+
+
+def test_an_array_under_the_name_of_json_lines_is_imported() -> None:
+    for number, content in enumerate(
+        [json.dumps(QA), json.dumps(QA, indent=1), json.dumps({"data": QA})]
+    ):
+        path = write(f"raw/{number}.jsonl", content)
+        assert import_(path) == [(path, 5, 5, 0)]
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
+@given(st.lists(st.one_of(ANY_LINE, ROW_LINE), max_size=8), st.sampled_from(["jsonl", "json"]))
+def test_rows_in_are_rows_out_and_quarantined(lines: list[str], suffix: str) -> None:
+    shutil.rmtree("data", ignore_errors=True)
+    path = write(f"raw/a.{suffix}", json.dumps(QA[0]), *lines, json.dumps({"text": "末"}))
+    [counts] = import_(path)
+    assert counts.rows_in == counts.rows_out + counts.quarantined
+    quarantine = Path("data/processed/import_quarantine.jsonl")
+    bad = rows_of(quarantine) if quarantine.exists() else []
+    assert len(bad) == counts.quarantined
+    assert len(rows_of("data/chinese/general_a.jsonl")) == counts.rows_out
+    # Every line is accounted for, those that hold no row or several too.
+    assert counts.rows_in >= sum(1 for line in lines if line.encode().strip()) + 2
+
+
+def test_null_columns_do_not_send_a_row_to_another_stage() -> None:
+    turns = [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}]
+    nulls = dict.fromkeys(["text", "messages", "chosen", "rejected"])
+    rows = [
+        ({"text": "一"}, ["pretrain"]),
+        ({"messages": turns}, ["sft", "pretrain"]),
+        ({"chosen": turns, "rejected": [turns[0], {**turns[1], "content": "哼"}]}, ["dpo"]),
+    ]
+    for fields, stages in rows:
+        assert [stage for stage, _ in stage_rows({**nulls, **fields})] == stages
 
 
 def test_strict_stops_at_the_first_bad_row_and_writes_nothing() -> None:
@@ -344,7 +466,11 @@ def count_rows(path: Path) -> int:
     return len(document)
 
 
-BAD = {"sharegpt_zh_1K_format.jsonl": [59, 780], "cmrc2018_trial_squad.json": [1, 1]}
+BAD = {
+    "sharegpt_zh_1K_format.jsonl": [59, 780],
+    "cmrc2018_trial_squad.json": [1, 1],
+    "minimind_dpo.jsonl": [1],  # its sides ask different second questions
+}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import decimal
 import json
 import sys
 import tracemalloc
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minillm.data import readers
 from minillm.data.formats import canonical
 from minillm.data.readers import MAX_ROW_BYTES, Quarantined, Record, entries, parse_line, read
-from minillm.data.rows import BadRow, Chat, Pair, Text, plain_text
+from minillm.data.rows import MARKS, BadRow, Chat, Pair, Text, plain_text
 from minillm.errors import UserError
 
 Write = Callable[[str, str | bytes], Path]
@@ -113,7 +115,11 @@ def test_a_line_of_50_mb_costs_no_more_than_the_limit(write: Write) -> None:
         (b'"text"', "a row must be an object, not a string"),
         (b"12", "a row must be an object, not a number"),
         (b"null", "a row must be an object, not null"),
-        (b"[]", "messages has no assistant reply"),
+        (b"[]", "there are no rows in it"),
+        (b'{"data": []}', "there are no rows in it"),
+        (b'{"paragraphs": []}', "there are no rows in it"),
+        (b'{"data": [{"paragraphs": [{"context": "x", "qas": []}]}]}', "there are no rows in it"),
+        (b'[["x"], [], "3-1"]', "there are no rows in it"),
         (b'{"text": 7}', "text must be a string, not a number"),
     ],
 )
@@ -128,7 +134,7 @@ def test_a_bad_line_is_reported_and_the_others_are_read(
     if bad[0].reason.startswith(("broken", "not")):
         assert bad[0].raw == line.decode(errors="replace")[:200]
     else:
-        assert json.loads(bad[0].raw) in (json.loads(line), {"messages": json.loads(line)})
+        assert json.loads(bad[0].raw) == json.loads(line)
     assert "\n" not in str(bad[0])
     with pytest.raises(UserError) as error:
         list(read(path))
@@ -148,6 +154,26 @@ JSON = st.recursive(
 )
 
 
+NESTING = st.recursive(
+    JSON,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["text", "data", "paragraphs", "qas", "context", "title", "messages", "role"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+ANY_LINE = NESTING.map(json.dumps) | st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\ufeff"), max_size=9
+)
+"""A line of JSON that may hold rows, or of anything."""
+
+
 @settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=4), st.text(min_size=1), st.booleans())
 def test_any_json_object_is_kept_as_it_is(
@@ -161,7 +187,7 @@ def test_any_json_object_is_kept_as_it_is(
         ],
     }
     document = {
-        key: value for key, value in document.items() if key not in ("chosen", "paragraphs", "data")
+        key: value for key, value in document.items() if key not in ("chosen", "history", *MARKS)
     }
     raw, row = parse_line(json.dumps(document, ensure_ascii=ascii_only).encode())
     assert raw == document
@@ -193,44 +219,41 @@ def test_arrays_are_read_with_the_lines_their_rows_begin_on(
 
 
 def test_a_bad_row_in_an_array_spoils_no_other(write: Write) -> None:
-    items = [
-        b'{"text": "a"}',
-        b'{"text": "\xff"}',
-        b'{"text": "\\ud800 "}',
-        b"5",
-        b'{"text" 1}',
-        b'{"text": "b"}',
-    ]
+    items = [b'{"text": "a"}', b'{"text": "\xff"}', b"5", b'{"text": 1}', b'{"text": "b"}']
     path = write("a.json", b"[\n" + b",\n".join(items) + b"\n]")
     records, bad = read_all(path)
-    assert [record.line for record in records] == [2, 7]
-    assert [(entry.line, entry.reason[:11]) for entry in bad] == [
-        (3, "not UTF-8 ("),
-        (4, "broken JSON"),
-        (5, "a row must "),
-        (6, "broken JSON"),
+    assert [record.line for record in records] == [2, 6]
+    assert [(entry.line, entry.reason) for entry in bad] == [
+        (3, "not UTF-8 (byte 0xff)"),
+        (4, "a row must be an object, not a number"),
+        (5, "text must be a string, not a number"),
     ]
 
 
 @pytest.mark.parametrize(
-    ("content", "good", "line", "problem"),
+    ("content", "line", "problem"),
     [
-        ('[\n{"text": "a"},\n{"text": "b"}', [2], 3, "the array does not end"),
-        ('[\n{"text": "a"},\n{"text": "b', [2], 3, "the array does not end"),
-        ('[\n{"text": "a"}]\n[{"text": "b"}]', [2], 3, "something follows the array"),
-        ('[{"text": "a"},\n,{"text": "b"}]', [1, 2], 2, "Input data was truncated"),
-        ('{\n"text": "a",\n"b" 1}', [], 3, "expected ':' (byte 19)"),
-        ('{\n"text":\n', [], 3, "Input data was truncated"),
+        ('[\n{"text": "a"},\n{"text": "b"}', 3, "Input data was truncated"),
+        ('[\n{"text": "a"},\n{"text": "b', 3, "Input data was truncated"),
+        ('[\n{"text": "a"},\n{"text" "b"}\n]', 3, "expected ':' (byte 25)"),
+        ('[\n{"text": "a"},\n{"text": NaN}\n]', 3, "invalid character (byte 26)"),
+        ('[\n{"text": "a"}]\n[{"text": "b"}]', 3, "trailing characters (byte 18)"),
+        ('[{"text": "a"},\n,{"text": "b"}]', 2, "invalid character (byte 16)"),
+        ('{\n"text": "a",\n"b" 1}', 3, "expected ':' (byte 19)"),
+        ('{\n"text":\n', 3, "Input data was truncated"),
     ],
 )
 def test_a_broken_document_is_reported_with_the_line(
-    write: Write, content: str, good: list[int], line: int, problem: str
+    write: Write, content: str, line: int, problem: str
 ) -> None:
-    records, bad = read_all(write("a.json", content))
-    assert [record.line for record in records] == good
+    path = write("a.json", content)
+    records, bad = read_all(path)
+    assert not records
     assert [entry.line for entry in bad] == [line]
     assert bad[0].reason.startswith("broken JSON: ")
-    assert bad[0].reason.endswith(problem)
+    assert problem in bad[0].reason
+    # Rows before the broken place were good ones: it must be said that they are lost.
+    assert bad[0].reason.endswith("; no row of the array is read") == content.startswith("[")
 
 
 @settings(deadline=None)
@@ -255,6 +278,69 @@ def test_any_array_falls_into_its_items(
 def test_one_object_and_one_line_are_one_row(write: Write) -> None:
     assert texts(write("a.json", '{"text": "一"}')) == [(1, "一")]
     assert texts(write("b.json", '{\n  "text": "一"\n}\n')) == [(1, "一")]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (json.dumps(ROWS, ensure_ascii=False), [1, 1, 1]),
+        (json.dumps(ROWS, ensure_ascii=False, indent=2), [2, 5, 14]),
+        ("[" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "]", [1, 2, 3]),
+        (json.dumps({"data": ROWS}, ensure_ascii=False), [1, 1, 1]),
+        (json.dumps({"version": 1, "data": ROWS}, ensure_ascii=False, indent=2), [1, 1, 1]),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_an_array_of_rows_is_read_whatever_the_file_is_called(
+    write: Write, name: str, content: str, lines: list[int]
+) -> None:
+    assert texts(write(name, content)) == list(zip(lines, "一二三", strict=True))
+
+
+def test_an_array_in_one_long_line_is_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MAX_ROW_BYTES", 60)
+    content = json.dumps([*ROWS, {"text": "长" * 60}], ensure_ascii=False)
+    for name in ("a.json", "a.jsonl"):
+        records, bad = read_all(write(name, content))
+        assert [record.raw["text"] for record in records] == ["一", "二", "三"]
+        assert [entry.reason for entry in bad] == [readers.TOO_LONG]
+
+
+def test_a_row_that_is_cut_off_is_not_the_beginning_of_a_document(write: Write) -> None:
+    for line in ('{"text": "a', '[{"role": "user", "content": "a"}', '[{"role": "user"', "[1"):
+        records, bad = read_all(write("a.jsonl", f"{line}\n{GOOD}\n{GOOD}\n"))
+        assert [record.line for record in records] == [2, 3]
+        assert [entry.line for entry in bad] == [1]
+
+
+def test_one_line_of_several_rows_says_what_to_do() -> None:
+    for value in ([{"text": "一"}, {"text": "二"}], {"data": [{"text": "一"}, {"text": "二"}]}):
+        with pytest.raises(BadRow, match="2 rows in one line: `minillm import` gives each its own"):
+            parse_line(json.dumps(value).encode())
+    for line in (b"[\n", b" {\r\n"):
+        with pytest.raises(BadRow, match="a JSON document of many lines: `minillm import` reads"):
+            parse_line(line)
+
+
+def test_fields_named_like_a_container_stay_fields() -> None:
+    for row in (
+        {"text": "一", "data": []},
+        {"text": "一", "data": [1]},
+        {"text": "一", "paragraphs": 2},
+    ):
+        assert parse_line(json.dumps(row).encode()) == (row, Text("一"))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(ANY_LINE, max_size=6), st.sampled_from(["a.jsonl", "a.json"]))
+def test_every_line_is_a_row_or_is_reported(write: Write, lines: list[str], name: str) -> None:
+    path = write(name, "".join(line + "\n" for line in [GOOD, *lines, GOOD]))
+    records, bad = read_all(path)
+    assert len(records) + len(bad) == sum(1 for _ in entries(path))
+    filled = [
+        number for number, line in enumerate([GOOD, *lines, GOOD], 1) if line.encode().strip()
+    ]
+    assert sorted({entry.line for entry in [*records, *bad]}) == filled
 
 
 def test_nanochat_writes_bare_lists_of_messages(write: Write) -> None:
@@ -324,22 +410,27 @@ def test_c3_has_a_row_for_each_question(write: Write) -> None:
     assert [(record.line, record.raw["id"]) for record in records] == [(2, "3-1")]
     assert isinstance(records[0].row, Chat)
     assert records[0].row.messages[1].content == "B. 山上"
-    assert [entry.reason for entry in bad] == ["answer is not one of choice"]
+    assert [entry.reason for entry in bad] == ["answer is '海边', not one of A, B"]
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("document", "reason"),
     [
-        {"data": [{"paragraphs": [{"context": 1, "qas": []}]}]},
-        {"data": ["x"]},
-        {"paragraphs": {}},
-        [["文"], "问"],
-        [["文"], [1]],
+        (
+            {"data": [{"paragraphs": [{"context": 1, "qas": []}]}]},
+            "not an article of SQuAD: Expected `str`, got `int` - at `$.paragraphs[0].context`",
+        ),
+        ({"paragraphs": {}}, "not an article of SQuAD: Expected `array`, got `object`"),
+        ({"data": ["x"]}, "data[0] must be an object, not a string"),
+        ([["文"], "问"], "C3's questions must be an array, not a string"),
+        ([["文"], [1]], "C3's questions[0] must be an object, not a number"),
+        ([{"text": "一"}, 5], "the array[1] must be an object, not a number"),
     ],
 )
-def test_nested_files_with_wrong_types_are_bad_rows(document: Any) -> None:
-    with pytest.raises(BadRow, match="neither SQuAD nor C3: Expected"):
+def test_nested_files_with_wrong_types_are_bad_rows(document: Any, reason: str) -> None:
+    with pytest.raises(BadRow) as caught:
         parse_line(json.dumps(document).encode())
+    assert str(caught.value).startswith(reason)
 
 
 # --- CSV ------------------------------------------------------------------------------------------
@@ -377,7 +468,7 @@ def test_a_bad_line_of_csv_spoils_no_other(write: Write) -> None:
         ("8,问,甲,乙,丙,丁,A,B\r\n".encode(), "8 fields, the header has 7"),
         ("8,问,甲,乙,丙,丁,A\r\n".encode("gbk"), "not UTF-8"),
         ("8,问,甲,乙,丙,丁,戊\r\n".encode(), "Answer is '戊', not one of A, B, C, D"),
-        (b"8," + b"x" * 200_000 + b"\r\n", "broken CSV: field larger than field limit (131072)"),
+        (b"8," + b"x" * 200_000 + b"\r\n", "2 fields, the header has 7"),
     ]
     content = ",".join(CMMLU).encode() + b"\r\n" + good
     path = write("a.csv", content + b"".join(line + good for line, _ in bad_lines) + b"\r\n")
@@ -387,6 +478,57 @@ def test_a_bad_line_of_csv_spoils_no_other(write: Write) -> None:
         (3 + 2 * i, reason) for i, (_, reason) in enumerate(bad_lines)
     ]
     assert '"id":"8"' in bad[0].raw
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_a_long_cell_of_csv_is_a_cell(tmp_path: Path, quoting: int) -> None:
+    long = "第一行，\n“第二行”，\n" * 40_000  # beyond the csv module's own limit
+    rows = [["question", "answer"], ["甲", "一"], ["乙", long], ["丙", "三"]]
+    records, bad = read_all(write_csv(tmp_path / "a.csv", rows, quoting=quoting))
+    assert not bad
+    assert [record.raw["answer"] for record in records] == ["一", long, "三"]
+    assert [record.line for record in records] == [2, 3, 80_004]
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        "x" * 900,
+        '"' + 'x,y ""z"", \n' * 90 + '"',
+        '"' + "x\n" * 500 + '"',
+        '"' + ',""' * 300 + "\n" * 300 + '"',
+        "x" * 700 + ',"' + 'a""\n' * 300 + '"',
+    ],
+)
+@pytest.mark.parametrize("limit", [50, 64, 65, 66, 67])
+def test_a_row_of_csv_that_is_too_long_is_one_bad_row(
+    write: Write, monkeypatch: pytest.MonkeyPatch, long: str, limit: int
+) -> None:
+    monkeypatch.setattr(readers, "MAX_ROW_BYTES", limit)
+    path = write("a.csv", f"question,answer\n甲,一\n乙,{long}\n丙,三\n")
+    records, bad = read_all(path)
+    assert [record.raw["question"] for record in records] == ["甲", "丙"]
+    assert [(entry.line, entry.reason) for entry in bad] == [(3, readers.TOO_LONG)]
+    assert records[1].line == 4 + long.count("\n")
+
+
+def test_a_quote_that_is_never_closed_is_reported_and_fills_no_memory(write: Write) -> None:
+    good = "问,答\n".encode()
+    path = write("a.csv", b"question,answer\n" + good + '问,"答\n'.encode() + good * 10)
+    records, bad = read_all(path)
+    assert [record.line for record in records] == [2]
+    assert [(entry.line, entry.reason) for entry in bad] == [
+        (3, "broken CSV: a quote that is opened here is never closed")
+    ]
+    with path.open("ab") as file:
+        for _ in range(6):
+            file.write((b"x" * 999 + b"\n") * 16_000)
+    tracemalloc.start()
+    records, bad = read_all(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [entry.line for entry in bad] == [3]
+    assert peak < 16 * MAX_ROW_BYTES  # the csv module holds 4 bytes a character, and twice
 
 
 # --- Parquet --------------------------------------------------------------------------------------
@@ -429,6 +571,97 @@ def test_null_columns_of_parquet_are_missing_fields(tmp_path: Path) -> None:
     records, bad = read_all(path)
     assert not bad
     assert [type(record.row) for record in records] == [Text, Chat]
+
+
+def test_every_type_of_parquet_becomes_json(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    nano = 1_700_000_000_123_456_789
+    columns = {
+        "text": pa.array(["甲".encode()], pa.binary()),
+        "nano": pa.array([nano], pa.timestamp("ns")),
+        "zone": pa.array([nano], pa.timestamp("ns", "UTC")),
+        "micro": pa.array([nano // 1000], pa.timestamp("us")),
+        "nested": pa.array([[{"at": nano, "bytes": b"ab"}]]).cast(
+            pa.list_(pa.struct([("at", pa.timestamp("ns")), ("bytes", pa.binary())]))
+        ),
+        "map": pa.array([[("a", nano)]], pa.map_(pa.string(), pa.timestamp("ns"))),
+        "day": pa.array([19_000], pa.date32()),
+        "time": pa.array([5], pa.time64("ns")),
+        "span": pa.array([5_000_000], pa.duration("us")),
+        "price": pa.array([decimal.Decimal("1.50")]),
+        "nan": pa.array([float("nan")]),
+        "word": pa.array(["乙"]).dictionary_encode(),
+        "list": pa.array([[1, None]]),
+        "big": pa.array([2**64 - 1], pa.uint64()),
+        "none": pa.nulls(1),
+    }
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table(columns), path)
+    records, bad = read_all(path)
+    assert not bad
+    raw = records[0].raw
+    assert json.loads(msgspec.json.encode(canonical(raw, records[0].row))) == raw
+    assert raw == {
+        "text": "甲",
+        "nano": "2023-11-14 22:13:20.123456789",
+        "zone": "2023-11-14 22:13:20.123456789Z",
+        "micro": "2023-11-14T22:13:20.123456",
+        "nested": [{"at": "2023-11-14 22:13:20.123456789", "bytes": "ab"}],
+        "map": [["a", "2023-11-14 22:13:20.123456789"]],
+        "day": "2022-01-08",
+        "time": "00:00:00.000000005",
+        "span": "PT5S",
+        "price": "1.50",
+        "nan": None,
+        "word": "乙",
+        "list": [1, None],
+        "big": 2**64 - 1,
+    }
+
+
+def test_a_row_of_parquet_that_json_cannot_hold_spoils_no_other(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "text": ["甲", "乙", "丙", "丁"],
+        "bytes": pa.array([b"ab", b"\xff\xfe", b"", None], pa.binary()),
+        "when": pa.array([0, 0, 2**62, 0], pa.timestamp("us")),  # after the year 9999
+    }
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table(columns), path)
+    records, bad = read_all(path)
+    assert [record.row for record in records] == [Text("甲"), Text("丁")]
+    assert [(entry.line, entry.reason.split(":")[0]) for entry in bad] == [
+        (2, "bytes"),
+        (3, "when"),
+    ]
+    assert bad[0].raw.startswith('{"text":"乙"')
+
+
+def test_a_number_that_is_none_is_no_answer(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"question": ["一", "二"], "answer": [1.5, float("nan")]}), path)
+    records, bad = read_all(path)
+    assert [plain_text(record.row) for record in records] == ["一\n1.5"]
+    assert [entry.line for entry in bad] == [2]
+
+
+def test_notes_about_labels_that_are_broken_do_no_harm(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for note in (
+        b"{",
+        b"[]",
+        b'{"info": 1}',
+        b'{"info": {"features": {"text": {"_type": "ClassLabel"}}}}',
+    ):
+        path = tmp_path / "a.parquet"
+        table = pa.table({"text": ["甲"]}).replace_schema_metadata({"huggingface": note})
+        parquet.write_table(table, path)
+        assert texts(path) == [(1, "甲")]
 
 
 def test_broken_parquet_and_parquet_without_pyarrow(
