@@ -234,7 +234,7 @@ show.source(rows.Text, rows.Chat, rows.Pair)
 # 每种外来格式配一个很短的读取函数，把它变成这三种之一。下面是 BELLE 用的 alpaca 格式，以及 CMMLU 的选择题：
 
 # %%
-show.source(formats.read_alpaca, formats.read_choices, formats.choose)
+show.source(formats.read_alpaca, formats.read_question, formats.multiple_choice)
 
 # %% [markdown]
 # 一行是什么格式，由它有哪些字段决定：`FORMATS` 表里第一个字段齐全的就是。表里现在有这么多种格式：
@@ -645,7 +645,7 @@ except rows.BadRow as error:
 new = formats.Format("q, a", ("q", "a"), formats.read_question("q", "a"))
 assert set(new.fields) <= set(mine)
 row = new.read(mine)
-assert row == formats.ask("一年有几个月？", "十二个月。")
+assert row == formats.question_and_answer("一年有几个月？", "十二个月。")
 row.messages
 
 # %% [markdown]

@@ -468,7 +468,7 @@ def run_page(folder: Path, code: str, *options: str) -> subprocess.CompletedProc
     # As from a shell: minillm.book.lab also keeps quiet under pytest.
     shell = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     command = [sys.executable, script, *options, "page"]
-    return subprocess.run(command, capture_output=True, text=True, env=shell)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=shell)
 
 
 def test_running_a_page_again_changes_no_byte(tmp_path: Path) -> None:
@@ -516,14 +516,14 @@ def test_another_seed_runs_a_second_book(tmp_path: Path) -> None:
 
     kept = second.with_name("other.ipynb")
     for book in (notebook.parent, second.parent):
-        (book / "other.py").write_text("# %%\n1\n")
-    kept.write_text("run before")
-    notebook.with_name("other.ipynb").write_text("of seed 42")
+        (book / "other.py").write_text("# %%\n1\n", encoding="utf-8")
+    kept.write_text("run before", encoding="utf-8")
+    notebook.with_name("other.ipynb").write_text("of seed 42", encoding="utf-8")
     assert run_page(tmp_path, OF_A_RUN, "--seed", "7").returncode == 0
-    assert kept.read_text() == "run before"
-    notebook.with_name("other.py").write_text("# %%\n2\n")
+    assert kept.read_text("utf-8") == "run before"
+    notebook.with_name("other.py").write_text("# %%\n2\n", encoding="utf-8")
     assert run_page(tmp_path, OF_A_RUN, "--seed", "7").returncode == 0
-    assert kept.read_text() == "of seed 42"
+    assert kept.read_text("utf-8") == "of seed 42"
 
 
 def test_an_output_that_depends_on_the_seed_must_say_so(tmp_path: Path) -> None:
@@ -566,7 +566,7 @@ def test_a_page_does_not_store_whether_a_model_was_trained(tmp_path: Path) -> No
 )
 def test_book_sh_says_what_is_wrong_with_an_argument(arguments: list[str], message: str) -> None:
     command = ["bash", str(REPO / "scripts" / "book.sh"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}")
     assert done.stdout == ""
@@ -576,7 +576,7 @@ def test_book_sh_says_at_once_that_a_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = ["bash", str(REPO / "scripts" / "book.sh"), "--serve", port]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: --serve {port}: another program uses this port")
     assert done.stdout == ""
@@ -585,7 +585,7 @@ def test_book_sh_says_at_once_that_a_port_is_taken() -> None:
 def test_unknown_page_is_named(tmp_path: Path) -> None:
     run_page(tmp_path, "# %%\n1\n")
     script = tmp_path / SCRIPT.parent.name / SCRIPT.name
-    done = subprocess.run([sys.executable, script, "pag"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, script, "pag"], capture_output=True, encoding="utf-8")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: no page pag in book/: choose from page"
 
@@ -593,7 +593,9 @@ def test_unknown_page_is_named(tmp_path: Path) -> None:
 def test_failing_page_keeps_its_notebook(tmp_path: Path) -> None:
     notebook = tmp_path / "book" / "page.ipynb"
     notebook.parent.mkdir()
-    notebook.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    notebook.write_text(
+        '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', encoding="utf-8"
+    )
     before = notebook.read_bytes()
     done = run_page(tmp_path, "# %%\nx = 1\n\n# %%\nassert x == 2, 'two'\n")
     assert done.returncode == 1

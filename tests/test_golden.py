@@ -38,14 +38,14 @@ def first_losses(folder: Path) -> dict[Stage, list[float]]:
             eval_every=10**6,
         )
         train(config, stage)
-        lines = (folder / "out" / f"{stage}_log.jsonl").read_text().splitlines()
+        lines = (folder / "out" / f"{stage}_log.jsonl").read_text("utf-8").splitlines()
         losses[stage] = [json.loads(line)["loss"] for line in lines]
     return losses
 
 
 def test_losses_are_the_stored_ones(tmp_path: Path) -> None:
     torch.set_num_threads(2)
-    golden = json.loads(GOLDEN.read_text())
+    golden = json.loads(GOLDEN.read_text("utf-8"))
     found = first_losses(tmp_path)
     for stage in STAGES:
         assert found[stage] == pytest.approx(golden[stage], abs=1e-4), stage
@@ -54,4 +54,4 @@ def test_losses_are_the_stored_ones(tmp_path: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         content = {k: [round(x, 6) for x in v] for k, v in first_losses(Path(name)).items()}
-    GOLDEN.write_text(json.dumps(content, indent=1) + "\n")
+    GOLDEN.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

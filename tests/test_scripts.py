@@ -151,7 +151,9 @@ def test_bad_arguments_are_one_line_and_exit_2(
 def test_help_names_every_variable_that_the_scripts_read(recorder: Project) -> None:
     text = recorder.run("bash scripts/run.sh --help").stdout
     for script in ("env.sh", "run.sh"):
-        read = re.findall(r"\$\{([A-Z_]+):?-", (recorder.root / "scripts" / script).read_text())
+        read = re.findall(
+            r"\$\{([A-Z_]+):?-", (recorder.root / "scripts" / script).read_text("utf-8")
+        )
         assert read
         for name in read:
             assert name in text
@@ -258,7 +260,9 @@ def test_missing_maturin_or_cargo_says_how_to_get_it(recorder: Project, tmp_path
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool in ("bash", "cat", "cp", "dirname", "mkdir", "rm"):
-        (tools / tool).symlink_to(subprocess.check_output(["which", tool], text=True).strip())
+        (tools / tool).symlink_to(
+            subprocess.check_output(["which", tool], encoding="utf-8").strip()
+        )
     environment = {"PATH": str(tools), "PYTHON": str(recorder.python), "ENABLE_RUSTBPE": "1"}
     run = "bash scripts/run_cn_pipeline.sh --smoke-test"
     done = recorder.run(run, check=False, **environment)

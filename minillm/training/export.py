@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import torch
@@ -56,12 +56,10 @@ class ExportOptions:
             )
 
 
-_Column = tuple[type[np.generic], int]
-_IDS: _Column = (np.int32, 0)
-_LABELS: _Column = (np.int64, IGNORE_INDEX)
-_SFT = {"input_ids": _IDS, "loss_mask": _IDS}
-COLUMNS: dict[Stage, dict[str, _Column]] = {
-    "pretrain": {"input_ids": _IDS, "labels": _LABELS},
+Columns: TypeAlias = dict[str, tuple[type[np.generic], int]]
+_SFT: Columns = {"input_ids": (np.int32, 0), "loss_mask": (np.int32, 0)}
+COLUMNS: dict[Stage, Columns] = {
+    "pretrain": {"input_ids": (np.int32, 0), "labels": (np.int64, IGNORE_INDEX)},
     "sft": _SFT,
     "dpo": {f"{side}_{name}": _SFT[name] for side in ("chosen", "rejected") for name in _SFT},
 }

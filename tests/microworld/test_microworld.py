@@ -52,7 +52,7 @@ def test_rows_do_not_depend_on_the_process() -> None:
     def digest(hash_seed: str) -> str:
         code = DIGEST.format(categories=CATEGORIES)
         env = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        return subprocess.check_output([sys.executable, "-c", code], env=env, text=True)
+        return subprocess.check_output([sys.executable, "-c", code], env=env, encoding="utf-8")
 
     assert digest("1") == digest("2")
 

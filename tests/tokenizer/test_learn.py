@@ -33,7 +33,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(path: str, *rows: Any) -> Path:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    Path(path).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return Path(path)
 
 
@@ -92,7 +92,7 @@ def test_a_small_corpus_says_how_many_tokens_there_are(capsys: pytest.CaptureFix
     assert tokenizer.vocab_size == 256 + 2 + 9
     out = capsys.readouterr().out
     assert "the vocabulary has 267 tokens, not --vocab_size 6,400" in out
-    assert json.loads(Path("out/tokenizer_meta.json").read_text())["vocab_size"] == 267
+    assert json.loads(Path("out/tokenizer_meta.json").read_text("utf-8"))["vocab_size"] == 267
 
 
 def test_files_of_the_mix_may_be_missing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ class Peer:
 
     def __init__(self, python: Path) -> None:
         self.process = subprocess.Popen(
-            [python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )
 
     def train(self, texts: list[str], vocab_size: int, pattern: str | None = None) -> list[bytes]:
@@ -373,7 +373,10 @@ def test_ctrl_c_stops_training() -> None:
         "rustbpe.Tokenizer().train_from_iterator(texts, 60_000)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
     )
     assert process.stdout is not None
     process.stdout.readline()
