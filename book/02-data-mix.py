@@ -22,7 +22,7 @@
 # - **你将学会**：认识全书要用的微世界；算出每类数据写几行、重复几遍；把别人的数据读成统一的格式；把坏行隔离并写明理由；证明留出集没有泄漏。
 # - **需要时间**：阅读 30 分钟，运行约 20 秒。
 # - **需要内存**：不到 1 GB。
-# - **用到的模块**：`minillm.microworld.scoring`、`minillm.data.rows`、`minillm.data.formats`、`minillm.data.quotas`、`minillm.data.shuffle`、`minillm.data.mix`。
+# - **用到的模块**：`minillm.microworld.scoring`、`minillm.data.rows`、`minillm.data.formats`、`minillm.data.mix`。
 # :::
 
 # %%
@@ -34,12 +34,13 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-
 from minillm.book import lab, show
-from minillm.data import categories, formats, mix, quotas, rows, shuffle
+from minillm.data import categories, formats, mix, rows
 from minillm.data.readers import read
 from minillm.data.rows import plain_text
-from minillm.microworld import documents, exercises, exercises as asked, lessons, scoring, words
+from minillm.microworld import documents, exercises, lessons, scoring, words
+
+import numpy as np
 
 lab.start()
 
@@ -108,16 +109,16 @@ print(f"conversations: {len(polite):,}, last answer polite: {sum(polite):,}")
 
 # %%
 spaces = {
-    "人 × 属性": asked.FACTS,
-    "两个加数": asked.SUMS,
-    "两样商品": asked.BASKETS,
-    "东西 × 地点": asked.PLACINGS,
-    "起点 × 天数": asked.DATES,
+    "人 × 属性": exercises.FACTS,
+    "两个加数": exercises.SUMS,
+    "两样商品": exercises.BASKETS,
+    "东西 × 地点": exercises.PLACINGS,
+    "起点 × 天数": exercises.DATES,
 }
 apart = [len(s.held_out) / (len(s.train) + len(s.held_out)) for s in spaces.values()]
 assert 0.14 < min(apart) < 0.2 < max(apart) < 0.25
-assert ("张静", "城市") in asked.FACTS.held_out
-assert (8, 4) in asked.SUMS.held_out
+assert ("张静", "城市") in exercises.FACTS.held_out
+assert (8, 4) in exercises.SUMS.held_out
 show.table(
     ["空间", "训练会问", "留出"],
     [[name, len(s.train), len(s.held_out)] for name, s in spaces.items()],
@@ -146,13 +147,12 @@ show.table(
 # - A：$4 = 0 \times 7 + 4$。四条写 1 遍，三条不写。这是抽样。
 # - B：$5 = 2 \times 2 + 1$。一条写 3 遍，一条写 2 遍。这是重复。
 #
-# 包里做这件事的是 `Quota`。代入同样的数：
+# 包里做这件事的是 `even_copies`。代入同样的数：
 
 
 # %%
 def copies(different: int, target: int) -> list[int]:
-    quota = quotas.Quota(*divmod(target, different), repeat=1, validation=0, kept=set())
-    return [quota.copies() for _ in range(different)]
+    return mix.even_copies(different, target).tolist()
 
 
 assert copies(7, 4) == [1, 1, 1, 1, 0, 0, 0]
@@ -208,16 +208,16 @@ assert total == 630_000
 # %% [markdown]
 # ## 真实代码
 #
-# 数据这样流过 `mix.build`：
+# 数据这样流过 `mix.build`。一行只在扫描时认一次：外来的格式当场改写成统一的格式，再留下一张便条，记着这一行的哈希和位置。选择和打乱只看便条，最后才按位置去取文字。
 
-# %% mystnb={"figure": {"caption": "数据配比的两遍扫描。第一遍只记下每行的位置和哈希；选好以后，第二遍按位置去取。", "name": "fig-data-flow"}, "image": {"alt": "五个方框从左到右由箭头相连：文件、扫描、选择、打乱、写出；扫描每行记 34 字节，写出预训练、SFT、DPO 三种文件"}}
-assert shuffle.NOTE.size == 34
+# %% mystnb={"figure": {"caption": "数据配比的两遍扫描。第一遍只记下每行的位置和哈希；选好以后，第二遍按位置去取。", "name": "fig-data-flow"}, "image": {"alt": "五个方框从左到右由箭头相连：文件、扫描、选择、打乱、写出；扫描每行记 37 字节，写出预训练、SFT、DPO 三种文件"}}
+assert mix.NOTE.itemsize == 37
 show.flow(
     [
         ("files", "data/chinese/\n*.jsonl"),
-        ("scan", "34 bytes\nper row"),
+        ("scan", "37 bytes\nper row"),
         ("choose", "targets,\nheld-out set"),
-        ("shuffle", "256 buckets\non disk"),
+        ("shuffle", "random\nnumbers"),
         ("write", "pretrain, sft,\ndpo .jsonl"),
     ]
 )
@@ -273,41 +273,31 @@ for row in found:
 # 一行属于训练还是验证，由文档的哈希值决定，不由它出现的次序决定：
 
 # %%
-show.source(shuffle.fingerprints)
+show.source(mix.fingerprints)
 
 # %% [markdown]
 # 第一个哈希带着种子，用来排序和去重：内容相同的行哈希相同，排序以后成了邻居，`distinct` 在每一类里只留一个。同样的内容放进两类，就各留一个。
 # 第二个哈希不带种子，也不管类别：一篇文档的值小于 `val_fraction` × $2^{64}$，它就是验证文档。于是同一篇文档无论出现几次、在哪个类别里，永远在同一边。
 
 # %%
-show.source(quotas.distinct, quotas.Quota.copies)
+show.source(mix.distinct, mix.even_copies)
 
 # %% [markdown]
-# 次序很要紧：**先划分，再重复**。`quotas.choose`（和上面排选择题的 `formats.choose` 只是同名）拿到去重后的行，先看文档的哈希值属于哪边，训练这边的才按 {eq}`eq-data-quota` 重复。本章的“弄坏它”会把次序反过来。
+# 次序很要紧：**先划分，再重复**。`choose_copies` 拿到去重后的便条，先看文档的哈希值属于哪边，训练这边的才按 {eq}`eq-data-quota` 重复。本章的“弄坏它”会把次序反过来。
 #
 # ### 有限内存里的打乱
 #
-# 六十三万行放不进小内存，怎样打乱？给每一行发一个随机的 8 字节号码，按号码的第一个字节分进 256 个文件。号码均匀，所以文件差不多大；每次只把一个文件读进内存排序。全体依次排好，就是一个随机排列。
-#
-# 打乱的不是文字，是记录：扫描时每行记 34 字节（哈希和位置），选中以后每份再记 27 字节（号码和位置）。630,000 行共记 $630000 \times (34 + 27) = 38.4$ MB，都在磁盘上。
-#
-# 内存里有什么？写的时候，256 个文件各攒满 32 KiB 才写出去一次，至多 $256 \times 32$ KiB = 8 MiB。排序的时候一次只读一个文件，21.4 MB 的扫描记录分成 256 份，每份约 84 KB。行数再多十倍，前一个数不变，后一个数也还不到 1 MB。用 2,000 行试一次：<!-- by: 10 * 84 < 1000 -->
+# 六十三万行放不进小内存，怎样打乱？打乱的不是文字，是便条：扫描时每行记 37 字节，主要是哈希和位置，630,000 行一共 $630000 \times 37 = 23.3$ MB。选中的每一份发一个随机的 64 位号码，按号码排序，就是一个随机排列。文字留在磁盘上，最后才按位置一行一行去取，所以行再长，要的内存也不变多。用 2,000 行试一次：
 
 # %%
-random = Random(0)
-with tempfile.TemporaryDirectory() as folder:
-    buckets = shuffle.Buckets(Path(folder, "order"))
-    for number in range(2000):
-        buckets.add(random.randbytes(8) + number.to_bytes(4, "big"))
-    buckets.close()
-    sizes = [path.stat().st_size // 12 for path in Path(folder, "order").iterdir()]
-    parts = list(shuffle.in_order([Path(folder, "order")], 12, range(256)))
-order = [int.from_bytes(record[8:], "big") for part in parts for record in part]
-assert round(630_000 * (shuffle.NOTE.size + shuffle.ORDER.size) / 1e6, 1) == 38.4
-assert (round(630_000 * 34 / 1e6, 1), round(630_000 * 34 / 256 / 1e3)) == (21.4, 84)
+show.source(mix.shuffled)
+
+# %%
+order = mix.shuffled(np.ones(2000, int), seed=0).tolist()
+assert round(630_000 * mix.NOTE.itemsize / 1e6, 1) == 23.3
 assert sorted(order) == list(range(2000))
 assert order != sorted(order)
-print(f"{len(sizes)} files, at most {max(sizes)} of 2000 records in memory; order: {order[:6]}")
+print(f"the first of 2000 indices in their random order: {order[:6]}")
 
 # %% [markdown]
 # ### 一行变几行
@@ -315,7 +305,7 @@ print(f"{len(sizes)} files, at most {max(sizes)} of 2000 records in memory; orde
 # 最后，一行写进哪些文件？对话既给 SFT，也作为一段文字给预训练；偏好对只给 DPO。别的字段原样保留，`source` 写明出处。
 
 # %%
-show.source(shuffle.stage_rows)
+show.source(mix.stage_rows)
 
 # %% [markdown]
 # ## 实验
@@ -363,7 +353,7 @@ show.bars(share, "share of the training data (%)", [show.GREY, show.COLOURS["oth
 # ### 自己建一次，带着坏行
 #
 # 真实的数据里总有坏行。跳过它们，就没人知道丢的是什么；遇到就停，几十万行里有一行坏就建不成。我们的办法是**隔离区**（quarantine）：坏行写进 `quarantine.jsonl`，带着文件、行号和理由，其余照常。
-# 下面两个文件里，`general` 的八行中有五行不能用，还有一行是重复；`math` 只有两行，目标却是四行。文件名的开头就是类别。
+# 下面两个文件里，`general` 的八行中有五行不能用，还有一行是重复；`math` 只有两行，目标却是四行。文件名的开头就是类别，后面不能紧跟别的拉丁字母。
 
 # %%
 good = json.dumps(belle, ensure_ascii=False)
@@ -474,10 +464,10 @@ for chat in chats:
         name = (names.findall(said) or [name])[-1]
         seen |= {(name, label) for text, label in label_of.items() if text in said}
 
-assert seen == set(asked.FACTS.train)
-assert not seen & set(asked.FACTS.held_out)
-print(f"asked about: {len(seen)} of {len(asked.FACTS.train)} cells for training,", end=" ")
-print(f"{len(seen & set(asked.FACTS.held_out))} of {len(asked.FACTS.held_out)} held out")
+assert seen == set(exercises.FACTS.train)
+assert not seen & set(exercises.FACTS.held_out)
+print(f"asked about: {len(seen)} of {len(exercises.FACTS.train)} cells for training,", end=" ")
+print(f"{len(seen & set(exercises.FACTS.held_out))} of {len(exercises.FACTS.held_out)} held out")
 
 # %% [markdown]
 # 训练对话问遍了 241 个该问的格子，47 个留出的一个也没问，无论单问、连问还是选择题。
@@ -486,18 +476,20 @@ print(f"{len(seen & set(asked.FACTS.held_out))} of {len(asked.FACTS.held_out)} h
 
 # %%
 corpus = "\n".join(documents("pretrain_chinese.jsonl"))
-steps = [asked.count(a, b, 1).split("步，")[1].split("，等于")[0] for a, b in asked.SUMS.held_out]
+steps = [
+    exercises.count(a, b, 1).split("步，")[1].split("，等于")[0] for a, b in exercises.SUMS.held_out
+]
 inside = sum(text in corpus for text in steps)
-whole = sum(asked.count(a, b, 1) in corpus for a, b in asked.SUMS.held_out)
+whole = sum(exercises.count(a, b, 1) in corpus for a, b in exercises.SUMS.held_out)
 stated = sum(
     any(s.format(n=n, v=words.PEOPLE[n].facts[k]) in corpus for s in words.ATTRIBUTES[k].statements)
-    for n, k in asked.FACTS.held_out
+    for n, k in exercises.FACTS.held_out
 )
-assert (whole, stated) == (0, len(asked.FACTS.held_out))
+assert (whole, stated) == (0, len(exercises.FACTS.held_out))
 print(
     f"held-out sums: {len(steps)}; counted in full: {whole}; their steps in other counts: {inside}"
 )
-print(f"held-out facts: {len(asked.FACTS.held_out)}; stated in some document: {stated}")
+print(f"held-out facts: {len(exercises.FACTS.held_out)}; stated in some document: {stated}")
 
 # %% [markdown]
 # 所以“数着算”考的是组合：步子见过，从哪里开始、走几步、在哪里停，没见过。留出的档案则每一条都读得到，考的是把读到的说出来。以后每个分数都照这个意思读。
@@ -665,7 +657,7 @@ row.messages
 
 # %%
 text = "张静的家在北京。"
-prints = [shuffle.fingerprints(rows.Text(t), seed=42) for t in (text, text, text + " ")]
+prints = [mix.fingerprints(rows.Text(t), seed=42) for t in (text, text, text + " ")]
 assert prints[0] == prints[1]
 assert prints[0] != prints[2]
 [[part.hex() for part in both] for both in prints]

@@ -623,7 +623,7 @@ show.say(
 # python scripts/build_chinese_mix.py --built_in none
 # ```
 #
-# 它们写出 `data/chinese/general_belle.jsonl` 和 `data/chinese/text_news.jsonl`，第三条再混合。文件名的开头决定类别，其余随意（{numref}`第 %s 章 <sec-data>`）。不带名字时列出全部：
+# 它们写出 `data/chinese/general_belle.jsonl` 和 `data/chinese/text_news.jsonl`，第三条再混合。文件名的开头决定类别，后面不能紧跟别的拉丁字母，其余随意（{numref}`第 %s 章 <sec-data>`）。不带名字时列出全部：
 
 # %%
 listed = hubs.run_download(hubs.DownloadOptions())

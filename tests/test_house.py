@@ -15,7 +15,7 @@ errors files text_table config progress
 microworld.words microworld.exercises microworld.documents
 microworld.identity microworld.lessons microworld.scoring
 data.rows data.formats data.readers data.categories data.importer data.hubs
-data.report data.shuffle data.quotas data.workers data.mix
+data.report data.mix
 tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.vocabulary tokenizer.learn
 model.transformer model.decode model.generate
 training.dataset training.packing training.objectives training.optimizers training.devices

@@ -16,25 +16,27 @@ HEADINGS = (
 
 class CategoryReport(msgspec.Struct):
     target: int | None
-    """Training rows asked for, before repeats; None: all."""
+    """Training rows asked for, before ``identity_repeat``; None: all there are."""
     built_in: bool = False
-    """The rows are the micro-world's."""
+    """Whether the rows come with the package, for want of others."""
     read: int = 0
-    """Good rows in the input."""
+    """Rows read, without those that cannot be used."""
     duplicates: int = 0
-    """Of these, copies of another in everything but metadata."""
+    """Rows read that say the same as an earlier one of the category."""
     distinct: int = 0
+    """Rows read that are no duplicates."""
     held_out: int = 0
-    """Of the distinct ones, those kept from training."""
+    """Distinct rows that are not trained on, because their documents are for validation."""
     rows: int = 0
     """Training rows written."""
     repeats: int = 0
-    """Of these, copies of another."""
+    """Training rows written that are a second or later copy of a row."""
     share: float = 0.0
-    """Of all training rows."""
+    """The part of the training rows of all categories that these are."""
     validation_rows: int = 0
+    """Rows written to the validation files."""
     tokens: int | None = None
-    """Of the training rows' text, estimated from a sample."""
+    """Tokens in the training rows' text, estimated from a sample; None: not counted."""
     sources: dict[str, int] | None = None
     """Training rows by source tag; None: too many different tags."""
 
@@ -42,10 +44,11 @@ class CategoryReport(msgspec.Struct):
 class FileReport(msgspec.Struct):
     path: str
     category: str | None
-    """None: its name begins with none, so each row's own kind decides."""
+    """What the file is named after; None: no category, so each row's own kind decides."""
     rows: int = 0
-    """Good ones."""
+    """Rows that can be used."""
     quarantined: int = 0
+    """Rows that cannot."""
 
 
 class MixReport(msgspec.Struct):
@@ -65,7 +68,7 @@ class MixReport(msgspec.Struct):
         for name, c in self.categories.items():
             counts = [c.read, c.duplicates, c.held_out, "all" if c.target is None else c.target]
             counts += [c.rows, f"{c.share:.1%}", c.repeats, c.validation_rows]
-            counts += ["" if c.tokens is None else f"≈{c.tokens:,}"]
+            counts += ["" if c.tokens is None else f"~{c.tokens:,}"]
             lines.append([name + "*" * c.built_in, *map(_cell, counts)])
             sources.update({f"({name}: many)": c.rows} if c.sources is None else c.sources)
         total = max(1, sum(sources.values()))

@@ -74,10 +74,10 @@ def run_tokenizer(options: TokenizerOptions) -> RustBPETokenizer:
     """Learn a vocabulary, save it, print what it is like.
 
     Raises:
-        UserError: a file is missing or has a row that cannot be used, the vocabulary is too small
-            for the 256 bytes, or the Rust trainer is wanted and not there.
+        UserError: a file is missing or has a row that cannot be used, no file has rows, the
+            vocabulary is too small for the 256 bytes, or the Rust trainer is wanted and not there.
     """
-    corpus = Corpus(_existing(options.data_path))
+    corpus = Corpus(_with_rows(options.data_path))
     use_rust = os.environ.get("ENABLE_RUSTBPE") == "1"
     size = sum(path.stat().st_size for path in corpus.paths)
     if size > SLOW_BYTES and not use_rust:
@@ -104,18 +104,23 @@ def run_tokenizer(options: TokenizerOptions) -> RustBPETokenizer:
     return tokenizer
 
 
-def _existing(paths: Sequence[Path]) -> list[Path]:
-    """The files that are there. Of the mix's own files any may be missing, of others none."""
+def _with_rows(paths: Sequence[Path]) -> list[Path]:
+    """The files that are not empty. Of the mix's own files any may be missing, of others none."""
     defaults = {path for preset in PRESETS.values() for path in preset.data_path}
+    found = []
     for path in paths:
         if not path.is_file():
             if path not in defaults:
                 raise UserError(f"--data_path: {path}: no such file")
             print(f"{path}: no such file, left out")
-    found = [path for path in paths if path.is_file()]
+        elif not path.stat().st_size:  # the mix writes one for a stage without rows
+            print(f"{path}: no rows in it, left out")
+        else:
+            found.append(path)
     if not found:
         raise UserError(
-            "nothing to learn from: run `python scripts/build_chinese_mix.py` or name --data_path"
+            "nothing to learn from: run `python scripts/build_chinese_mix.py` or name --data_path; "
+            f"missing or empty: {', '.join(map(str, paths))}"
         )
     return found
 

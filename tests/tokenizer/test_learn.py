@@ -125,8 +125,21 @@ def test_a_row_that_cannot_be_used_is_named_and_nothing_is_written() -> None:
 
 
 def test_an_empty_file() -> None:
-    with pytest.raises(UserError, match=r"a.jsonl"):
+    with pytest.raises(UserError, match=r"nothing to learn from.*missing or empty: a.jsonl"):
         run_tokenizer(options(write("a.jsonl")))
+
+
+@pytest.mark.parametrize("folder", ["data/processed", "elsewhere"])
+def test_the_mix_may_have_no_pairs(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`minillm mix --preference 0` writes an empty file of pairs."""
+    nothing = write("none.jsonl")
+    mixed = [write(f"{folder}/{stage}_chinese.jsonl", TEXT_ROW) for stage in ("pretrain", "sft")]
+    empty = write(f"{folder}/dpo_chinese.jsonl")
+    tokenizer = run_tokenizer(options(*mixed, empty))
+    assert f"{empty}: no rows in it, left out\n" in capsys.readouterr().out
+    assert tokenizer.statistics["corpus_rows"] == 2
+    with pytest.raises(UserError, match=r"nothing to learn from"):
+        run_tokenizer(options(empty, nothing))
 
 
 def test_a_vocabulary_without_room_for_the_bytes() -> None:  # [3.2]
