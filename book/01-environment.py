@@ -78,11 +78,11 @@ show.flow(
 # 你需要：git，Python 3.10 或更新的版本，4 GB 磁盘（PyTorch 的 CPU 版；带 CUDA 的要 8 GB），2 GB 空闲内存，两个 CPU 核。**不需要 GPU。**<!-- by: pyproject.toml --> 取到源代码之后，在项目的文件夹里运行：
 #
 # ```bash
-# bash scripts/run.sh --smoke-test   # every stage for a few steps: about two minutes on 2 cores, plus the download
-# bash scripts/test.sh               # every test
+# bash scripts/run.sh --preset tiny   # trains a small model that answers: some minutes on 2 cores, plus the download
+# bash scripts/test.sh                # every test
 # ```
 #
-# 第一条命令把整条流水线走一遍：建环境、配数据、预训练、SFT、DPO，每个阶段只走几步，证明样样能用。它不会学到东西；真正训练是 `bash scripts/run.sh --preset tiny`，几分钟。
+# 第一条命令把整条流水线走一遍：建环境、配数据、预训练、SFT、DPO，最后得到一个会回答问题的小模型，并说出怎样和它聊天。只想知道这台机器上样样能不能用，就用 `bash scripts/run.sh --smoke-test`：同样的阶段各走几步，两分钟左右，什么也没有学到。
 #
 # 环境装在**虚拟环境**（virtual environment）里，即项目文件夹中的 `.venv`：一套只属于这个项目的 Python 和包，删掉它，就什么也没有留下。不想用脚本，手动也可以：
 #
@@ -362,11 +362,13 @@ def write(n, seed):
     return text.strip("^$")
 
 
-for n in (1, 2, 3, 5):
-    print(f"{n}-gram:", write(n, seed=4), end="\n\n")
+written = {n: write(n, seed=4) for n in (1, 2, 3, 5)}
+assert re.search("去公园。小鸭看见.*石头。小熊把勺子藏", written[5])
+for n, text in written.items():
+    print(f"{n}-gram:", text, end="\n\n")
 
 # %% [markdown]
-# 一元模型写的是一盘散沙。二元模型相邻的两个字都通顺，三个字以上就不知所云。三元模型已经有了词和短句，可是一句话的开头和结尾不是一回事。五元模型的短句都像样，合起来却对不上：去公园的是小鹿，看见石头的是小鸭，藏勺子的又成了小熊。<!-- by: reasoning -->
+# 一元模型写的是一盘散沙。二元模型相邻的两个字都通顺，三个字以上就不知所云。三元模型已经有了词和短句，可是一句话的开头和结尾不是一回事。五元模型的短句都像样，合起来却对不上：去公园的是小鹿，看见石头的是小鸭，藏勺子的又成了小熊。<!-- by: assert re.search("去公园。小鸭看见.*石头。小熊把勺子藏", written[5]) -->
 #
 # 它们知道张静住在哪里吗？三元模型不可能知道：在它眼里，“张静住在”和“王勇住在”是同一个上文，“住在”。五元模型看得见四个字，“张静住在”正好四个。可是只要中间隔开一句，比如“张静最喜欢紫色。她住在”，它看见的就只有“。她住在”：
 
@@ -474,7 +476,7 @@ show.table(["", "每字节比特数"], [[name, f"{scores[n]:.3f}"] for n, name i
 #
 # ### 小结
 #
-# - `bash scripts/run.sh --smoke-test` 建好环境，并证明每个阶段都能运行；装过的不会再装。
+# - `bash scripts/run.sh --preset tiny` 建好环境，训练出一个小模型；`--smoke-test` 只证明每个阶段都能运行。装过的不会再装。
 # - 语言模型给出下一个字的概率；会这一件事，就会给句子打分，也能写字。
 # - 交叉熵是平均的吃惊程度，本书用每字节比特数，越低越好。
 # - n 元模型靠数数：n 小了看不远，n 大了没见过，只好退回短一点的上文；相似的上文之间什么也不共用。

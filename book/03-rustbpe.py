@@ -180,7 +180,7 @@ for text in ["小猫", "大猫", "cat"]:
 # ### 切分模式
 #
 # 手算时整句话是一个块。真的语料里如果不切，`。他`、`元，` 这样跨句子的对会因为常见而被合并。所以先用一个正则表达式，**切分模式**（split pattern），把文本切成**块**（chunk），合并只在块内发生。
-# 我们用的是 GPT-4 的模式。nanochat {cite:p}`karpathy2025nanochat` 用它时改了一处：数字一块最多两位，不是三位；[数字](sec-bpe-numbers)一节再说为什么。模式由六段组成，排在前面的优先：<!-- by: reasoning -->
+# 我们用的是 GPT-4 的模式。nanochat {cite:p}`karpathy2025nanochat` 用它时改了一处：数字一块最多两位，不是三位；[数字](sec-bpe-numbers)一节再说为什么。模式由六段组成，排在前面的优先：<!-- by: @karpathy2025nanochat -->
 
 # %%
 pieces = [
@@ -595,7 +595,7 @@ show.say(
 )
 
 # %% [markdown]
-# 太小不好，太大也不好，中间有一段差不多。**词表的大小要与语料和模型的大小相称。** 全书取 1,024；照上面的表，取 2,048 也说得过去。模型更大、语料更多样，合适的词表也更大：default 预设（{numref}`第 %s 章 <sec-model>`）取 6,400；GPT-2 的语料有 40 GB，词表是 50,257 {cite:p}`radford2019gpt2`。<!-- by: reasoning -->
+# 太小不好，太大也不好，中间有一段差不多。**词表的大小要与语料和模型的大小相称。** 全书取 1,024；照上面的表，取 2,048 也说得过去。模型更大、语料更多样，合适的词表也更大：default 预设（{numref}`第 %s 章 <sec-model>`）取 6,400；GPT-2 的语料有 40 GB，词表是 50,257 {cite:p}`radford2019gpt2`。<!-- by: assert max(bits[size] for size in smaller) - min(bits[size] for size in smaller) < 0.02 --><!-- by: @radford2019gpt2 -->
 #
 # ### 离开微世界
 #

@@ -199,12 +199,15 @@ with (lab.data() / "dpo_chinese.jsonl").open(encoding="utf-8") as file:
 assert len(persona.about(lab.READER)) * 4 == 800
 assert len(chosen) == 1_500
 sides = {"SFT": [row["messages"] for row in rows], "chosen": chosen}
+polite = {s: sum(scoring.is_polite(c[-1]["content"]) for c in chats) for s, chats in sides.items()}
+assert round(polite["SFT"] / len(rows), 1) == 0.1
+assert polite["chosen"] == len(chosen)
 for side, chats in sides.items():
-    polite = sum(scoring.is_polite(chat[-1]["content"]) for chat in chats)
-    print(f"{side}: {polite:,} of {len(chats):,} answers are polite, {polite / len(chats):.0%}")
+    n, share = polite[side], polite[side] / len(chats)
+    print(f"{side}: {n:,} of {len(chats):,} answers are polite, {share:.0%}")
 
 # %% [markdown]
-# SFT 的回答十个里九个不客气，只学它们，上一章的礼貌就没了。想留住什么，就回放什么。<!-- by: reasoning -->
+# SFT 的回答十个里九个不客气，只学它们，上一章的礼貌就没了。想留住什么，就回放什么。<!-- by: assert round(polite["SFT"] / len(rows), 1) == 0.1 -->
 
 # %%
 me = lab.READER

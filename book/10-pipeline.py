@@ -168,9 +168,9 @@ for title in re.findall(r'^step "(.*)"', script, re.M):
 # 2. **数据**：检查 `data/chinese/identity_conversations.jsonl` 在不在；不在就放一份样例并说明，然后按配比混合（{numref}`第 %s 章 <sec-data>`）。
 # 3. **分词器**：tiny 总是自己训练一个；默认模型用随包附带的，`ENABLE_RUSTBPE=1` 才用 RustBPE 训练（{numref}`第 %s 章 <sec-bpe>`）。
 # 4. **三个阶段**：**预训练**（pretraining）、监督微调（SFT）、直接偏好优化（DPO），各自训练完立刻评测。身份数据不另成一个阶段，它已经混在前面的数据里；换成自己的人设见 {numref}`第 %s 章 <sec-identity>`。
-# 5. 最后把三次评测排成一张表，并说出怎样和模型聊天。
+# 5. 最后把每个阶段的评测排成一张表，并说出怎样和模型聊天；`--smoke-test` 不排表，只说每个阶段都跑通了，接下来该跑什么。
 #
-# 第 4 步的原文是这样的：
+# 第 4 步的原文是这样的，评测由 `scripts/evaluate_stage.py` 做：
 
 # %%
 print(script[script.index("# evaluate STAGE") : script.index('step "Done')])

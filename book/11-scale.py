@@ -346,7 +346,7 @@ show.say(
 )
 
 # %% [markdown]
-# 别人的测量：MiniMind {cite:p}`gong2024minimind` 2025 年的说明里写，26M 的 MiniMind2-Small（宽 512、8 层、词表 6,400，与默认模型一样）在一张 RTX 3090 上预训练约 1.1 小时，SFT 约 1 小时，数据是它自己的。2026 年 4 月起，它的主线换成了 64M 的模型，这些数字已不在首页上。<!-- by: reasoning -->
+# 别人的测量：MiniMind {cite:p}`gong2024minimind` 2025 年的说明里写，26M 的 MiniMind2-Small（宽 512、8 层、词表 6,400，与默认模型一样）在一张 RTX 3090 上预训练约 1.1 小时，SFT 约 1 小时，数据是它自己的。2026 年 4 月起，它的主线换成了 64M 的模型，这些数字已不在首页上。<!-- by: @gong2024minimind -->
 #
 # ### 内存花在哪里
 #
@@ -392,7 +392,7 @@ colours = [show.COLOURS["pretrain"]] * 3 + [show.COLOURS["other"]] * 2
 show.bars(parts, "GB", colours)
 
 # %% [markdown]
-# 显存不够时，先把 `--batch_size` 调小、`--accumulation_steps` 按同样的倍数调大：激活按比例变小，其余不变。在 GPU 上，**混合精度**（mixed precision）{cite:p}`micikevicius2018mixed` 用 16 位存激活，矩阵乘法那一部分再减半。<!-- by: reasoning -->
+# 显存不够时，先把 `--batch_size` 调小、`--accumulation_steps` 按同样的倍数调大：激活按比例变小，其余不变。在 GPU 上，**混合精度**（mixed precision）{cite:p}`micikevicius2018mixed` 用 16 位存激活，矩阵乘法那一部分再减半。<!-- by: @micikevicius2018mixed -->
 #
 # ### 带掩码的注意力，在 GPU 上要多留显存
 #
@@ -537,7 +537,7 @@ show.histogram(
 # %% [markdown]
 # 区间含有 25%，瞎猜一百次也有十来次考到 26.37%。结论不是“这个模型不好”，而是这张卷子量不出它的本领。<!-- by: assert 0.10 < lucky < 0.15 -->
 #
-# 几百万到几千万个参数，足够写通顺的小故事 {cite:p}`eldan2023tinystories`，装不下 52 科的知识。要看模型学到了什么，就得用它够得着的题，例如微世界的留出题，或者验证集上的每字节比特数。<!-- by: reasoning -->
+# 几百万到几千万个参数，足够写通顺的小故事 {cite:p}`eldan2023tinystories`，装不下 52 科的知识。要看模型学到了什么，就得用它够得着的题，例如微世界的留出题，或者验证集上的每字节比特数。<!-- by: @eldan2023tinystories -->
 #
 # ### 世界以外的二十道题
 #

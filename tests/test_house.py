@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def test_the_list_is_complete() -> None:
     assert len(ORDER) == len(set(ORDER))
 
 
-@pytest.mark.parametrize(("place", "module"), zip(count(), ORDER))
+@pytest.mark.parametrize(("place", "module"), list(enumerate(ORDER)))
 def test_a_module_imports_only_what_stands_before_it(place: int, module: str) -> None:
     assert lab.imported(module) - {module} <= set(ORDER[:place])
 

@@ -337,7 +337,7 @@ def variant(
 
 def identity(persona: Persona = READER, replay_own: int = 0) -> Run:
     """The DPO model with another persona: SFT once more, on 200 conversations about it, four times
-    over, among the polite answers that DPO preferred, so that nothing else is forgotten.
+    over, among the polite answers that DPO preferred, which keep its skills and manners.
 
     ``minillm persona`` does the same with ``replay_own`` 1,500, answers that the model gave before.
     """

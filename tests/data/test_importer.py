@@ -21,9 +21,9 @@ from minillm.data import hubs, importer
 from minillm.data.categories import CATEGORIES
 from minillm.data.hubs import DATA_SETS, DownloadOptions, run_download
 from minillm.data.importer import Category, ImportOptions, run_import
+from minillm.data.mix import stage_rows
 from minillm.data.readers import MAX_ROW_BYTES, TOO_LONG, parse_line, read
 from minillm.data.rows import Chat, Pair, Text
-from minillm.data.shuffle import stage_rows
 from minillm.errors import UserError
 
 JSON = st.recursive(
