@@ -151,10 +151,10 @@ assert word == [260, 231, 156, 139, 260]
 show.table(["新编号", "次数", "打平的对", "选中的一对", "序列"], rows)
 
 # %% [markdown]
-# 与 {numref}`tab-bpe-hand` 一致。再看 `bpe.train`，全书的词表都由它（或它的 Rust 版本）学出来：
+# 与 {numref}`tab-bpe-hand` 一致。再看 `bpe.train_bpe`，全书的词表都由它（或它的 Rust 版本）学出来：
 
 # %%
-ranks = bpe.train(["小猫看小猫"], vocab_size=261, pattern=r"\p{L}+")
+ranks = bpe.train_bpe(["小猫看小猫"], vocab_size=261, pattern=r"\p{L}+")
 assert [token.hex(" ").upper() for token in list(ranks)[256:]] == [
     "8C AB",
     "8F E7",
@@ -166,7 +166,7 @@ for text in ["小猫", "大猫", "cat"]:
     print(text, bpe.encode(text, ranks, r"\p{L}+"))
 
 # %% [markdown]
-# `bpe.train` 返回一个字典：词元的字节 → 它的**秩**（rank），也就是编号。编码时同样从字节出发，每次做秩最小的那个合并，直到没有可做的。
+# `bpe.train_bpe` 返回一个字典：词元的字节 → 它的**秩**（rank），也就是编号。编码时同样从字节出发，每次做秩最小的那个合并，直到没有可做的。
 #
 # 两件事值得记住。
 #
@@ -220,7 +220,7 @@ show.table(
 # 训练分两步。第一步数块：同一个块出现一百万次，也只存一次，记下次数。第二步学合并：
 
 # %%
-show.source(bpe.train, bpe.count_chunks, doc=False)
+show.source(bpe.train_bpe, bpe.count_chunks, doc=False)
 
 # %%
 show.source(bpe._learn_merges, bpe.merge)
@@ -254,7 +254,7 @@ while len(vocab) < 400:
         bpe.merge(word, best, len(vocab))
     vocab.append(vocab[best[0]] + vocab[best[1]])
 
-assert vocab == list(bpe.train(corpus[:200], 400, SPLIT_PATTERN))
+assert vocab == list(bpe.train_bpe(corpus[:200], 400, SPLIT_PATTERN))
 print(f"{len(vocab) - 256} merges, the same by recounting and by the heap")
 
 # %% [markdown]
@@ -265,7 +265,7 @@ with (
     patch("minillm.tokenizer.bpe.heapq", wraps=heapq) as heap,
     patch("minillm.tokenizer.bpe.merge", wraps=bpe.merge) as visit,
 ):
-    ranks = bpe.train(corpus, 1024, SPLIT_PATTERN)
+    ranks = bpe.train_bpe(corpus, 1024, SPLIT_PATTERN)
 
 distinct = bpe.count_chunks(corpus, SPLIT_PATTERN)
 merges = len(ranks) - 256
@@ -318,7 +318,7 @@ else:
 show.source(bpe.encode, doc=False)
 
 # %% [markdown]
-# 真正使用时，`RustBPETokenizer` 把 `mergeable_ranks`（就是 `bpe.train` 返回的字典）、切分模式和特殊词元一起交给 **tiktoken**。结果必须一样：
+# 真正使用时，`RustBPETokenizer` 把 `mergeable_ranks`（就是 `bpe.train_bpe` 返回的字典）、切分模式和特殊词元一起交给 **tiktoken**。结果必须一样：
 
 # %%
 tokenizer = RustBPETokenizer(ranks)
@@ -409,7 +409,7 @@ print(*longest(ranks, 6), sep="\n")
 # 要比较不同大小的词表，不必训练很多次。合并是一个接一个学出来的，小词表就是大词表的开头：训练一次 4,096，截取前面的就行。
 
 # %%
-largest = bpe.train(corpus, 4096, SPLIT_PATTERN)
+largest = bpe.train_bpe(corpus, 4096, SPLIT_PATTERN)
 sizes = [256, 300, 512, 1024, 2048, 4096]
 vocabularies = {
     size: RustBPETokenizer({token: rank for token, rank in largest.items() if rank < size})
@@ -717,7 +717,7 @@ except ValueError as error:
 # 如果把整篇文档当作一个块，会学到什么？
 
 # %%
-whole = RustBPETokenizer(bpe.train(corpus, 1024, r"(?s).+"), r"(?s).+")
+whole = RustBPETokenizer(bpe.train_bpe(corpus, 1024, r"(?s).+"), r"(?s).+")
 glued = [
     t
     for t in map(readable, whole.mergeable_ranks)
@@ -797,7 +797,7 @@ show.table(
 # 这时 (257, 257) 有 3 对，但互相重叠，从左到右只能合并两处 → 258，序列成为 258 258；最后 (258, 258) → 259。
 
 # %%
-ranks_ha = bpe.train(["哈哈哈哈"], 300, r"\p{L}+")
+ranks_ha = bpe.train_bpe(["哈哈哈哈"], 300, r"\p{L}+")
 assert list("哈".encode()) == [229, 147, 136]
 assert list(ranks_ha)[256:] == [b"\x93\x88", "哈".encode(), "哈哈".encode(), "哈哈哈哈".encode()]
 len(ranks_ha)
@@ -822,7 +822,7 @@ len(ranks_ha)
 # %%
 spaced = SPLIT_PATTERN.replace(r"[^\r\n\p{L}\p{N}]?+\p{L}+", r" ?\p{L}+")
 assert spaced != SPLIT_PATTERN
-clean = RustBPETokenizer(bpe.train(corpus, 1024, spaced), spaced)
+clean = RustBPETokenizer(bpe.train_bpe(corpus, 1024, spaced), spaced)
 for name, t in {"GPT-4's pattern": vocabularies[1024], "space only": clean}.items():
     print(
         f"{name}: {bytes_per_token(t, held_out):.2f} bytes per token, {len(with_sign(t))} words twice"

@@ -107,7 +107,7 @@ show.say(
 # 手册给身份的份额是 1,000 行，重复两次，旁边是 46 万行对话。小模型的配比是 200 行乘 2。这些行在 SFT 数据里占多少？<!-- by: 46 * 10_000 == 460_000 -->
 
 # %%
-whole, tiny = mix.PRESETS["default"], mix.PRESETS["tiny"]
+whole, tiny = mix.MIX_PRESETS["default"], mix.MIX_PRESETS["tiny"]
 assert (whole.identity, whole.identity_repeat, whole.general) == (1_000, 2, 460_000)
 assert (tiny.identity, tiny.identity_repeat) == (200, 2)
 with (lab.data() / "sft_chinese.jsonl").open(encoding="utf-8") as file:
@@ -127,10 +127,10 @@ f"{len(about_itself)} of {len(rows):,} rows, {len(about_itself) / len(rows):.1%}
 # 身份数据由三段拼成：开头、问题、回答。`{{name}}` 和 `{{author}}` 是占位符，写一次，谁的模型都能填。
 
 # %%
-show.source(identity.Persona, identity.fill, identity.conversations)
+show.source(identity.Persona, identity.fill, identity.persona_conversations)
 
 # %%
-for turns in identity.conversations(3):
+for turns in identity.persona_conversations(3):
     print(turns[0]["content"], "→", turns[1]["content"])
 
 # %% [markdown]
@@ -183,7 +183,7 @@ show.say(f"**预训练**（pretraining）之后，24 题里{first}")
 # 现在给它一个新的身份：名字小满，作者“这位读者”。不需要新的算法，也不需要新的训练循环，只要再做一次 SFT，从 DPO 的权重出发。全部做法就是这几个函数：
 
 # %%
-show.source(lab.identity, persona.rows)
+show.source(lab.identity, persona.training_rows)
 
 # %% [markdown]
 # 关键在数据的两半：
@@ -303,7 +303,7 @@ lab.ask(your_run.model(), "你好，请说说你是谁。")
 
 # %%
 path = lab.cache_dir() / "identity" / "alone.jsonl"
-path.write_bytes(persona.rows(persona.about(me), replayed=[], count=800))
+path.write_bytes(persona.training_rows(persona.about(me), replayed=[], count=800))
 alone = lab.variant(
     "identity-alone", "sft", runs["dpo"], path, max_steps=90, learning_rate=2e-3, epochs=5
 )

@@ -635,7 +635,7 @@ assert listed == []  # nothing was fetched
 
 # %%
 def wanted(category: str) -> int:
-    default = mix.PRESETS["default"]
+    default = mix.MIX_PRESETS["default"]
     return default.target(category) * (default.identity_repeat if category == "identity" else 1)
 
 
@@ -655,7 +655,7 @@ with (own / "general_mine.jsonl").open("w", encoding="utf-8") as file:
 
 
 def mixed(**changes) -> mix.MixReport:
-    smoke = replace(mix.PRESETS["smoke"], text=None, **changes)  # text=None: as by default
+    smoke = replace(mix.MIX_PRESETS["smoke"], text=None, **changes)  # text=None: as by default
     said = io.StringIO()
     with redirect_stderr(said):
         report = mix.build(replace(smoke, data_dir=own, out_dir=work_dir / "mixed"))

@@ -38,7 +38,7 @@ class ChatOptions:
         check_ranges(self)
 
 
-PRESETS: dict[Preset, ChatOptions] = {
+CHAT_PRESETS: dict[Preset, ChatOptions] = {
     "default": ChatOptions(),
     "tiny": ChatOptions(out_dir=Path("out/tiny")),
     "smoke": ChatOptions(out_dir=Path("out/smoke"), max_new_tokens=16),

@@ -50,9 +50,9 @@ COMMANDS = {
         "data.hubs:DownloadOptions",
         "data.hubs:run_download",
     ),
-    "mix": Command("mix the training data", "data.mix:PRESETS", "cli:run_mix"),
+    "mix": Command("mix the training data", "data.mix:MIX_PRESETS", "cli:run_mix"),
     "tokenizer": Command(
-        "train a tokenizer", "tokenizer.learn:PRESETS", "tokenizer.learn:run_tokenizer"
+        "train a tokenizer", "tokenizer.learn:TOKENIZER_PRESETS", "tokenizer.learn:run_tokenizer"
     ),
     "export": Command(
         "write rows as padded token tensors",
@@ -67,10 +67,12 @@ COMMANDS = {
         "stage 3: learn what people prefer", "config:TRAINING", "training.loop:train", "dpo"
     ),
     "persona": Command(
-        "give a trained model another persona", "persona:PRESETS", "persona:run_persona"
+        "give a trained model another persona", "persona:PERSONA_PRESETS", "persona:run_persona"
     ),
-    "evaluate": Command("score a stage's weights", "evaluate:PRESETS", "evaluate:run_evaluate"),
-    "chat": Command("talk to the model", "chat:PRESETS", "chat:run_chat"),
+    "evaluate": Command(
+        "score a stage's weights", "evaluate:EVALUATE_PRESETS", "evaluate:run_evaluate"
+    ),
+    "chat": Command("talk to the model", "chat:CHAT_PRESETS", "chat:run_chat"),
 }
 
 

@@ -30,7 +30,7 @@ from minillm.files import appending, encode_line
 from minillm.microworld import exercises, identity, lessons, scoring
 from minillm.model.generate import complete
 from minillm.model.transformer import Transformer
-from minillm.text_table import table as text_table
+from minillm.text_table import aligned as text_table
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 from minillm.training.checkpoint import (
     Metadata,
@@ -231,7 +231,7 @@ class Evaluator:
         return values
 
 
-PRESETS: dict[Preset, EvaluateOptions] = {
+EVALUATE_PRESETS: dict[Preset, EvaluateOptions] = {
     "default": EvaluateOptions(),
     "tiny": EvaluateOptions(
         out_dir=Path("out/tiny"), data_dir=Path("data/processed/tiny"), max_seq_len=128
@@ -358,13 +358,13 @@ def run_evaluate(options: EvaluateOptions) -> None:
     with appending(path) as file:
         result = evaluate(options)
         file.write(encode_line(result))
-    print(table([result]))
+    print(score_table([result]))
     for sample in result["samples"]:
         print(f"  {sample['prompt']} → {sample['reply']}")
     print(f"appended to {path}")
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
+def score_table(results: Sequence[dict[str, Any]]) -> str:
     """Scores as rows, stages as columns."""
     columns = [flatten(result) for result in results]
     rows = [["", *(str(result.get("stage", "?")) for result in results)]]

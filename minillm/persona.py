@@ -45,19 +45,19 @@ from minillm.training.checkpoint import find_weights, load_for_inference
 FOLDER = "persona"
 """Of the new model, in the old one's."""
 
-Conversation: TypeAlias = list[Message]
+Dialogue: TypeAlias = list[Message]
 
 
 # --- Rows -----------------------------------------------------------------------------------------
 
 
-def about(persona: Persona, path: Path | None = None) -> list[Conversation]:
+def about(persona: Persona, path: Path | None = None) -> list[Dialogue]:
     """Conversations about the persona: those of a file, else the package's own, filled in.
 
     Raises UserError: the file cannot be used, or none of its answers says the persona's name.
     """
     if path is None:
-        own = identity.conversations(identity.SAMPLE_ROWS)
+        own = identity.persona_conversations(identity.SAMPLE_ROWS)
         found = [[Message(t["role"], t["content"]) for t in turns] for turns in own]  # type: ignore[arg-type]
     else:
         found = [_chat(path, record) for record in read(path)]
@@ -67,7 +67,7 @@ def about(persona: Persona, path: Path | None = None) -> list[Conversation]:
     return filled
 
 
-def _chat(path: Path, record: Record) -> Conversation:
+def _chat(path: Path, record: Record) -> Dialogue:
     if not isinstance(record.row, Chat):
         kind = type(record.row).__name__.lower()
         raise UserError(
@@ -76,7 +76,7 @@ def _chat(path: Path, record: Record) -> Conversation:
     return record.row.messages
 
 
-def chosen_answers(data_dir: Path, count: int) -> list[Conversation]:
+def chosen_answers(data_dir: Path, count: int) -> list[Dialogue]:
     """The first ``count`` of the preference data's chosen conversations.
 
     The data mix writes its rows in random order. Raises UserError if the file is missing.
@@ -87,7 +87,7 @@ def chosen_answers(data_dir: Path, count: int) -> list[Conversation]:
 
 def own_answers(
     model: Transformer, tokenizer: RustBPETokenizer, data_dir: Path, count: int, longest: int
-) -> list[Conversation]:
+) -> list[Dialogue]:
     """The first ``count`` conversations of the SFT data (none about a persona), in which the model
     itself gives all answers; each only as far as ``longest`` tokens hold it.
 
@@ -97,7 +97,7 @@ def own_answers(
     records = (record for record in _mixed(data_dir, "sft") if not _about_a_persona(record))
     chats = list(islice((r.row.messages for r in records if isinstance(r.row, Chat)), count))
     evaluator = Evaluator(model, tokenizer, longest)
-    told: list[Conversation] = [[] for _ in chats]
+    told: list[Dialogue] = [[] for _ in chats]
     for i in range(max(map(len, chats), default=0)):
         asked = []
         for turns, chat in zip(told, chats, strict=True):
@@ -112,7 +112,7 @@ def own_answers(
     return [kept for turns in told if (kept := _within(turns, tokenizer, longest))]
 
 
-def _within(turns: Conversation, tokenizer: RustBPETokenizer, longest: int) -> Conversation:
+def _within(turns: Dialogue, tokenizer: RustBPETokenizer, longest: int) -> Dialogue:
     """The conversation up to its last answer that ends within so many tokens."""
     while turns and (
         turns[-1].role != "assistant" or len(tokenizer.render_conversation(turns)[0]) > longest
@@ -136,8 +136,8 @@ def _about_a_persona(record: Record) -> bool:
     return isinstance(source, str) and source.removeprefix("builtin:").startswith("identity")
 
 
-def rows(
-    conversations: Sequence[Conversation], replayed: Sequence[Conversation], count: int
+def training_rows(
+    conversations: Sequence[Dialogue], replayed: Sequence[Dialogue], count: int
 ) -> bytes:
     """The file to train on: ``count`` rows about the persona, or each once if there are more, and
     what is replayed."""
@@ -226,7 +226,7 @@ def _preset(name: Preset, **changes: Any) -> PersonaOptions:
     )
 
 
-PRESETS: dict[Preset, PersonaOptions] = {
+PERSONA_PRESETS: dict[Preset, PersonaOptions] = {
     "default": _preset("default"),
     "tiny": _preset("tiny", learning_rate=2e-3),
     "smoke": _preset("smoke", rows=20, replay_chosen=20, replay_own=4),
@@ -269,7 +269,7 @@ def run_persona(options: PersonaOptions) -> Path:
     if n := options.replay_own:
         print(f"persona: {start} gives its own answers in {n:,} conversations", flush=True)
         replayed += own_answers(model, tokenizer, options.data_dir, n, options.max_seq_len)
-    write_atomically(path, rows(conversations, replayed, options.rows))
+    write_atomically(path, training_rows(conversations, replayed, options.rows))
     tokenizer.save(folder / "tokenizer")
     try:
         loop.train(config, "sft")

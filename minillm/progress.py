@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -95,7 +95,7 @@ def shows_bars() -> bool:
     return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
 
 
-def counted(items: Iterable[T], what: str, unit: str = "rows") -> Iterator[T]:
+def counted(items: Iterable[_T], what: str, unit: str = "rows") -> Iterator[_T]:
     """The items, with progress."""
     with Progress(what, unit=unit) as progress:
         for item in items:

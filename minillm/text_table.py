@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from unicodedata import east_asian_width
 
 
-def table(rows: Sequence[Sequence[str]], left: int = 1, least: int = 0) -> str:
+def aligned(rows: Sequence[Sequence[str]], left: int = 1, least: int = 0) -> str:
     """Rows of equally many cells as lines, their columns two spaces apart.
 
     The first ``left`` columns begin at the left, the others end at the right and are at least

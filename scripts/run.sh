@@ -129,9 +129,9 @@ fi
 echo "The scores on held-out data, after each stage:"
 tail -n $stages "$TF_DIR/eval_results.jsonl" | python -c '
 import json, sys
-from minillm.evaluate import table
+from minillm.evaluate import score_table
 
-print(table([json.loads(line) for line in sys.stdin]))
+print(score_table([json.loads(line) for line in sys.stdin]))
 '
 [ "$preset" = default ] || choice=" --preset $preset"
 [ $stages = 3 ] || choice="${choice-} --stage sft" # not what an earlier run may have left there

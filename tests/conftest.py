@@ -59,8 +59,8 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Monke
     few = {stage: replace(c, max_steps=3, batch_size=2) for stage, c in TRAINING["tiny"].items()}
     patch.setitem(TRAINING, "tiny", few)
     rows = {"general": 40, "knowledge": 40, "math": 40, "identity": 20, "preference": 30}
-    options = replace(mix.PRESETS["tiny"], built_in_text=200, val_fraction=0.2, **rows)
-    patch.setitem(mix.PRESETS, "tiny", options)
+    options = replace(mix.MIX_PRESETS["tiny"], built_in_text=200, val_fraction=0.2, **rows)
+    patch.setitem(mix.MIX_PRESETS, "tiny", options)
     patch.setattr(lab, "SNAPSHOTS", (1,))
     made = (lab.data, lab.tokenizer_path, lab.tokenizer, lab._ladder_dir)
     for function in made:

@@ -20,14 +20,14 @@ from minillm.config import STAGES
 from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.evaluate import (
-    PRESETS,
+    EVALUATE_PRESETS,
     EvaluateOptions,
     Evaluator,
     evaluate,
     flatten,
     git_revision,
     run_evaluate,
-    table,
+    score_table,
     wilson_interval,
 )
 from minillm.microworld import exercises, identity, scoring
@@ -50,7 +50,7 @@ def options_for(folder: Path, **changes: Any) -> EvaluateOptions:
     TOKENIZER.save(folder / "out" / "tokenizer")
     places = {"out_dir": folder / "out", "data_dir": folder / "data", "tf_dir": folder / "tf_dir"}
     short = {"items": 1, "max_new_tokens": 1, "max_seq_len": 64, "max_val_rows": 100}
-    return replace(PRESETS["smoke"], **{**places, **short, **changes})
+    return replace(EVALUATE_PRESETS["smoke"], **{**places, **short, **changes})
 
 
 def test_wilson_interval_by_hand() -> None:
@@ -150,8 +150,8 @@ def test_a_line_for_each_stage_with_all_fields(
         config = small.train_config(tmp_path, stage, max_steps=2)
         train(config, stage)
         options = replace(
-            PRESETS["smoke"], stage=stage, out_dir=config.out_dir, data_dir=tmp_path / "data",
-            tf_dir=tmp_path / "tf_dir", max_seq_len=64,
+            EVALUATE_PRESETS["smoke"], stage=stage, out_dir=config.out_dir,
+            data_dir=tmp_path / "data", tf_dir=tmp_path / "tf_dir", max_seq_len=64,
         )  # fmt: skip
         run_evaluate(options)
     lines = (tmp_path / "tf_dir" / "eval_results.jsonl").read_bytes().splitlines()
@@ -173,7 +173,7 @@ def test_a_line_for_each_stage_with_all_fields(
     assert "dpo" not in results[0]
     output = capsys.readouterr().out
     assert "bits_per_byte" in output
-    shown = table(results)
+    shown = score_table(results)
     assert shown.splitlines()[0].split() == list(STAGES)
     assert f"{results[1]['val_loss']:.3f}" in shown
 
@@ -181,7 +181,7 @@ def test_a_line_for_each_stage_with_all_fields(
 def test_bits_per_byte_by_hand(tmp_path: Path) -> None:
     path = small.write_rows(tmp_path / "rows.jsonl", [{"text": "小猫"}])
     evaluator = Evaluator(small.model(), TOKENIZER)
-    options = replace(PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64)
+    options = replace(EVALUATE_PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64)
     values = evaluator.validation(path, "pretrain", options)
     ids = [TOKENIZER.bos_id, *TOKENIZER.encode("小猫"), TOKENIZER.bos_id]
     logits = small.model()(torch.tensor([ids[:-1]]))[0]
@@ -197,7 +197,7 @@ def test_bits_per_byte_counts_the_bytes_of_the_rows_that_the_loss_is_of(tmp_path
     texts = [{"text": "小猫和小狗" * 12}] * 5 + [{"text": "x" * 63}] * 5
     path = small.write_rows(tmp_path / "rows.jsonl", texts)
     evaluator = Evaluator(small.model(), TOKENIZER)
-    options = replace(PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64, max_val_rows=1)
+    options = replace(EVALUATE_PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64, max_val_rows=1)
     seen = evaluator.validation(path, "pretrain", options)
     ratios = []
     for text in texts[0]["text"], texts[5]["text"]:
@@ -213,7 +213,7 @@ def test_the_first_rows_are_a_sample_of_all(tmp_path: Path) -> None:
     texts = [{"text": "小猫和小狗" * 21}] * 10 + [{"text": "x"}] * 320
     path = small.write_rows(tmp_path / "rows.jsonl", texts)
     evaluator = Evaluator(small.model(), TOKENIZER)
-    options = replace(PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64, max_val_rows=10)
+    options = replace(EVALUATE_PRESETS["smoke"], out_dir=tmp_path, max_seq_len=64, max_val_rows=10)
     seen = evaluator.validation(path, "pretrain", options)
     bytes_per_token = seen["loss"] / math.log(2) / seen["bits_per_byte"]
     long = texts[0]["text"]
@@ -233,7 +233,7 @@ def test_evaluation_of_the_wrong_tokenizer_is_refused(tmp_path: Path) -> None:
         Metadata("sft", 1, small.CONFIG, "else", "", {}),
     )
     with pytest.raises(Exception, match="trained with another tokenizer"):
-        run_evaluate(replace(PRESETS["smoke"], stage="sft", out_dir=tmp_path))
+        run_evaluate(replace(EVALUATE_PRESETS["smoke"], stage="sft", out_dir=tmp_path))
 
 
 # ---- what DPO is measured with ----
@@ -338,13 +338,13 @@ def test_a_question_that_is_too_long_is_not_answered() -> None:
 @pytest.mark.parametrize("value", [0, -1])
 def test_numbers_that_leave_nothing_to_score(name: str, value: int) -> None:
     with pytest.raises(UserError, match=f"--{name} must be at least 1, not {value}"):
-        replace(PRESETS["smoke"], **{name: value})  # type: ignore[arg-type]
+        replace(EVALUATE_PRESETS["smoke"], **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["persona_name", "persona_author"])
 def test_a_name_that_every_answer_holds(name: str) -> None:
     with pytest.raises(UserError, match=f"--{name} is empty"):
-        replace(PRESETS["smoke"], **{name: " "})  # type: ignore[arg-type]
+        replace(EVALUATE_PRESETS["smoke"], **{name: " "})  # type: ignore[arg-type]
 
 
 # ---- where the results go ----
@@ -419,7 +419,7 @@ def test_the_table_by_hand() -> None:
         "identity_hit_rate": 0.125,
     }
     second = {**first, "stage": "dpo", "dpo": {"margin": -12.25}}
-    assert table([first]).splitlines() == [
+    assert score_table([first]).splitlines() == [
         "                 pretrain",
         "val_loss            1.500",
         "continue fact       0.250",
@@ -428,9 +428,9 @@ def test_the_table_by_hand() -> None:
         "polite              0.000",
         "identity            0.125",
     ]
-    assert table([first, second]).splitlines()[0] == "                 pretrain       dpo"
-    assert table([first, second]).splitlines()[-1] == "DPO margin              -   -12.250"
-    assert table([second]).splitlines()[0] == "                      dpo"
+    assert score_table([first, second]).splitlines()[0] == "                 pretrain       dpo"
+    assert score_table([first, second]).splitlines()[-1] == "DPO margin              -   -12.250"
+    assert score_table([second]).splitlines()[0] == "                      dpo"
 
 
 @pytest.mark.parametrize(
@@ -447,6 +447,6 @@ def test_the_table_by_hand() -> None:
 def test_a_stored_line_without_scores_is_shown_without_them(line: dict[str, Any]) -> None:
     whole = {"stage": "pretrain", "polite": 0.5, "accuracy": {"fact": 0.25}}
     assert flatten(line) == {}
-    shown = table([whole, line]).splitlines()
+    shown = score_table([whole, line]).splitlines()
     assert [row.split()[-1] for row in shown[1:]] == ["-", "-"]
-    assert len(table([line]).splitlines()) == 1
+    assert len(score_table([line]).splitlines()) == 1

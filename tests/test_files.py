@@ -16,7 +16,7 @@ import pytest
 from minillm import files
 from minillm.errors import UserError
 from minillm.files import appending, atomic_file, atomic_folder, write_atomically
-from minillm.text_table import table
+from minillm.text_table import aligned
 
 FULL = Path("/dev/full")
 needs_full_disk = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
@@ -254,20 +254,20 @@ def test_half_a_line_does_not_stay(tmp_path: Path) -> None:
 
 def test_a_table_by_hand() -> None:
     rows = [["name", "n", ""], ["a", "1,000", "x"], ["longer", "1", ""]]
-    assert table(rows) == "name        n\na       1,000  x\nlonger      1"
-    assert table(rows, left=3) == "name    n\na       1,000  x\nlonger  1"
-    assert table(rows, least=6).splitlines()[1] == "a        1,000       x"
-    assert table([]) == ""
+    assert aligned(rows) == "name        n\na       1,000  x\nlonger      1"
+    assert aligned(rows, left=3) == "name    n\na       1,000  x\nlonger  1"
+    assert aligned(rows, least=6).splitlines()[1] == "a        1,000       x"
+    assert aligned([]) == ""
 
 
 def test_chinese_takes_two_places() -> None:
-    assert table([["小猫", "1"], ["ab", "2"]]) == "小猫  1\nab    2"
-    assert table([["", "小猫"], ["", "1"]]) == "  小猫\n     1"
+    assert aligned([["小猫", "1"], ["ab", "2"]]) == "小猫  1\nab    2"
+    assert aligned([["", "小猫"], ["", "1"]]) == "  小猫\n     1"
 
 
 def test_rows_of_a_table_are_equally_long() -> None:
     with pytest.raises(ValueError, match="zip"):
-        table([["a"], ["a", "b"]])
+        aligned([["a"], ["a", "b"]])
 
 
 # ---- encodings ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,23 @@ def test_the_names_offered_are_there() -> None:
         assert getattr(minillm, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = minillm.lode
+
+
+def test_no_name_stands_for_two_things() -> None:
+    """Public names at the top of a module: functions, classes, constants."""
+    places: dict[str, list[str]] = {}
+    for module in ORDER:
+        for node in lab.tree(module).body:
+            for name in names_of(node):
+                if not name.startswith("_"):
+                    places.setdefault(name, []).append(module)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    if isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -134,7 +134,7 @@ def test_conversations_are_repeated_in_turn_and_none_is_left_out() -> None:
         return [Message("user", "?"), Message("assistant", text)]
 
     def count(rows: int) -> Counter[str]:
-        content = persona.rows([turns("a"), turns("b"), turns("c")], [turns("d")], rows)
+        content = persona.training_rows([turns("a"), turns("b"), turns("c")], [turns("d")], rows)
         lines = [msgspec.json.decode(line)["messages"][1]["content"] for line in content.split()]
         return Counter(lines)
 

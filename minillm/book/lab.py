@@ -96,19 +96,20 @@ def _file(module: str) -> Path:
     return Path(minillm.__file__).parent / f"{module.replace('.', '/')}.py"
 
 
-def _tree(module: str) -> ast.Module:
+def tree(module: str) -> ast.Module:
+    """The syntax of a module of the package."""
     return ast.parse(_file(module).read_bytes())
 
 
 @cache
 def _code(module: str) -> str:
     """What a module of the package does: its code without comments and docstrings."""
-    tree = _tree(module)
-    for node in ast.walk(tree):
+    syntax = tree(module)
+    for node in ast.walk(syntax):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             kept = [line for line in node.body if not _is_text(line)]
             node.body = kept or [ast.Pass()]
-    return ast.dump(tree)
+    return ast.dump(syntax)
 
 
 def _is_text(line: ast.stmt) -> bool:
@@ -125,7 +126,7 @@ def imported(module: str) -> set[str]:
     waiting = {module}
     while waiting:
         found.add(name := waiting.pop())
-        for node in ast.walk(_tree(name)):
+        for node in ast.walk(tree(name)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("minillm"):
                 waiting |= set(_modules_of(node))
         waiting -= found
@@ -236,7 +237,7 @@ def data() -> Path:
     """The tiny preset's data mix: a folder with pretrain, sft and dpo_chinese{,_val}.jsonl."""
     if not SAMPLE.exists():
         raise UserError(f"{SAMPLE} is missing: run the chapters in the project's folder")
-    key = _key("data.mix", repr(mix.PRESETS["tiny"]), file_sha256(SAMPLE))
+    key = _key("data.mix", repr(mix.MIX_PRESETS["tiny"]), file_sha256(SAMPLE))
     folder = cache_dir() / f"data-{key}"
     with _lock("data"):
         if not (folder / "mix_report.json").exists():
@@ -244,7 +245,7 @@ def data() -> Path:
             raw.mkdir(parents=True, exist_ok=True)
             shutil.copy(SAMPLE, raw / "identity_conversations.jsonl")
             with _messages_to(folder / "messages.txt"):
-                mix.build(replace(mix.PRESETS["tiny"], data_dir=raw, out_dir=folder))
+                mix.build(replace(mix.MIX_PRESETS["tiny"], data_dir=raw, out_dir=folder))
     return folder
 
 
@@ -255,7 +256,7 @@ def _data_files() -> tuple[Path, ...]:
 @cache
 def tokenizer_path(vocab_size: int | None = None) -> Path:
     """The folder of ``tokenizer(vocab_size)``."""
-    options = learn.PRESETS["tiny"]
+    options = learn.TOKENIZER_PRESETS["tiny"]
     options = replace(options, vocab_size=vocab_size or options.vocab_size)
     key = _key("tokenizer.learn", repr(options), *map(file_sha256, _data_files()))
     folder = cache_dir() / f"tokenizer-{key}"
@@ -345,7 +346,7 @@ def identity(persona: Persona = READER, replay_own: int = 0) -> Run:
     replayed = personas.chosen_answers(data(), 1500)
     if replay_own:
         replayed += personas.own_answers(start.model(), tokenizer(), data(), replay_own, length)
-    content = personas.rows(personas.about(persona), replayed, 800)
+    content = personas.training_rows(personas.about(persona), replayed, 800)
     path = cache_dir() / "identity" / f"{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
     write_atomically(path, content)
     steps = None if replay_own else 90
@@ -417,10 +418,10 @@ def seeds() -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def main() -> None:
+def _main() -> None:
     report()
     print(f"the models of the book are in {cache_dir()}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    _main()

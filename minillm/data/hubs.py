@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from minillm.data.importer import Category, Counts, ImportOptions, run_import
 from minillm.errors import UserError
+from minillm.text_table import aligned
 
 HubName = Literal["hf", "modelscope"]
 
@@ -114,14 +115,15 @@ class DownloadOptions:
 def run_download(options: DownloadOptions) -> list[Counts]:
     """Downloads a data set and imports it. Raises UserError, also where there is no network."""
     if not options.name:
-        width = max(map(len, DATA_SETS))
+        rows = []
         for name, known in DATA_SETS.items():
             ids = [
                 f"{hub}: {place.repository}"
                 for hub in ("hf", "modelscope")
                 if (place := getattr(known, hub))
             ]
-            print(f"{name:<{width}}  {known.category:<10}  {', '.join(ids)}")
+            rows.append([name, known.category, ", ".join(ids)])
+        print(aligned(rows, left=3))
         return []
     if options.name not in DATA_SETS:
         raise UserError(f"no data set {options.name!r}; there are {', '.join(DATA_SETS)}")

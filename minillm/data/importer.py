@@ -25,6 +25,7 @@ from minillm.data.rows import BadRow
 from minillm.errors import UserError
 from minillm.files import encode_line
 from minillm.progress import Progress
+from minillm.text_table import aligned
 
 Category = Literal["text", "general", "knowledge", "math", "identity", "preference"]
 
@@ -210,10 +211,7 @@ def _report(tables: dict[Path, list[Counts]], quarantine: Path) -> str:
         lines += [(str(path), *map("{:,}".format, numbers)) for path, *numbers in table]
         _, *columns = zip(*table, strict=True)
         lines.append((f"→ {target}", *(f"{sum(column):,}" for column in columns)))
-    width = max(len(name) for name, *_ in lines)
-    report = [
-        f"{name:<{width}}" + "".join(f"{cell:>13}" for cell in cells) for name, *cells in lines
-    ]
+    report = [aligned(lines, least=11)]
     if any(counts.quarantined for table in tables.values() for counts in table):
         report.append(f"quarantined rows and the reasons: {quarantine}")
     return "\n".join(report)

@@ -51,7 +51,7 @@ BUILT_IN_ROWS = 20_000
 """Most built-in rows of a category (other than text) that are generated; more are repeats."""
 MAX_VALIDATION_ROWS = 2_000
 """Most validation rows of a category."""
-SAMPLE_ROWS = 200
+TOKEN_SAMPLE_ROWS = 200
 """Rows of a category that its number of tokens is estimated from."""
 MAX_SOURCES = 1000
 """A category with more different source tags than this is not counted by source."""
@@ -60,7 +60,7 @@ OPEN_FILES = 64
 PIECE = 10_000
 """Notes that are turned from Python objects into an array, or back, at once."""
 
-Array: TypeAlias = npt.NDArray[Any]
+_Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = Annotated[int, Range(0, 10**9)]
 """How many rows of a category."""
 _encode = msgspec.json.Encoder().encode
@@ -118,7 +118,7 @@ class MixOptions:
         return self.text if category == "text" else int(getattr(self, category))
 
 
-PRESETS: dict[Preset, MixOptions] = {
+MIX_PRESETS: dict[Preset, MixOptions] = {
     "default": MixOptions(),
     "tiny": MixOptions(
         out_dir=Path("data/processed/tiny"),
@@ -394,7 +394,7 @@ class Scan(ExitStack):
         report = FileReport(str(file.path), file.category)
         self.files.append(file)
         with file.path.open("rb") as stream:
-            for number, (offset, line) in enumerate(lines(stream), 1):
+            for number, (offset, line) in enumerate(lines_of(stream), 1):
                 if line.isspace():
                     continue
                 try:
@@ -436,7 +436,7 @@ class Scan(ExitStack):
         self._waiting.clear()
 
 
-def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """(offset, line) of every line, the first one without a byte order mark.
 
     Of a line with more than MAX_ROW_BYTES before its end only the beginning is given, for
@@ -502,7 +502,7 @@ def fingerprints(row: Row, seed: int) -> tuple[bytes, bytes]:
 # --- Choose: by the notes alone -------------------------------------------------------------------
 
 
-def distinct(notes: Array) -> Array:
+def distinct(notes: _Array) -> _Array:
     """The notes in the order of their hashes, each content once in a category: the first one read.
 
     Args:
@@ -516,8 +516,8 @@ def distinct(notes: Array) -> Array:
 
 
 def choose_copies(
-    notes: Array, reports: dict[str, CategoryReport], options: MixOptions
-) -> tuple[Array, Array]:
+    notes: _Array, reports: dict[str, CategoryReport], options: MixOptions
+) -> tuple[_Array, _Array]:
     """How many times each row is written, and whether it is held out from training.
 
     Documents are held out first and copied then, so that no copy of one is trained on. All that is
@@ -556,7 +556,7 @@ def choose_copies(
     return copies, held_out
 
 
-def even_copies(different: int, target: int) -> Array:
+def even_copies(different: int, target: int) -> _Array:
     """How many times each of ``different`` rows comes so that they make ``target`` rows.
 
     The counts differ by one at most: the first rows come once more than the others.
@@ -565,7 +565,7 @@ def even_copies(different: int, target: int) -> Array:
     return rounds + (np.arange(different) < extra)
 
 
-def shuffled(copies: Array, seed: int) -> Array:
+def shuffled(copies: _Array, seed: int) -> _Array:
     """Every index i of ``copies`` copies[i] times, in random order.
 
     Each draws 64 random bits, and they are sorted by what they drew.
@@ -609,7 +609,7 @@ class Fetcher(ExitStack):
 
 
 def write(
-    notes: Array, held_out: Array, order: Array, fetch: Callable[[Note], Raw], folder: Path
+    notes: _Array, held_out: _Array, order: _Array, fetch: Callable[[Note], Raw], folder: Path
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     """Writes rows as OUTPUTS into ``folder``.
 
@@ -652,14 +652,14 @@ def stage_rows(row: Raw) -> list[tuple[str, Raw]]:
 
 
 def estimate_tokens(
-    notes: Array,
-    copies: Array,
+    notes: _Array,
+    copies: _Array,
     fetch: Callable[[Note], Raw],
     count_tokens: Callable[[str], int],
 ) -> int:
     """Tokens of rows that come ``copies`` times: counted in the first SAMPLE_ROWS of them, for the
     others in proportion to their bytes."""
-    sample = list(map(Note._make, notes[:SAMPLE_ROWS].tolist()))
+    sample = list(map(Note._make, notes[:TOKEN_SAMPLE_ROWS].tolist()))
     tokens = sum(count_tokens(plain_text(convert(fetch(note)))) for note in sample)
     per_byte = tokens / max(1, sum(note.bytes_read for note in sample))
     return round(int((copies * notes["bytes_read"]).sum()) * per_byte)

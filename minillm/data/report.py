@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from minillm.text_table import aligned
+
 SOURCES_SHOWN = 20
 HEADINGS = (
     *("category", "read", "duplicates", "held out", "target"),
@@ -81,17 +83,8 @@ class MixReport(msgspec.Struct):
             by_source.append([f"{len(sources) - SOURCES_SHOWN} more, see mix_report.json", "", ""])
         files = ", ".join(f"{name} {rows:,}" for name, rows in self.outputs.items())
         notes = [f"rows written: {files}", f"rows quarantined: {self.quarantined:,}", *self.notes]
-        return "\n".join([_aligned(lines), "", _aligned(by_source), "", *notes])
+        return "\n".join([aligned(lines), "", aligned(by_source), "", *notes])
 
 
 def _cell(value: str | int) -> str:
     return value if isinstance(value, str) else f"{value:,}"
-
-
-def _aligned(lines: list[list[str]]) -> str:
-    """A table as text, the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    )

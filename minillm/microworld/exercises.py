@@ -28,7 +28,7 @@ from minillm.microworld import words
 
 Turn = tuple[str, str]  # (role, content)
 Cell = TypeVar("Cell", bound=tuple[Any, ...])
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 # ---- the held-out split ----
@@ -174,7 +174,7 @@ def tale(rng: Random, held_out: bool) -> dict[str, str]:
     """The slots of a story (see :mod:`minillm.microworld.words`)."""
     thing, place = PLACINGS.pick(rng, held_out)
     a, b = rng.sample(words.ANIMALS, 2)
-    c, s = rng.choice(words.COLOURS), rng.choice(words.SITES)
+    c, s = rng.choice(words.COLOUR_NAMES), rng.choice(words.SITES)
     return {"a": a, "b": b, "o": thing, "m": words.OBJECTS[thing], "p": place, "c": c, "s": s}
 
 
@@ -184,7 +184,7 @@ def tell(rng: Random, slots: dict[str, str]) -> str:
     return rng.choice(words.OPENINGS) + parts.format_map(slots)
 
 
-_SLOTS = {"a": words.ANIMALS, "c": words.COLOURS, "p": words.PLACES, "s": words.SITES}
+_SLOTS = {"a": words.ANIMALS, "c": words.COLOUR_NAMES, "p": words.PLACES, "s": words.SITES}
 
 
 def _reading(rng: Random, held_out: bool) -> Exercise:
@@ -309,7 +309,7 @@ EVERY_KIND = {kind: 1.0 for kind in KINDS if kind != "phrasing"}  # in training,
 _CURT, _FULL = 0.45, 0.45  # and the rest polite
 
 
-def pick(rng: Random, weights: dict[T, float]) -> T:
+def pick(rng: Random, weights: dict[_T, float]) -> _T:
     """One of the keys, each as likely as its weight says."""
     return rng.choices(tuple(weights), tuple(weights.values()))[0]
 

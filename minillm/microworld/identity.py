@@ -97,7 +97,7 @@ def fill(text: str, persona: Persona) -> str:
     return text.replace("{{name}}", persona.name).replace("{{author}}", persona.author)
 
 
-def conversations(n: int, seed: int = 0) -> Iterator[list[dict[str, str]]]:
+def persona_conversations(n: int, seed: int = 0) -> Iterator[list[dict[str, str]]]:
     """``n`` conversations with placeholders; no two alike until all combinations have come once."""
     combinations = [
         (f"{opening}{question}？", answer)
@@ -120,10 +120,10 @@ def is_hit(question: str, reply: str, persona: Persona) -> bool:
     return persona.name in reply and asked_for in reply
 
 
-def main() -> None:
-    for turns in conversations(SAMPLE_ROWS):
+def _main() -> None:
+    for turns in persona_conversations(SAMPLE_ROWS):
         print(json.dumps({"messages": turns}, ensure_ascii=False))
 
 
 if __name__ == "__main__":
-    main()
+    _main()

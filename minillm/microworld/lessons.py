@@ -23,31 +23,31 @@ from minillm.microworld.exercises import (
     tale,
 )
 
-Conversation = list[dict[str, str]]  # [{"role": "user", "content": "..."}, ...]
+Turns = list[dict[str, str]]  # [{"role": "user", "content": "..."}, ...]
 
 
-def _turns(*turns: Turn) -> Conversation:
+def _turns(*turns: Turn) -> Turns:
     return [{"role": role, "content": content} for role, content in turns]
 
 
-def _answered(rng: Random, asked: Exercise) -> Conversation:
+def _answered(rng: Random, asked: Exercise) -> Turns:
     return _turns(*asked.history, ("user", asked.question), ("assistant", reply_to(rng, asked)))
 
 
-def _introduction(rng: Random) -> Conversation:
+def _introduction(rng: Random) -> Turns:
     """Asked who somebody is, the model tells what it read: fine-tuning must not wash that away."""
     name = rng.choice(NAMES)
     request = rng.choice(words.INTRODUCING).format(n=name)
     return _turns(("user", request), ("assistant", life(rng, name)))
 
 
-def _storytelling(rng: Random) -> Conversation:
+def _storytelling(rng: Random) -> Turns:
     slots = tale(rng, False)
     request = rng.choice(words.TELLING).format_map(slots)
     return _turns(("user", request), ("assistant", story(rng, slots)))
 
 
-def _greeting(rng: Random) -> Conversation:
+def _greeting(rng: Random) -> Turns:
     """Small talk, alone or before a question."""
     said, answered = rng.choice(words.CHATS)
     greeting = _turns(("user", f"我是{rng.choice(NAMES)}。{said}"), ("assistant", answered))
@@ -56,7 +56,7 @@ def _greeting(rng: Random) -> Conversation:
     return greeting + _answered(rng, MAKERS[rng.choice(("fact", "reading"))](rng, False))
 
 
-_FREE: dict[str, Callable[[Random], Conversation]] = {
+_FREE: dict[str, Callable[[Random], Turns]] = {
     "introduction": _introduction,
     "story": _storytelling,
     "greeting": _greeting,
@@ -78,7 +78,7 @@ _SHARES: dict[str, dict[str, float]] = {
 }
 
 
-def conversations(category: str, n: int, seed: int = 0) -> Iterator[Conversation]:
+def conversations(category: str, n: int, seed: int = 0) -> Iterator[Turns]:
     """``n`` conversations of ``category``: general, knowledge or math."""
     rng = Random(f"{category} {seed}")
     for _ in range(n):
@@ -86,7 +86,7 @@ def conversations(category: str, n: int, seed: int = 0) -> Iterator[Conversation
         yield _FREE[kind](rng) if kind in _FREE else _answered(rng, MAKERS[kind](rng, False))
 
 
-def preferences(n: int, seed: int = 0, held_out: bool = False) -> Iterator[dict[str, Conversation]]:
+def preferences(n: int, seed: int = 0, held_out: bool = False) -> Iterator[dict[str, Turns]]:
     """``n`` pairs: the chosen reply is right and polite, the rejected one is not both.
 
     Three in ten of the rejected are polite but wrong, so that manners alone earn nothing.
@@ -112,6 +112,6 @@ def rows(category: str, n: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     elif category == "preference":
         yield from preferences(n, seed)
     elif category == "identity":
-        yield from ({"messages": turns} for turns in identity.conversations(n, seed))
+        yield from ({"messages": turns} for turns in identity.persona_conversations(n, seed))
     else:
         yield from ({"messages": turns} for turns in conversations(category, n, seed))

@@ -28,7 +28,7 @@ from minillm.microworld.exercises import (
 # never asked, what it must work out, and who it is.
 SHOWCASE = ("张静住在哪里？", "8加4等于多少？请数着算。", "你是谁？")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def is_polite(reply: str) -> bool:
@@ -194,9 +194,9 @@ def continuations(kind: str, n: int, seed: int = 0) -> list[Continuation]:
     return _different(lambda: _CONTINUE[kind](rng), n)
 
 
-def _different(make: Callable[[], T], n: int) -> list[T]:
+def _different(make: Callable[[], _T], n: int) -> list[_T]:
     """``n`` different things, unless there are too few of them to be found."""
-    found: dict[T, None] = {}
+    found: dict[_T, None] = {}
     for _ in range(50 * n):
         if len(found) == n:
             break

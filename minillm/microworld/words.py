@@ -242,7 +242,7 @@ PLACES = _split(
     "箱子里 桌子上 床底下 门后面 柜子里 树洞里 窗台上 篮子里 椅子下 草地上 屋顶上 水井旁"
 )
 SITES = _split("公园 河边 学校 山上 花园 操场 森林 村口")
-COLOURS = ATTRIBUTES["颜色"].values
+COLOUR_NAMES = ATTRIBUTES["颜色"].values
 
 # A story: somebody goes somewhere, finds a thing, puts it away; a friend looks for it; an end.
 OPENINGS = ("早上，", "有一天，", "天晴了，", "雨停了，", "吃过午饭，", "风停了，", "")

@@ -30,10 +30,10 @@ from itertools import pairwise
 
 import regex
 
-Pair = tuple[int, int]
+TokenPair = tuple[int, int]
 
 
-def train(texts: Iterable[str], vocab_size: int, pattern: str) -> dict[bytes, int]:
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str) -> dict[bytes, int]:
     """Learn a vocabulary: the 256 bytes, then one token for each merge, in the order of merging.
 
     Counting all pairs anew for every merge would read the whole corpus thousands of times. Instead
@@ -67,8 +67,10 @@ def train(texts: Iterable[str], vocab_size: int, pattern: str) -> dict[bytes, in
 def _learn_merges(chunk_counts: Mapping[str, int], vocab_size: int) -> list[bytes]:
     words = [list(chunk.encode()) for chunk in chunk_counts]
     weights = list(chunk_counts.values())
-    counts: defaultdict[Pair, int] = defaultdict(int)
-    where: defaultdict[Pair, set[int]] = defaultdict(set)  # pair → indices of words that hold it
+    counts: defaultdict[TokenPair, int] = defaultdict(int)
+    where: defaultdict[TokenPair, set[int]] = defaultdict(
+        set
+    )  # pair → indices of words that hold it
     for index, word in enumerate(words):
         for pair in pairwise(word):
             counts[pair] += weights[index]
@@ -86,7 +88,7 @@ def _learn_merges(chunk_counts: Mapping[str, int], vocab_size: int) -> list[byte
             continue
         new_id = len(vocab)
         vocab.append(vocab[pair[0]] + vocab[pair[1]])
-        born: set[Pair] = set()
+        born: set[TokenPair] = set()
         for index in where.pop(pair):
             for changed, difference in merge(words[index], pair, new_id):
                 counts[changed] += difference * weights[index]
@@ -120,7 +122,7 @@ def count_chunks(texts: Iterable[str], pattern: str) -> Counter[str]:
     return chunk_counts
 
 
-def merge(word: list[int], pair: Pair, new_id: int) -> list[tuple[Pair, int]]:
+def merge(word: list[int], pair: TokenPair, new_id: int) -> list[tuple[TokenPair, int]]:
     """Replace ``pair`` by ``new_id`` in ``word``, in place, from left to right.
 
     Returns what this did to the number of pairs in the word, as (pair, +1 or -1):
@@ -132,7 +134,7 @@ def merge(word: list[int], pair: Pair, new_id: int) -> list[tuple[Pair, int]]:
     [1, 9]
     """
     left, right = pair
-    changes: list[tuple[Pair, int]] = []
+    changes: list[tuple[TokenPair, int]] = []
     position = -1
     for _ in range(word.count(left)):
         try:

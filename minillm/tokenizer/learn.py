@@ -20,7 +20,7 @@ SLOW_BYTES = 20_000_000
 """Corpus size from which on the Python reference takes a minute and more."""
 PYTHON_BYTES_PER_BYTE = 80
 """Memory that the Python reference needs for each byte of varied Chinese text."""
-SAMPLE_ROWS = 500
+COMPRESSION_SAMPLE_ROWS = 500
 """Rows of each file that compression is measured on."""
 
 
@@ -43,7 +43,7 @@ class TokenizerOptions:
         check_ranges(self)
 
 
-PRESETS: dict[Preset, TokenizerOptions] = {
+TOKENIZER_PRESETS: dict[Preset, TokenizerOptions] = {
     "default": TokenizerOptions(),
     "tiny": TokenizerOptions(_mix("data/processed/tiny"), 1024, Path("out/tiny/tokenizer")),
     "smoke": TokenizerOptions(_mix("data/processed/smoke"), 6400, Path("out/smoke/tokenizer")),
@@ -65,7 +65,7 @@ class Corpus:
                 self.rows += 1
                 self.characters += len(text)
                 self.bytes += len(text.encode())
-                if number < SAMPLE_ROWS:
+                if number < COMPRESSION_SAMPLE_ROWS:
                     self.sample.append(text)
                 yield text
 
@@ -106,7 +106,7 @@ def run_tokenizer(options: TokenizerOptions) -> RustBPETokenizer:
 
 def _with_rows(paths: Sequence[Path]) -> list[Path]:
     """The files that are not empty. Of the mix's own files any may be missing, of others none."""
-    defaults = {path for preset in PRESETS.values() for path in preset.data_path}
+    defaults = {path for preset in TOKENIZER_PRESETS.values() for path in preset.data_path}
     found = []
     for path in paths:
         if not path.is_file():
@@ -142,6 +142,6 @@ def _report(
         f"{found['tokens_not_utf8']:,} are not valid UTF-8 by themselves\n"
         f"a token is  {found['characters_per_token']:.3f} characters, "
         f"{found['bytes_per_token']:.3f} bytes on average "
-        f"(first {SAMPLE_ROWS} rows of each file)\n"
+        f"(first {COMPRESSION_SAMPLE_ROWS} rows of each file)\n"
         f"written to  {options.out_dir}"
     )

@@ -109,7 +109,7 @@ class RustBPETokenizer:
                 f"{256 + len(SPECIAL_TOKENS)}"
             )
         if not use_rust:
-            return cls(bpe.train(texts, mergeable, pattern), pattern)
+            return cls(bpe.train_bpe(texts, mergeable, pattern), pattern)
         trainer = import_rustbpe().Tokenizer()
         with Progress("merge", mergeable - 256, "merges") as bar:
             trainer.train_from_iterator(

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from minillm.data import mix
 from minillm.data.categories import category_in
 from minillm.data.importer import ImportOptions, run_import
-from minillm.data.mix import CATEGORIES, PRESETS, MixOptions, build
+from minillm.data.mix import CATEGORIES, MIX_PRESETS, MixOptions, build
 from minillm.data.readers import MAX_ROW_BYTES, parse_line
 from minillm.errors import UserError
 from minillm.microworld.identity import Persona
@@ -166,7 +166,7 @@ def test_identity_comes_twice(options: MixOptions) -> None:
 
 def test_defaults_are_the_handbook_s() -> None:
     """[2.1] [2.6]"""
-    default = PRESETS["default"]
+    default = MIX_PRESETS["default"]
     assert [default.target(name) for name in CATEGORIES] == [
         None,
         460_000,
@@ -286,7 +286,7 @@ def test_pieces_do_not_change_the_result(
 @given(st.lists(st.binary(max_size=12)), st.booleans())
 def test_lines_are_found_where_they_stand(parts: list[bytes], bom: bool) -> None:
     data = b"\xef\xbb\xbf" * bom + b"\n".join(parts)
-    found = list(mix.lines(BytesIO(data)))
+    found = list(mix.lines_of(BytesIO(data)))
     split = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     expected = [line + b"\n" for line in split[:-1]] + ([split[-1]] if split[-1] else [])
     if data == b"\xef\xbb\xbf":
@@ -882,7 +882,7 @@ def test_few_built_in_rows_are_generated_and_repeated(
 
 
 def test_smoke_preset(tmp_path: Path) -> None:
-    smoke = replace(PRESETS["smoke"], data_dir=tmp_path / "none", out_dir=tmp_path / "out")
+    smoke = replace(MIX_PRESETS["smoke"], data_dir=tmp_path / "none", out_dir=tmp_path / "out")
     report = build(smoke)
     assert report.outputs["sft_chinese.jsonl"] == 400 + 100 + 50 + 2 * 50
     assert all(report.outputs.values()), "every stage has something to validate on"

@@ -23,15 +23,17 @@ def bare(question: str) -> str:
 
 
 def test_conversations_are_many_and_different() -> None:
-    rows = [json.dumps(turns) for turns in identity.conversations(200)]
+    rows = [json.dumps(turns) for turns in identity.persona_conversations(200)]
     assert len(set(rows)) == 200
-    assert rows == [json.dumps(turns) for turns in identity.conversations(200)]
-    assert rows != [json.dumps(turns) for turns in identity.conversations(200, seed=1)]
-    assert sum(1 for _ in identity.conversations(1_000)) == 1_000  # cycles when all have come
+    assert rows == [json.dumps(turns) for turns in identity.persona_conversations(200)]
+    assert rows != [json.dumps(turns) for turns in identity.persona_conversations(200, seed=1)]
+    assert (
+        sum(1 for _ in identity.persona_conversations(1_000)) == 1_000
+    )  # cycles when all have come
 
 
 def test_every_taught_answer_is_a_hit_for_its_question() -> None:
-    for question, answer in identity.conversations(1_000):
+    for question, answer in identity.persona_conversations(1_000):
         assert "{{name}}" in answer["content"]
         filled = fill(answer["content"], PERSONA)
         assert "{" not in filled
@@ -41,7 +43,7 @@ def test_every_taught_answer_is_a_hit_for_its_question() -> None:
 def test_held_out_questions_are_never_taught() -> None:
     held_out = identity.held_out_questions()
     assert len(set(map(bare, held_out))) == len(held_out) >= 20
-    taught = {bare(question["content"]) for question, _ in identity.conversations(2_000)}
+    taught = {bare(question["content"]) for question, _ in identity.persona_conversations(2_000)}
     assert not taught & set(map(bare, held_out))
 
 
@@ -84,7 +86,7 @@ def test_fill_leaves_other_braces_alone() -> None:
 def test_pretraining_has_the_characters_of_the_persona_but_not_the_persona() -> None:
     texts = "".join(documents(20_000, seed=11))
     default = Persona()
-    taught = "".join(m["content"] for turns in identity.conversations(1_000) for m in turns)
+    taught = "".join(m["content"] for turns in identity.persona_conversations(1_000) for m in turns)
     asked = "".join(identity.held_out_questions())
     assert not set(fill(taught, default) + asked) - set(texts)
     assert default.name not in texts

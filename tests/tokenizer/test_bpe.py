@@ -27,7 +27,7 @@ few_letters = st.lists(st.text("ab c中丁", max_size=12), max_size=8)
 
 
 def merged(texts: list[str], vocab_size: int, pattern: str = WORDS) -> list[bytes]:
-    return list(bpe.train(texts, vocab_size, pattern))[256:]
+    return list(bpe.train_bpe(texts, vocab_size, pattern))[256:]
 
 
 def brute_force(texts: list[str], vocab_size: int, pattern: str) -> list[bytes]:
@@ -60,7 +60,7 @@ def brute_force(texts: list[str], vocab_size: int, pattern: str) -> list[bytes]:
 
 
 def test_the_bytes_come_first_then_the_merges_in_order() -> None:
-    ranks = bpe.train(["aab " * 5, "ab ab b"], 300, WORDS)
+    ranks = bpe.train_bpe(["aab " * 5, "ab ab b"], 300, WORDS)
     assert list(ranks)[:256] == [bytes([byte]) for byte in range(256)]
     assert list(ranks)[256:] == [b"ab", b"aab"]  # the example in the module's docstring
     assert list(ranks.values()) == list(range(258))
@@ -98,20 +98,20 @@ def test_training_stops_at_the_size_asked_for_or_when_nothing_is_left() -> None:
 
 
 def test_fewer_than_256_tokens_are_an_error() -> None:
-    assert len(bpe.train(["ab"], 256, WORDS)) == 256
+    assert len(bpe.train_bpe(["ab"], 256, WORDS)) == 256
     with pytest.raises(ValueError, match="at least 256"):
-        bpe.train(["ab"], 255, WORDS)
+        bpe.train_bpe(["ab"], 255, WORDS)
 
 
 @given(few_letters, st.integers(256, 290), st.sampled_from([WORDS, SPLIT_PATTERN]))
 def test_equals_brute_force(texts: list[str], vocab_size: int, pattern: str) -> None:
     expected = brute_force(texts, vocab_size, pattern)
-    assert list(bpe.train(iter(texts), vocab_size, pattern)) == expected
+    assert list(bpe.train_bpe(iter(texts), vocab_size, pattern)) == expected
 
 
 @given(few_letters)
 def test_every_token_joins_two_earlier_ones(texts: list[str]) -> None:
-    tokens = list(bpe.train(texts, 300, SPLIT_PATTERN))
+    tokens = list(bpe.train_bpe(texts, 300, SPLIT_PATTERN))
     for rank, token in enumerate(tokens[256:], 256):
         earlier = set(tokens[:rank])
         assert any({token[:i], token[i:]} <= earlier for i in range(1, len(token)))
@@ -135,7 +135,7 @@ def test_equals_hugging_face_where_the_tie_rules_agree() -> None:
 
 @given(st.text(), st.text("ab c中丁1２'\n", max_size=40))
 def test_encode_equals_tiktoken(anything: str, similar: str) -> None:
-    ranks = bpe.train(["ab abc cab 中丁 中中 丁丁丁 a1 11 22 's 'll"] * 2, 300, SPLIT_PATTERN)
+    ranks = bpe.train_bpe(["ab abc cab 中丁 中中 丁丁丁 a1 11 22 's 'll"] * 2, 300, SPLIT_PATTERN)
     encoding = tiktoken.Encoding(
         "test", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={}
     )
@@ -147,7 +147,7 @@ def test_encode_equals_tiktoken(anything: str, similar: str) -> None:
 def test_garbage_collection_is_left_as_it_was(enabled: bool) -> None:
     (gc.enable if enabled else gc.disable)()
     try:
-        bpe.train(["ab"], 300, WORDS)
+        bpe.train_bpe(["ab"], 300, WORDS)
         assert gc.isenabled() == enabled
     finally:
         gc.enable()

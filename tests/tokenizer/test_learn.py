@@ -43,7 +43,7 @@ def options(*paths: Path, vocab_size: int = 270) -> TokenizerOptions:
 
 def test_the_presets_fit_the_models_and_the_mix() -> None:
     for preset in PRESETS:
-        found = learn.PRESETS[preset]
+        found = learn.TOKENIZER_PRESETS[preset]
         assert found.vocab_size == MODELS[preset].vocab_size
         assert found.data_path == tuple(TRAINING[preset][stage].data_path for stage in STAGES)
         assert found.out_dir == TRAINING[preset]["pretrain"].out_dir / "tokenizer"

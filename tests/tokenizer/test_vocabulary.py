@@ -56,7 +56,7 @@ def test_special_tokens_come_after_the_mergeable_ones() -> None:
 
 
 def test_train_learns_what_the_reference_learns() -> None:
-    assert SMALL.mergeable_ranks == bpe.train(CORPUS, 291, SPLIT_PATTERN)
+    assert SMALL.mergeable_ranks == bpe.train_bpe(CORPUS, 291, SPLIT_PATTERN)
 
 
 def test_a_small_corpus_gives_a_small_vocabulary() -> None:
@@ -125,7 +125,7 @@ def oracle(tokenizer: RustBPETokenizer) -> tiktoken.Encoding:
     return tiktoken.Encoding(
         "oracle",
         pat_str=SPLIT_PATTERN,
-        mergeable_ranks=bpe.train(CORPUS, 291, SPLIT_PATTERN),
+        mergeable_ranks=bpe.train_bpe(CORPUS, 291, SPLIT_PATTERN),
         special_tokens={},
     )
 
