@@ -8,11 +8,9 @@ in the quarantine with its reason.
 from __future__ import annotations
 
 import filecmp
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -23,7 +21,7 @@ from minillm.data.formats import canonical, convert
 from minillm.data.readers import MAX_ROW_BYTES, SUFFIXES, TOO_LONG, Entry, Quarantined, entries
 from minillm.data.rows import BadRow
 from minillm.errors import UserError
-from minillm.files import encode_line
+from minillm.files import atomic_file, atomic_folder, encode_line
 from minillm.progress import Progress
 from minillm.text_table import aligned
 
@@ -77,31 +75,18 @@ def run_import(options: ImportOptions) -> list[Counts]:
         raise UserError(f"--category is missing: {', '.join(MAY_HOLD)}")
     plan = _plan(options)
     tables: dict[Path, list[Counts]] = {}
-    try:
-        options.out_dir.mkdir(parents=True, exist_ok=True)
-        options.quarantine.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            TemporaryDirectory(prefix=".import-", dir=options.out_dir) as rows_folder,
-            TemporaryDirectory(prefix=".import-", dir=options.quarantine.parent) as bad_folder,
-        ):
-            bad_path = Path(bad_folder, options.quarantine.name)
-            with bad_path.open("wb") as bad_file:
-                bad_file.writelines(_others(options.quarantine, plan))
-                importer = _Importer(options.category, options.strict, bad_file)
-                for target, files in plan.items():
-                    with Path(rows_folder, target.name).open("wb") as file:
-                        tables[target] = [importer.run(*part, file) for part in files]
-            for target, table in tables.items():
-                _check(Path(rows_folder, target.name), target, table)
-            if bad_path.stat().st_size:
-                os.replace(bad_path, options.quarantine)
-            else:
-                options.quarantine.unlink(missing_ok=True)
-            for target, table in tables.items():
-                if any(counts.rows_out for counts in table):
-                    os.replace(Path(rows_folder, target.name), target)
-    except OSError as error:
-        raise UserError(f"{error.filename or options.out_dir}: {error.strerror or error}") from None
+    with atomic_folder(options.out_dir) as folder, atomic_file(options.quarantine) as bad_file:
+        bad_file.writelines(_others(options.quarantine, plan))
+        importer = _Importer(options.category, options.strict, bad_file)
+        for target, files in plan.items():
+            written = folder / target.name
+            with written.open("wb") as file:
+                tables[target] = [importer.run(*part, file) for part in files]
+            _check(written, target, tables[target])
+            if not written.stat().st_size:
+                written.unlink()
+    if not options.quarantine.stat().st_size:
+        options.quarantine.unlink()
     print(_report(tables, options.quarantine))
     for target, table in tables.items():
         if not any(counts.rows_out for counts in table):

@@ -16,7 +16,7 @@ from minillm.errors import UserError
 from minillm.progress import counted
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 
-SLOW_BYTES = 20_000_000
+SLOW_BYTES = 50_000_000
 """Corpus size from which on the Python reference takes a minute and more."""
 PYTHON_BYTES_PER_BYTE = 80
 """Memory that the Python reference needs for each byte of varied Chinese text."""
