@@ -674,9 +674,9 @@ def nearest(table, word, k=4):
     return [tokenizer.decode([i]) for i in cosine.topk(k + 1).indices.tolist()[1:]]
 
 
-words = ["红色", "7", "小鹿", "猫", "树洞里"]
+asked = ["红色", "7", "小鹿", "猫", "树洞里"]
 show.table(
-    ["词元", *tables], [[w, *("、".join(nearest(t, w)) for t in tables.values())] for w in words]
+    ["词元", *tables], [[w, *("、".join(nearest(t, w)) for t in tables.values())] for w in asked]
 )
 
 # %%

@@ -756,7 +756,7 @@ show.say(
 # %%
 end = tokenizer.special_id("<|assistant_end|>")
 broken = pretrained.model().train()
-optimizers, losses = optimizers.make_optimizers(broken, sft_config), []
+muon_and_adamw, losses = optimizers.make_optimizers(broken, sft_config), []
 for step in range(25):
     batch = packed.batch(range(8 * step, 8 * step + 8))
     batch.labels[batch.labels == end] = -100  # the mistake
@@ -765,7 +765,7 @@ for step in range(25):
     mean.backward()
     losses.append(mean.item())
     torch.nn.utils.clip_grad_norm_(broken.parameters(), sft_config.clip_norm)
-    for optimizer in optimizers:
+    for optimizer in muon_and_adamw:
         for group in optimizer.param_groups:
             group["lr"] = sft_config.learning_rate * min(1, (step + 1) / 17)
         optimizer.step()
