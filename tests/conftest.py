@@ -159,7 +159,7 @@ FAKE_TORCH = """import os
 class cuda:
     is_available = staticmethod(lambda: os.environ.get("FAKE_GPU") == "1")
 """
-FAKE_EVALUATE = """def table(results):
+FAKE_EVALUATE = """def score_table(results):
     return "stages: " + " ".join(result["stage"] for result in results)
 """
 RECORDER = """import json, os, pathlib, sys
