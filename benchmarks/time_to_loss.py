@@ -57,7 +57,13 @@ class PaddedRows(PackedRows):
     """One document a row, the rest is padding: MiniMind's dataset."""
 
     def __init__(
-        self, data: TokenDataset, max_seq_len: int, epochs: int, seed: int, shuffle: bool = True
+        self,
+        data: TokenDataset,
+        max_seq_len: int,
+        epochs: int,
+        seed: int,
+        shuffle: bool = True,
+        most: int | None = None,
     ) -> None:
         self.data, self.row_length = data, max_seq_len
         rng = np.random.default_rng(seed)
@@ -74,7 +80,13 @@ class CroppedRows(PackedRows):
     LOOK_AT = 1000
 
     def __init__(
-        self, data: TokenDataset, max_seq_len: int, epochs: int, seed: int, shuffle: bool = True
+        self,
+        data: TokenDataset,
+        max_seq_len: int,
+        epochs: int,
+        seed: int,
+        shuffle: bool = True,
+        most: int | None = None,
     ) -> None:
         offsets: list[int] = []
         ends: list[int] = []
