@@ -2,6 +2,8 @@
 
     python benchmarks/speed.py                     # on a GPU if there is one
     python benchmarks/speed.py --preset tiny --device cpu
+    python benchmarks/speed.py --busy              # with another process at work on the CPU
+    python benchmarks/speed.py --writing           # what the one-token decoder buys
 
 Prints, for the raw training step (forward, backward, clipping, AdamW) on random tokens: tokens per
 second, the arithmetic that this means (6 FLOP for each parameter and token, and 6 for each
@@ -12,30 +14,40 @@ that do not see each other, as in training, and for the whole training loop, on 
 data; tokens per second of generation (batch 1, greedy, with the KV cache), where both models have
 the same weights and give the same tokens, which is checked; and how long the preset's own
 optimizers take beside its much larger steps. With ``--compile`` also how long compiling takes.
+
+``--busy`` times training on the CPU alone, and while one more process keeps a core busy: with
+threads that spin while they wait, which is OpenMP's way, and with threads that sleep, which is the
+package's. ``--writing`` times generation on the CPU by ``minillm.model.decode``, by the model's own
+forward pass, and by transformers. Both measure both models with one thread and with all, take
+medians of rounds in which everything has its turn, and repeat what other processes disturbed.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
+from unittest.mock import patch
 
-from setting import machine, start
+from setting import in_peace, machine, start
 
 import torch
 import torch.nn.functional as F
 
 from minillm.book import lab
 from minillm.config import MODELS, TRAINING
+from minillm.model import generate as generation
 from minillm.model.generate import generate
 from minillm.model.transformer import Transformer
 from minillm.training.devices import set_up_process
@@ -61,21 +73,44 @@ class Options:
     """Of which the median counts, after two that do not."""
     new_tokens: int = 256
     """Tokens to generate."""
+    busy: bool = False
+    """Only: training beside another process."""
+    writing: bool = False
+    """Only: generation with and without the one-token decoder."""
+    rounds: int = 9
+    """Of --busy and --writing."""
+    seconds: float = 2.0
+    """Of training in each round of --busy."""
+    others: float = 0.05
+    """Share of a core that other processes may take in a round of --busy or --writing."""
+
+
+PRESETS: tuple[Literal["tiny", "default"], ...] = ("tiny", "default")
+THREADS = sorted({1, os.cpu_count() or 1})
+SPINNING, SLEEPING = "import torch, speed", "import speed"
+"""How a process begins: where PyTorch is loaded before the package, its threads spin."""
 
 
 def seconds(
-    works: Sequence[Callable[[], object]], device: torch.device, repeats: int
+    works: Sequence[Callable[[], object]],
+    device: torch.device,
+    repeats: int,
+    others: float = math.inf,
 ) -> list[float]:
-    """The median time of each, all of them in turn."""
-    times: list[list[float]] = [[] for _ in works]
-    for _ in range(repeats + 2):
-        for work, taken in zip(works, times, strict=True):
-            started = time.perf_counter()
-            work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            taken.append(time.perf_counter() - started)
-    return [median(taken[2:]) for taken in times]
+    """The median time of each, all of them in turn; ``others`` as ``in_peace`` has it."""
+
+    def timed(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def round_of_all() -> list[float]:
+        return [in_peace(lambda: timed(work), [os.getpid()], others) for work in works]  # noqa: B023
+
+    times = [round_of_all() for _ in range(repeats + 2)][2:]
+    return [median(taken) for taken in zip(*times, strict=True)]
 
 
 def hugging_face(model: Transformer) -> Any:
@@ -124,7 +159,148 @@ def seconds_of_a_training_step(options: Options) -> float:
     return median(b - a for a, b in pairwise(started[2:-1]))
 
 
+def tokens_per_second(
+    model: Transformer, llama: Any, count: int, repeats: int, others: float = math.inf
+) -> dict[str, float]:
+    """Generation, batch 1, greedy: by MiniLLM, by its forward pass alone, by transformers; and how
+    often a second all weights can be read, which every token has to."""
+    device = model.lm_head.weight.device
+    prompt = torch.randint(model.config.vocab_size, (1, 16), device=device)
+    count = min(count, model.config.max_position_embeddings - prompt.shape[1])
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    texts: dict[str, list[int | None]] = {}
+
+    def by_us() -> None:
+        texts["MiniLLM"] = [token for (token,) in generate(model, prompt.tolist(), count)]
+
+    def by_the_forward_pass() -> None:
+        with patch.object(generation, "OneTokenDecoder", lambda *_: None):
+            texts["forward"] = [token for (token,) in generate(model, prompt.tolist(), count)]
+
+    def by_llama() -> None:
+        with torch.no_grad():
+            ids = llama.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=count,
+                do_sample=False,
+            )
+        texts["transformers"] = ids[0, prompt.shape[1] :].tolist()
+
+    def read() -> None:
+        for _ in range(count):
+            weights.sum()
+
+    taken = seconds([by_us, by_the_forward_pass, by_llama, read], device, repeats, others)
+    if texts["MiniLLM"] != texts["transformers"] or texts["MiniLLM"] != texts["forward"]:
+        sys.exit("the models generate different tokens")
+    names = ("MiniLLM", "forward", "transformers", "reading")
+    return {name: count / each for name, each in zip(names, taken, strict=True)}
+
+
+def measure_writing(options: Options) -> None:
+    """What ``minillm.model.decode`` buys, on the CPU."""
+    print(f"{machine()}; PyTorch {torch.__version__}; {options.new_tokens} tokens, batch 1\n")
+    print("| | threads | with the decoder | forward pass | transformers | reading all weights |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for preset in PRESETS:
+        torch.manual_seed(0)
+        model = Transformer(MODELS[preset])
+        llama = hugging_face(model)
+        for threads in THREADS:
+            torch.set_num_threads(threads)
+            rates = tokens_per_second(
+                model, llama, options.new_tokens, options.rounds, options.others
+            )
+            cells = (f"{rate:,.0f} ({rate / rates['forward']:.2f})" for rate in rates.values())
+            print(f"| {preset} | {threads} | {' | '.join(cells)} |", flush=True)
+
+
+def train_when_asked(preset: Literal["tiny", "default"]) -> None:
+    """A process of ``--busy``: for each line on standard input, a number of seconds, it trains so
+    long and prints its tokens per second."""
+    set_up_process("cpu", "float32")
+    torch.manual_seed(0)
+    model = Transformer(MODELS[preset])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    tokens = torch.randint(model.config.vocab_size, (8, 128))
+    for line in sys.stdin:
+        steps, started = 0, time.perf_counter()
+        while (passed := time.perf_counter() - started) < float(line):
+            F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            steps += 1
+        print(steps * tokens.numel() / passed, flush=True)
+
+
+@contextmanager
+def process(code: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python process that runs ``code`` beside this one, in the folder of the benchmarks."""
+    outer = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    running = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env={**outer, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def trained(trainer: subprocess.Popen[str], options: Options, busy: bool) -> float:
+    """Tokens per second of a process that trains, beside one that keeps a core busy or alone."""
+    assert trainer.stdin is not None
+    assert trainer.stdout is not None
+    with process("while True: pass") if busy else nullcontext() as neighbour:
+        stdin, stdout = trainer.stdin, trainer.stdout
+
+        def work() -> float:
+            print(options.seconds, file=stdin, flush=True)
+            return float(stdout.readline())
+
+        pids = [os.getpid(), trainer.pid, *([neighbour.pid] if neighbour else [])]
+        return in_peace(work, pids, options.others)
+
+
+def measure_beside_another_process(options: Options) -> None:
+    """Training on the CPU with threads that spin or sleep while they wait, alone and not."""
+    print(f"{machine()}; PyTorch {torch.__version__}; AdamW, 8 rows of 128 tokens\n")
+    print("| | threads | spinning | and busy | sleeping | and busy |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for preset in PRESETS:
+        for threads in THREADS:
+            with ExitStack() as stack:
+                trainers = [
+                    stack.enter_context(
+                        process(
+                            f"{first}; speed.train_when_asked({preset!r})",
+                            OMP_NUM_THREADS=str(threads),
+                        )
+                    )
+                    for first in (SPINNING, SLEEPING)
+                ]
+                cells = [(trainer, busy) for trainer in trainers for busy in (False, True)]
+                rounds = [
+                    [trained(trainer, options, busy) for trainer, busy in cells]
+                    for _ in range(options.rounds + 1)
+                ][1:]
+            rates = [median(rates) for rates in zip(*rounds, strict=True)]
+            shown = (f"{rate:,.0f} ({rate / rates[0]:.0%})" for rate in rates)
+            print(f"| {preset} | {threads} | {' | '.join(shown)} |", flush=True)
+
+
 def main(options: Options) -> None:
+    if options.busy or options.writing:
+        measure = measure_beside_another_process if options.busy else measure_writing
+        measure(options)
+        return
     process = set_up_process(options.device, options.dtype)
     device, dtype = process.device, process.dtype
     torch.manual_seed(0)
@@ -194,39 +370,12 @@ def main(options: Options) -> None:
 
     # The two have learned differently since; start generation from the same weights again.
     llama.load_state_dict(model.state_dict(), strict=False)
-    prompt = tokens[:1, :16]
-    count = min(options.new_tokens, config.max_position_embeddings - prompt.shape[1])
-    by_llama: list[int] = []
-
-    def generate_by_llama() -> None:
-        with torch.no_grad():
-            ids = llama.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                max_new_tokens=count,
-                do_sample=False,
-            )
-        by_llama[:] = ids[0, prompt.shape[1] :].tolist()
-
-    by_us: list[int | None] = []
-
-    def generate_by_us() -> None:
-        by_us[:] = [token for (token,) in generate(model, prompt.tolist(), count)]
-
-    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-    def read() -> None:
-        for _ in range(count):
-            weights.sum()
-
-    by_turns = seconds([generate_by_llama, generate_by_us, read], device, 3)
-    theirs, ours, reading = (count / taken for taken in by_turns)
-    if by_us != by_llama:
-        sys.exit("the two models generate different tokens")
+    written = tokens_per_second(model, llama, options.new_tokens, repeats=3)
+    ours, theirs = written["MiniLLM"], written["transformers"]
     print(
-        f"\n{count} tokens, batch 1, greedy: MiniLLM {ours:,.0f} tokens/s, transformers "
-        f"{theirs:,.0f}: {ours / theirs:.2f} times as fast; adding up all "
-        f"weights, which every token has to read, is possible {reading:,.0f} times a second"
+        f"\n{options.new_tokens} tokens, batch 1, greedy: MiniLLM {ours:,.0f} tokens/s, "
+        f"transformers {theirs:,.0f}: {ours / theirs:.2f} times as fast; adding up all weights, "
+        f"which every token has to read, is possible {written['reading']:,.0f} times a second"
     )
 
     training = TRAINING[options.preset]["pretrain"]

@@ -52,6 +52,52 @@ def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"the preset's optimizers: [\d,]+ ms a step, \d+% of .* 256 tokens", output)
 
 
+@pytest.mark.usefixtures("benchmarks")
+def test_speed_beside_another_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = load("speed")
+    monkeypatch.setattr(speed, "PRESETS", ("tiny",))
+    monkeypatch.setattr(speed, "THREADS", [1])
+    options = speed.Options(busy=True, rounds=1, seconds=0.01, others=float("inf"))
+    speed.main(options)
+    table = rows(capsys.readouterr().out)
+    assert [row[:2] for row in table] == [["tiny", "1"]]
+    assert all(re.fullmatch(r"[\d,]+ \(\d+%\)", cell) for row in table for cell in row[2:])
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_threads_of_the_two_processes_wait_differently() -> None:
+    speed = load("speed")
+    asked = "; import os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    for first, loaded in ((speed.SPINNING, "True"), (speed.SLEEPING, "False")):
+        before = "import sys; sys.modules['speed'] = sys; " + first.replace("speed", "minillm")
+        with speed.process(before + asked) as process:
+            assert process.stdout.read().split() == ["PASSIVE", loaded]
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_speed_of_writing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = load("speed")
+    monkeypatch.setattr(speed, "THREADS", [1])
+    speed.main(speed.Options(writing=True, rounds=1, new_tokens=4, others=float("inf")))
+    table = rows(capsys.readouterr().out)
+    assert [row[:2] for row in table] == [["tiny", "1"], ["default", "1"]]
+    assert all(re.fullmatch(r"[\d,]+ \(\d+\.\d\d\)", cell) for row in table for cell in row[2:])
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_what_others_disturbed_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = load("setting")
+    used = iter([0.0, 0.5, 1.0, 1.01])  # of other processes: half a second, then nearly nothing
+    monkeypatch.setattr(setting, "_cpu_seconds", lambda pids: next(used))
+    monkeypatch.setattr(setting.time, "sleep", lambda seconds: None)
+    results = iter(["disturbed", "in peace"])
+    assert setting.in_peace(lambda: next(results), [], others=0.05) == "in peace"
+
+
 @pytest.mark.usefixtures("benchmarks", "small_lab")
 @pytest.mark.parametrize(
     ("stage", "seeds", "expected"),

@@ -1,12 +1,10 @@
 """One token through the model, on a CPU, with as few and as cheap operations as possible.
 
-``Transformer.forward`` computes the same for any number of rows and tokens, in some 100 small
+``Transformer.forward`` computes the same for any number of rows and tokens, in some 40 small
 PyTorch operations a layer. With a single token each of them takes longer to call than to compute.
-So here, where every token of an answer passes, PyTorch multiplies by the large matrices, four times
-a layer, and NumPy, whose operations are cheaper to call, does the rest in the same memory. What
-then remains is mostly reading the weights, once for each token. They drive everything else out of
-the processor's caches, the code of the small operations too: many kinds of them cost more than many
-of one kind.
+So here, where every token of an answer passes, PyTorch multiplies by the matrices and NumPy, whose
+operations are cheaper to call, does the rest in the same memory. Nothing is copied: the weights are
+read where the model keeps them. ``benchmarks/speed.py --writing`` measures what this buys.
 
 All of it is float32, as weights files are.
 """
@@ -15,7 +13,6 @@ from __future__ import annotations
 
 import math
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -33,8 +30,8 @@ SMALL_MATRIX = 2**17
 class Product:
     """The product of a matrix ``[rows, columns]`` with a vector.
 
-    PyTorch multiplies a matrix by one vector on one core of many a CPU. A batch of slices keeps
-    all cores busy.
+    On processors for which MKL has only its plain code, PyTorch multiplies a matrix by one vector
+    on one core. A batch of slices keeps all cores busy, there and elsewhere.
 
     Args:
         x: as many numbers as the matrix has columns; read at every call.
@@ -52,52 +49,20 @@ class Product:
         torch.bmm(self.x, self.slices, out=self.y)
 
 
-class Joined(NamedTuple):
-    """Matrices of a ``Block`` that multiply the same vector, one below the other."""
-
-    qkv: Tensor
-    """``[(H + 2 K) D, hidden_size]``; queries come out divided by sqrt(D), as attention asks."""
-    gate_up: Tensor
-    """``[2 intermediate_size, hidden_size]``"""
-
-
-_joined: WeakKeyDictionary[Transformer, tuple[list[object], list[Joined]]] = WeakKeyDictionary()
-
-
-def join(model: Transformer) -> list[Joined]:
-    """Copies of matrices, for each layer.
-
-    Making them takes as long as ten tokens, so they are kept for the next answer, until a weight
-    changes. PyTorch counts the changes of each; one made through ``weight.data`` escapes it.
-    """
-    state: list[object] = []
-    for weight in model.parameters():
-        # Changes of a tensor made in inference mode are not counted, and nothing equals object().
-        state += [weight.data_ptr(), object() if weight.is_inference() else weight._version]
-    if model not in _joined or _joined[model][0] != state:
-        layers = []
-        for block in model.model.layers:
-            assert isinstance(block, Block)
-            attention, mlp = block.self_attn, block.mlp
-            q = attention.q_proj.weight * model.config.head_dim**-0.5
-            qkv = torch.cat((q, attention.k_proj.weight, attention.v_proj.weight))
-            gate_up = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))
-            layers.append(Joined(qkv.detach(), gate_up.detach()))
-        _joined[model] = state, layers
-    return _joined[model][1]
-
-
 class Layer(NamedTuple):
     """A ``Block``."""
 
     input_norm: Array
-    qkv: Product
+    q: Product
+    k: Product
+    v: Product
     keys: Array
     """``[K, max_length, D]``: the cache's, which grows in place."""
     values: Array
     output: Product
     mlp_norm: Array
-    gate_up: Product
+    gate: Product
+    up: Product
     down: Product
 
 
@@ -105,7 +70,7 @@ class OneTokenDecoder:
     """Computes what ``model(token, cache=cache)`` does for a single token of a single row.
 
     Args:
-        model: if it learns on, it needs a new decoder.
+        model: its weights as they are now; after a change of them it takes a new decoder.
         cache: of one row; every call appends to it.
     """
 
@@ -116,40 +81,42 @@ class OneTokenDecoder:
         self.embeddings: Array = decoder.embed_tokens.weight.detach().numpy()
         # The vectors that the products read and write, and views of their parts.
         self.x, self.normed, self.change = np.zeros((3, config.hidden_size), np.float32)
-        self.heads = np.zeros((H + 2 * K, D), np.float32)
-        self.values = self.heads[H + K :]
+        heads = np.zeros((H + 2 * K, D), np.float32)
+        self.queries, self.keys, self.values = heads[:H], heads[H : H + K], heads[H + K :]
         # The numbers of a head's two halves turn in pairs.
-        self.turning = self.heads[: H + K].reshape(-1, 2, D // 2)
+        self.turning = heads[: H + K].reshape(-1, 2, D // 2)
         self.partners = self.turning[:, ::-1]
         # The queries that share a key head are the rows of one matrix.
-        self.queries, self.keys = self.heads[:H].reshape(K, H // K, D), self.heads[H : H + K]
-        self.attended = np.zeros_like(self.queries)
-        self.gate, self.up = self.gate_up = np.zeros((2, config.intermediate_size), np.float32)
-        self.hidden = np.zeros_like(self.up)
+        self.grouped = self.queries.reshape(K, H // K, D)
+        self.attended = np.zeros_like(self.grouped)
+        self.gate, self.up, self.hidden = np.zeros((3, config.intermediate_size), np.float32)
         self.gate_tensor = torch.from_numpy(self.gate)
         self.hidden_tensor = torch.from_numpy(self.hidden)
         self.scores = np.zeros(config.vocab_size, np.float32)
-        self.layers = []
-        for block, joined, keys, values in zip(
-            decoder.layers, join(model), cache.keys, cache.values, strict=True
-        ):
-            assert isinstance(block, Block)
-            self.layers.append(
-                Layer(
-                    block.input_layernorm.weight.detach().numpy(),
-                    Product(self.normed, self.heads, joined.qkv),
-                    keys[0].numpy(),
-                    values[0].numpy(),
-                    Product(self.attended, self.change, block.self_attn.o_proj.weight),
-                    block.post_attention_layernorm.weight.detach().numpy(),
-                    Product(self.normed, self.gate_up, joined.gate_up),
-                    Product(self.hidden, self.change, block.mlp.down_proj.weight),
-                )
-            )
+        self.layers = [
+            self._layer(block, keys[0].numpy(), values[0].numpy())
+            for block, keys, values in zip(decoder.layers, cache.keys, cache.values, strict=True)
+        ]
         self.cos = decoder.cos.numpy().reshape(-1, 2, D // 2)
         self.sin = decoder.sin.numpy().reshape(-1, 2, D // 2)
         self.last_norm: Array = decoder.norm.weight.detach().numpy()
         self.head = Product(self.normed, self.scores, model.lm_head.weight)
+
+    def _layer(self, block: Block, keys: Array, values: Array) -> Layer:
+        attention, mlp = block.self_attn, block.mlp
+        return Layer(
+            input_norm=block.input_layernorm.weight.detach().numpy(),
+            q=Product(self.normed, self.queries, attention.q_proj.weight),
+            k=Product(self.normed, self.keys, attention.k_proj.weight),
+            v=Product(self.normed, self.values, attention.v_proj.weight),
+            keys=keys,
+            values=values,
+            output=Product(self.attended, self.change, attention.o_proj.weight),
+            mlp_norm=block.post_attention_layernorm.weight.detach().numpy(),
+            gate=Product(self.normed, self.gate, mlp.gate_proj.weight),
+            up=Product(self.normed, self.up, mlp.up_proj.weight),
+            down=Product(self.hidden, self.change, mlp.down_proj.weight),
+        )
 
     def __call__(self, token: int) -> Tensor:
         """Scores ``[1, vocab_size]`` after ``token``, which is appended to the cache."""
@@ -158,14 +125,17 @@ class OneTokenDecoder:
         self.x[:] = self.embeddings[token]
         for layer in self.layers:
             self.norm(layer.input_norm)
-            layer.qkv()
+            layer.q()
+            layer.k()
+            layer.v()
             self.turn(cos, sin)
             layer.keys[:, place], layer.values[:, place] = self.keys, self.values
             self.attend(layer.keys[:, :end], layer.values[:, :end])
             layer.output()
             self.x += self.change
             self.norm(layer.mlp_norm)
-            layer.gate_up()
+            layer.gate()
+            layer.up()
             self.swiglu()
             layer.down()
             self.x += self.change
@@ -188,7 +158,8 @@ class OneTokenDecoder:
 
     def attend(self, keys: Array, values: Array) -> None:
         """Attention of one token to all so far, ``[K, end, D]``."""
-        weights = self.queries @ keys.transpose(0, 2, 1)  # [K, H / K, end]
+        weights = self.grouped @ keys.transpose(0, 2, 1)  # [K, H / K, end]
+        weights *= keys.shape[-1] ** -0.5
         # Not weights.max(): that goes through a function written in Python.
         weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
         np.exp(weights, out=weights)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import small
 import torch
+from torch import Tensor
 
 from minillm.config import ModelConfig
-from minillm.model import decode
 from minillm.model.decode import OneTokenDecoder, Product
 from minillm.model.transformer import KVCache
+
+
+def difference(scores: Tensor, expected: Tensor) -> float:
+    """The largest one, as a share of the largest score."""
+    return float((scores - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("rows", [512, 1023, 16])  # 16, 1, 1 slices
@@ -50,7 +54,7 @@ def test_scores_equal_those_of_the_whole_model(config: ModelConfig) -> None:
         scores = torch.cat([one_token(int(ids[0, i])) for i in range(7, 60)])
     assert cache.length == 60
     assert expected.std() > 0.1
-    assert torch.allclose(scores, expected[7:], rtol=1e-4, atol=1e-4)
+    assert difference(scores, expected[7:]) < 1e-5
 
 
 def test_a_model_that_changes_is_decoded_as_it_is_now() -> None:
@@ -70,6 +74,9 @@ def test_a_model_that_changes_is_decoded_as_it_is_now() -> None:
     def by_another_tensor() -> None:
         weight.data = weight.detach() + 0.1
 
+    def behind_its_back() -> None:
+        weight.data.mul_(2)  # PyTorch counts no change
+
     def by_a_tensor_of_inference_mode() -> None:
         with torch.inference_mode():
             model.load_state_dict({k: v * 1.5 for k, v in model.state_dict().items()}, assign=True)
@@ -82,6 +89,7 @@ def test_a_model_that_changes_is_decoded_as_it_is_now() -> None:
         step,
         in_inference_mode,
         by_another_tensor,
+        behind_its_back,
         lambda: model.load_state_dict(small.model(2).state_dict()),
         by_a_tensor_of_inference_mode,
         twice,
@@ -93,18 +101,8 @@ def test_a_model_that_changes_is_decoded_as_it_is_now() -> None:
             scores = OneTokenDecoder(model, KVCache(model.config, 1, 8, weight))(3)
             expected = model(torch.tensor([[3]]))[0]
         assert not torch.allclose(expected, before, atol=1e-2)
-        assert torch.allclose(scores, expected, rtol=1e-4, atol=1e-4)
+        assert difference(scores, expected) < 1e-5
         before = expected
-
-
-def test_what_is_kept_goes_with_the_model() -> None:
-    model = small.model()
-    first, again = decode.join(model), decode.join(model)
-    assert first is again
-    kept = len(decode._joined)
-    del model
-    gc.collect()
-    assert len(decode._joined) == kept - 1
 
 
 @pytest.mark.filterwarnings("error")
@@ -119,9 +117,9 @@ def test_large_numbers_do_not_overflow() -> None:
     assert torch.allclose(one_token(3), expected, rtol=1e-4, atol=1e-3)
     assert one_token.gate.min() < -1000
 
-    keys = torch.full((one_token.queries.shape[0], 3, one_token.config.head_dim), 1000.0)
+    keys = torch.full((one_token.grouped.shape[0], 3, one_token.config.head_dim), 1000.0)
     values = torch.randn_like(keys)
-    one_token.queries[:] = 1000  # all three keys are equally near
+    one_token.grouped[:] = 1000  # all three keys are equally near
     one_token.attend(keys.numpy(), values.numpy())
-    expected = values.mean(dim=1, keepdim=True).expand(one_token.queries.shape)
+    expected = values.mean(dim=1, keepdim=True).expand(one_token.grouped.shape)
     assert torch.allclose(torch.from_numpy(one_token.attended), expected, atol=1e-6)
