@@ -24,6 +24,18 @@ SIZE = {"width": 1040, "height": 1180}
 KEY = "outputs"
 """Of the text in the PNG file that ``outputs_hash`` gave."""
 
+LOOKS_ALIKE = """([one, other]) => {
+  const drawn = (text) => {
+    const canvas = document.createElement("canvas");
+    const pen = canvas.getContext("2d");
+    pen.font = "40px sans-serif";
+    pen.fillText(text, 10, 60);
+    return canvas.toDataURL();
+  };
+  return drawn(one) === drawn(other);
+}"""
+"""Whether two characters are drawn in the same way: what no font holds is a box."""
+
 
 def find_browser() -> str | None:
     """The Chromium or Chrome of this machine, for the picture and for tests of the book; that of
@@ -55,6 +67,8 @@ def main() -> None:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = chromium.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
         tab.goto(PAGE.as_uri())
+        if tab.evaluate(LOOKS_ALIKE, ["中", "文"]):
+            sys.exit("error: no Chinese font, the page is full of boxes: install fonts-noto-cjk")
         shot = tab.screenshot()
         chromium.close()
     about = PngImagePlugin.PngInfo()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from minillm.model.transformer import Block, KVCache, Transformer
 
@@ -102,7 +102,8 @@ class OneTokenDecoder:
         self.last_norm: Array = decoder.norm.weight.detach().numpy()
         self.head = Product(self.normed, self.scores, model.lm_head.weight)
 
-    def _layer(self, block: Block, keys: Array, values: Array) -> Layer:
+    def _layer(self, block: nn.Module, keys: Array, values: Array) -> Layer:
+        assert isinstance(block, Block)
         attention, mlp = block.self_attn, block.mlp
         return Layer(
             input_norm=block.input_layernorm.weight.detach().numpy(),
