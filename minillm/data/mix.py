@@ -174,7 +174,8 @@ def _build(options: MixOptions, work: Path, count_tokens: Callable[[str], int] |
     files, unreadable, remarks = find_files(options.data_dir)
     if unreadable and options.strict:
         raise UserError(f"{unreadable[0].path}: {unreadable[0].reason}")
-    _say(f"reading {len(files)} files, {sum(file.size for file in files) / 1e6:,.1f} MB")
+    size = sum(file.size for file in files) / 1e6
+    _say(f"reading {len(files)} file{'s' * (len(files) != 1)}, {size:,.1f} MB")
     with Scan(options, work) as scan:
         for bad in unreadable:
             scan.set_aside(bad)
