@@ -227,7 +227,8 @@ def train_when_asked(preset: Literal["tiny", "default"]) -> None:
     for line in sys.stdin:
         steps, started = 0, time.perf_counter()
         while (passed := time.perf_counter() - started) < float(line):
-            F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()  # type: ignore[no-untyped-call]
+            loss: Any = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

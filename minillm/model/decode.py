@@ -2,9 +2,9 @@
 
 ``Transformer.forward`` computes the same for any number of rows and tokens, in some 40 small
 PyTorch operations a layer. With a single token each of them takes longer to call than to compute.
-So here, where every token of an answer passes, PyTorch multiplies by the matrices and NumPy, whose
-operations are cheaper to call, does the rest in the same memory. Nothing is copied: the weights are
-read where the model keeps them. ``benchmarks/speed.py --writing`` measures what this buys.
+So here, where every token of an answer passes, PyTorch multiplies by the large matrices and NumPy,
+whose operations are cheaper to call, does the rest in the same memory. No weight is copied: each is
+read where the model keeps it. ``benchmarks/speed.py --writing`` measures what this buys.
 
 All of it is float32, as weights files are.
 """
@@ -12,6 +12,8 @@ All of it is float32, as weights files are.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,46 +26,43 @@ from minillm.model.transformer import Block, KVCache, Transformer
 Array = NDArray[np.float32]
 
 SMALL_MATRIX = 2**17
-"""Numbers in a matrix for which cutting it into slices takes longer than it saves."""
+"""Numbers in a matrix up to which NumPy's product, which one core computes, takes least time."""
 
 
-class Product:
-    """The product of a matrix ``[rows, columns]`` with a vector.
+def product(x: Array, y: Array, matrix: Tensor) -> Callable[[], object]:
+    """A function that writes to ``y`` the product of the matrix ``[rows, columns]`` with ``x``.
 
-    On processors for which MKL has only its plain code, PyTorch multiplies a matrix by one vector
-    on one core. A batch of slices keeps all cores busy, there and elsewhere.
+    Where MKL has only its plain code for a processor, PyTorch multiplies a matrix by one vector on
+    one core. A batch of slices keeps all cores busy, there and elsewhere.
 
     Args:
         x: as many numbers as the matrix has columns; read at every call.
-        y: as many numbers as it has rows; written then.
+        y: as many numbers as it has rows.
     """
-
-    def __init__(self, x: Array, y: Array, matrix: Tensor) -> None:
-        slices = math.gcd(matrix.shape[0], 16) if matrix.numel() >= SMALL_MATRIX else 1
-        # [slices, columns, rows / slices]
-        self.slices = matrix.detach().view(slices, -1, matrix.shape[1]).mT
-        self.x = torch.from_numpy(x).view(1, 1, -1).expand(slices, 1, -1)
-        self.y = torch.from_numpy(y).view(slices, 1, -1)
-
-    def __call__(self) -> None:
-        torch.bmm(self.x, self.slices, out=self.y)
+    x, y, matrix = x.reshape(-1), y.reshape(-1), matrix.detach()
+    if matrix.numel() <= SMALL_MATRIX:
+        return partial(np.dot, matrix.numpy(), x, out=y)
+    slices = math.gcd(len(y), 16)
+    row = torch.from_numpy(x).expand(slices, 1, -1)
+    columns = matrix.view(slices, -1, len(x)).mT  # [slices, columns, rows / slices]
+    return partial(torch.bmm, row, columns, out=torch.from_numpy(y).view(slices, 1, -1))
 
 
 class Layer(NamedTuple):
     """A ``Block``."""
 
     input_norm: Array
-    q: Product
-    k: Product
-    v: Product
+    q: Callable[[], object]
+    k: Callable[[], object]
+    v: Callable[[], object]
     keys: Array
     """``[K, max_length, D]``: the cache's, which grows in place."""
     values: Array
-    output: Product
+    output: Callable[[], object]
     mlp_norm: Array
-    gate: Product
-    up: Product
-    down: Product
+    gate: Callable[[], object]
+    up: Callable[[], object]
+    down: Callable[[], object]
 
 
 class OneTokenDecoder:
@@ -100,23 +99,23 @@ class OneTokenDecoder:
         self.cos = decoder.cos.numpy().reshape(-1, 2, D // 2)
         self.sin = decoder.sin.numpy().reshape(-1, 2, D // 2)
         self.last_norm: Array = decoder.norm.weight.detach().numpy()
-        self.head = Product(self.normed, self.scores, model.lm_head.weight)
+        self.head = product(self.normed, self.scores, model.lm_head.weight)
 
     def _layer(self, block: nn.Module, keys: Array, values: Array) -> Layer:
         assert isinstance(block, Block)
         attention, mlp = block.self_attn, block.mlp
         return Layer(
             input_norm=block.input_layernorm.weight.detach().numpy(),
-            q=Product(self.normed, self.queries, attention.q_proj.weight),
-            k=Product(self.normed, self.keys, attention.k_proj.weight),
-            v=Product(self.normed, self.values, attention.v_proj.weight),
+            q=product(self.normed, self.queries, attention.q_proj.weight),
+            k=product(self.normed, self.keys, attention.k_proj.weight),
+            v=product(self.normed, self.values, attention.v_proj.weight),
             keys=keys,
             values=values,
-            output=Product(self.attended, self.change, attention.o_proj.weight),
+            output=product(self.attended, self.change, attention.o_proj.weight),
             mlp_norm=block.post_attention_layernorm.weight.detach().numpy(),
-            gate=Product(self.normed, self.gate, mlp.gate_proj.weight),
-            up=Product(self.normed, self.up, mlp.up_proj.weight),
-            down=Product(self.hidden, self.change, mlp.down_proj.weight),
+            gate=product(self.normed, self.gate, mlp.gate_proj.weight),
+            up=product(self.normed, self.up, mlp.up_proj.weight),
+            down=product(self.hidden, self.change, mlp.down_proj.weight),
         )
 
     def __call__(self, token: int) -> Tensor:

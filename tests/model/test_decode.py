@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minillm.config import ModelConfig
-from minillm.model.decode import OneTokenDecoder, Product
+from minillm.model.decode import OneTokenDecoder, product
 from minillm.model.transformer import KVCache
 
 
@@ -20,14 +20,14 @@ def difference(scores: Tensor, expected: Tensor) -> float:
     return float((scores - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("rows", [512, 1023, 16])  # 16, 1, 1 slices
+@pytest.mark.parametrize("rows", [512, 1023, 16])  # 16 slices, 1, by NumPy
 def test_a_product_is_that_of_the_matrix(rows: int) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(rows, 600)
     x, y = torch.randn(600), torch.empty(rows)
-    product = Product(x.numpy(), y.numpy(), matrix)
+    multiply = product(x.numpy(), y.numpy(), matrix)
     for _ in range(2):
-        product()
+        multiply()
         assert torch.allclose(y, matrix @ x, atol=1e-4)
         x *= 2
 
