@@ -324,9 +324,9 @@ def ablation(title: str, path: Path, vocab_size: int, options: Options) -> None:
     """Trains with all tricks and without each, in turn, and prints their table."""
     target, out = CACHE / "bench" / "ablation", CACHE / "bench" / "bpe" / "merges.txt"
     build = ["cargo", "build", "--quiet", "--release", "--example", "train"]
-    manifest = ["--features", "ablation", "--manifest-path", RUST / "Cargo.toml"]
+    manifest = ["--features", "ablation", "--manifest-path", str(RUST / "Cargo.toml")]
     subprocess.run([*build, *manifest, "--target-dir", target], check=True)
-    program = [target / "release" / "examples" / "train", path]
+    program: list[str | Path] = [target / "release" / "examples" / "train", path]
     runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in TRICKS}
     merges = set()
     for _ in range(options.repeats):

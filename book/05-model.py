@@ -605,7 +605,7 @@ many, few
 # %% [markdown]
 # 词元一个不差，要处理的从 2,970 个降到 79 个。
 #
-# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法；模型小到一定程度，连读内存也不慢了，时间都花在 PyTorch 调用一个个小算子上。所以在 CPU 上回答一个人的时候，`generate` 换用 `minillm.model.decode`：算的还是 {numref}`fig-model-block` 那些数，只是每层只有七次矩阵乘法和 SwiGLU 里的一个 $\sigma$ 归 PyTorch；其余的小算子交给 NumPy，在同一块内存里就地算，调用起来便宜得多。
+# 可是这 79 个词元只能一个一个来：每一步都要把全部权重从内存读一遍，每个权重却只用一次。这时慢在读内存，不在乘法；模型小到一定程度，连读内存也不慢了，时间都花在 PyTorch 调用一个个小算子上。所以在 CPU 上回答一个人的时候，`generate` 换用 `minillm.model.decode`：算的还是 {numref}`fig-model-block` 那些数，只是归 PyTorch 的只剩大矩阵的乘法和 SwiGLU 里的一个 $\sigma$；其余的交给 NumPy，在同一块内存里就地算，调用起来便宜得多。
 
 # %%
 from minillm.model.decode import OneTokenDecoder
