@@ -4,7 +4,6 @@
     python benchmarks/bpe.py --vocab_sizes 32000 65536 --peers rustbpe gigabpe
     python benchmarks/bpe.py --hard                # inputs made to be hard
     python benchmarks/bpe.py --chinese FILE        # a text of your own, or JSON Lines of the mix
-    python benchmarks/bpe.py --ablation            # RustBPE without each of its tricks
 
 Makes the texts (in .cache/bench, once) and an environment for each peer (in .cache/peers, once),
 trains each in a fresh process, and prints a Markdown table. All read the same file, one text a
@@ -23,7 +22,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
@@ -117,14 +115,6 @@ CONTENDERS: dict[str, tuple[str | None, str]] = {
 }
 """Name → (what to install, None for this project's own; how to train)."""
 
-RUST = Path(__file__).resolve().parents[1] / "rustbpe"
-TRICKS = {
-    "all": "",
-    "every pair tracked, however rare": "threshold",
-    "split by a regex engine": "splitter",
-}
-"""What is measured by ``--ablation`` → RUSTBPE_WITHOUT (see rustbpe/src/ablation.rs)."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -143,8 +133,6 @@ class Options:
     """Runs of each, in turn; the median counts. A peer that takes long runs once."""
     hard: bool = False
     """Inputs made to be hard, beside rustbpe 0.1.0 alone."""
-    ablation: bool = False
-    """RustBPE with all its tricks, and without each."""
 
 
 # --- Texts ----------------------------------------------------------------------------------------
@@ -320,45 +308,8 @@ def seconds_and_megabytes(runs: list[dict[str, Any]]) -> tuple[float, float]:
     return median(r["seconds"] for r in runs), median(r["megabytes"] for r in runs)
 
 
-def ablation(title: str, path: Path, vocab_size: int, options: Options) -> None:
-    """Trains with all tricks and without each, in turn, and prints their table."""
-    target, out = CACHE / "bench" / "ablation", CACHE / "bench" / "bpe" / "merges.txt"
-    build = ["cargo", "build", "--quiet", "--release", "--example", "train"]
-    manifest = ["--features", "ablation", "--manifest-path", str(RUST / "Cargo.toml")]
-    subprocess.run([*build, *manifest, "--target-dir", target], check=True)
-    program: list[str | Path] = [target / "release" / "examples" / "train", path]
-    runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in TRICKS}
-    merges = set()
-    for _ in range(options.repeats):
-        for name, without in TRICKS.items():
-            start = time.perf_counter()
-            process = subprocess.Popen(
-                [*program, str(vocab_size), str(options.threads), out],
-                env={**os.environ, "RUSTBPE_WITHOUT": without},
-                stderr=subprocess.DEVNULL,
-            )
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                sys.exit(f"without {without}: exit code {process.returncode}")
-            kilobyte = 1 if sys.platform == "darwin" else 1024
-            megabytes = used.ru_maxrss * kilobyte / 1e6
-            runs[name].append((time.perf_counter() - start, used.ru_utime, megabytes))
-            merges.add(out.read_bytes())
-    if len(merges) > 1:
-        sys.exit(f"with a trick, other merges are learned from {path}")
-    print(f"\n{title}, {path.stat().st_size / 1e6:,.1f} MB, {vocab_size:,} tokens\n")
-    print("| | seconds | × | CPU seconds | × | MB | × |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    medians = {name: np.median(done, axis=0) for name, done in runs.items()}
-    for name, row in medians.items():
-        pairs = zip(row, medians["all"], strict=True)
-        print(f"| {name} | " + " | ".join(f"{x:.3g} | {x / one:.1f}" for x, one in pairs) + " |")
-
-
 def main(options: Options) -> None:
-    if not options.ablation:
-        import_rustbpe()  # or say what to do
+    import_rustbpe()  # or say what to do
     print(f"{machine()}; {options.threads} threads; median of {options.repeats} runs")
     if options.hard:
         for title, lines in hard().items():
@@ -379,9 +330,6 @@ def main(options: Options) -> None:
     }
     for title, path in texts.items():
         for vocab_size in options.vocab_sizes:
-            if options.ablation:
-                ablation(title, path, vocab_size, options)
-                continue
             compare(title, path, vocab_size, names, options)
 
 

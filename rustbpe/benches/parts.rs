@@ -9,9 +9,7 @@ use rustbpe::ingest::Ingest;
 use rustbpe::progress::Progress;
 use rustbpe::random::Random;
 use rustbpe::splitter::{Splitter, GPT4_PATTERN};
-use rustbpe::token::{Pair, BYTES};
-use rustbpe::trainer;
-use rustbpe::words::gather;
+use rustbpe::trainer::{self, Pair};
 
 /// Lines of clauses of words; some words and characters are much more frequent than others.
 fn texts() -> Vec<String> {
@@ -45,8 +43,7 @@ fn train(texts: &[String], vocab_size: usize) -> Vec<Pair> {
     let progress = Progress::default();
     let mut ingest = Ingest::new(&splitter, 1.0, &progress);
     ingest.add_texts(texts).expect("nothing to fail");
-    let words = gather(ingest.into_shares());
-    trainer::train(words, vocab_size, &progress).expect("nobody stops it")
+    trainer::train(ingest.finish(), vocab_size, &progress).expect("nobody stops it")
 }
 
 fn split(bencher: Bencher, splitter: &Splitter) {
@@ -74,7 +71,9 @@ fn split_by_regex(bencher: Bencher) {
 #[divan::bench(sample_count = 10)]
 fn ingest(bencher: Bencher) {
     let texts = texts();
-    bencher.counter(size(&texts)).bench(|| train(&texts, BYTES));
+    bencher
+        .counter(size(&texts))
+        .bench(|| train(&texts, trainer::BYTES));
 }
 
 #[divan::bench(sample_count = 10, args = [1024, 6391, 65536])]

@@ -1,6 +1,6 @@
 //! `cargo run --release --example train -- FILE VOCAB_SIZE [THREADS] [OUT]`: the merges of a file.
 
-use rustbpe::{ingest::Ingest, progress::Progress, splitter, trainer, words};
+use rustbpe::{ingest::Ingest, progress::Progress, splitter, trainer};
 use std::time::Instant;
 
 fn main() {
@@ -16,8 +16,9 @@ fn main() {
         let progress = Progress::default();
         let mut ingest = Ingest::new(&splitter, 1.0, &progress);
         ingest.add_file(args[1].as_ref()).expect("a text file");
-        let words = words::gather(ingest.into_shares());
-        eprintln!("read in {:?}", started.elapsed());
+        eprintln!("read {:?}", started.elapsed());
+        let words = ingest.finish();
+        eprintln!("gathered {:?}", started.elapsed());
         trainer::train(words, vocab_size, &progress).expect("nobody stops it")
     });
     eprintln!("{} merges in {:?}", merges.len(), started.elapsed());

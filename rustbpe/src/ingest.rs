@@ -1,28 +1,28 @@
 //! Texts and files → words, with all threads.
 //!
 //! Memory grows with the distinct chunks, not with the text: a file is read block by block, and
-//! each thread counts its chunks into [`Words`] of its own.
+//! each thread counts its chunks into a [`Collector`] of its own.
 
 use rayon::prelude::*;
 use rustc_hash::FxBuildHasher;
 use std::fmt;
 use std::fs::File;
 use std::hash::BuildHasher;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Mutex;
 
+use crate::arena::{gather, Collector, Words};
 use crate::progress::{Progress, Stopped};
 use crate::splitter::{SplitError, Splitter};
-use crate::words::Words;
 
 /// Why a text could not be taken in.
 #[derive(Debug)]
 pub enum IngestError {
     Split(SplitError),
     Io(PathBuf, io::Error),
-    NotUtf8 { path: PathBuf, line: usize },
-    TooLarge,
+    NotUtf8 { path: PathBuf, line: u64 },
     Stopped,
 }
 
@@ -34,9 +34,6 @@ impl fmt::Display for IngestError {
             Self::NotUtf8 { path, line } => {
                 write!(f, "{}:{line}: not valid UTF-8", path.display())
             }
-            Self::TooLarge => f.write_str(
-                "there are more than 4 GB of different chunks; take a share of the texts by sample",
-            ),
             Self::Stopped => f.write_str("stopped"),
         }
     }
@@ -58,14 +55,8 @@ impl From<Stopped> for IngestError {
 
 /// Bytes of texts that a thread takes at a time.
 const TEXTS_AT_A_TIME: usize = 1 << 16;
-/// Bytes of a file that are read at a time.
-const BLOCK: u64 = 1 << 23;
-/// The place of a token is a number of 32 bits.
-const MAX_SLOTS: usize = if cfg!(test) {
-    1 << 16
-} else {
-    u32::MAX as usize
-};
+/// Bytes of a file that a thread takes at a time.
+const BLOCK: usize = 1 << 19;
 
 /// Counts chunks. Which thread meets which text makes no difference to the words.
 pub struct Ingest<'a> {
@@ -73,7 +64,8 @@ pub struct Ingest<'a> {
     sample: f64,
     progress: &'a Progress,
     /// One for each thread.
-    shares: Vec<Words>,
+    collectors: Vec<Collector>,
+    full: Vec<Collector>,
 }
 
 impl<'a> Ingest<'a> {
@@ -85,7 +77,8 @@ impl<'a> Ingest<'a> {
             splitter,
             sample,
             progress,
-            shares: (0..threads).map(|_| Words::default()).collect(),
+            collectors: (0..threads).map(|_| Collector::default()).collect(),
+            full: Vec::new(),
         }
     }
 
@@ -93,58 +86,89 @@ impl<'a> Ingest<'a> {
         let taken = AtomicUsize::new(0);
         let blocks = blocks(texts);
         let (splitter, sample, progress) = (self.splitter, self.sample, self.progress);
-        self.shares.par_iter_mut().try_for_each(|words| {
+        self.collectors.par_iter_mut().try_for_each(|collector| {
             while let Some(block) = blocks.get(taken.fetch_add(1, Relaxed)) {
-                for text in block.iter().map(AsRef::as_ref) {
-                    if sample == 1.0 || hash(text) < sample {
-                        splitter.split(text, |start, end| {
-                            words.add(&text.as_bytes()[start..end], 1);
-                        })?;
-                    }
-                    progress.add_bytes(text.len())?;
+                for text in *block {
+                    add(collector, splitter, sample, text.as_ref())?;
+                    progress.add_bytes(text.as_ref().len())?;
                 }
+                collector.tidy();
             }
             Ok::<_, IngestError>(())
         })?;
-        if self.shares.iter().map(Words::n_slots).sum::<usize>() > MAX_SLOTS {
-            return Err(IngestError::TooLarge);
-        }
+        self.set_full_aside();
         Ok(())
     }
 
     /// Adds a file of UTF-8 text. Each line, with its line end, is a text.
     pub fn add_file(&mut self, path: &Path) -> Result<(), IngestError> {
         let io_error = |error| IngestError::Io(path.to_owned(), error);
-        let mut file = BufReader::new(File::open(path).map_err(io_error)?);
-        let mut lines_before = 0;
-        let mut block = Vec::new();
+        let blocks = Mutex::new(Blocks::new(File::open(path).map_err(io_error)?));
+        let (splitter, sample, progress) = (self.splitter, self.sample, self.progress);
         loop {
-            block.clear();
-            let read = file.by_ref().take(BLOCK).read_to_end(&mut block);
-            // To the end of the line.
-            let read = read.and_then(|_| file.read_until(b'\n', &mut block));
-            read.map_err(io_error)?;
-            if block.is_empty() {
+            let reached_the_end = AtomicUsize::new(0);
+            self.collectors.par_iter_mut().try_for_each(|collector| {
+                let mut block = Vec::new();
+                while !collector.is_full() {
+                    let lines_before = {
+                        let mut blocks = blocks.lock().expect("no panic while reading");
+                        blocks.read(&mut block).map_err(io_error)?
+                    };
+                    if block.is_empty() {
+                        reached_the_end.store(1, Relaxed);
+                        break;
+                    }
+                    let text = std::str::from_utf8(&block).map_err(|error| {
+                        let lines = count_lines(&block[..error.valid_up_to()]);
+                        IngestError::NotUtf8 {
+                            path: path.to_owned(),
+                            line: lines_before + lines + 1,
+                        }
+                    })?;
+                    for line in text.split_inclusive('\n') {
+                        add(collector, splitter, sample, line)?;
+                    }
+                    collector.tidy();
+                    progress.add_bytes(block.len())?;
+                }
+                Ok::<_, IngestError>(())
+            })?;
+            self.set_full_aside();
+            if reached_the_end.into_inner() > 0 {
                 return Ok(());
             }
-            let text = std::str::from_utf8(&block).map_err(|error| {
-                let valid = &block[..error.valid_up_to()];
-                let line_ends = valid.iter().filter(|&&byte| byte == b'\n').count();
-                IngestError::NotUtf8 {
-                    path: path.to_owned(),
-                    line: lines_before + line_ends + 1,
-                }
-            })?;
-            let lines: Vec<&str> = text.split_inclusive('\n').collect();
-            self.add_texts(&lines)?;
-            lines_before += lines.len();
         }
     }
 
-    /// What each thread counted, for [`gather`](crate::words::gather).
-    pub fn into_shares(self) -> Vec<Words> {
-        self.shares
+    fn set_full_aside(&mut self) {
+        for collector in &mut self.collectors {
+            if collector.is_full() {
+                self.full.push(std::mem::take(collector));
+            }
+        }
     }
+
+    pub fn into_collectors(mut self) -> Vec<Collector> {
+        self.collectors.append(&mut self.full);
+        self.collectors
+    }
+
+    pub fn finish(self) -> Vec<Words> {
+        gather(self.into_collectors())
+    }
+}
+
+#[inline(always)]
+fn add(
+    collector: &mut Collector,
+    splitter: &Splitter,
+    sample: f64,
+    text: &str,
+) -> Result<(), SplitError> {
+    if sample < 1.0 && hash(text) >= sample {
+        return Ok(());
+    }
+    splitter.split(text, |start, end| collector.add(text, start, end))
 }
 
 /// From 0 to 1.
@@ -165,21 +189,48 @@ fn blocks<T: AsRef<str>>(texts: &[T]) -> Vec<&[T]> {
     texts.chunk_by(&mut is_same_block).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::splitter::GPT4_PATTERN;
+fn count_lines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
 
-    #[test]
-    fn more_chunks_than_there_are_places_for() {
-        let splitter = Splitter::new(GPT4_PATTERN).unwrap();
-        let progress = Progress::default();
-        let mut ingest = Ingest::new(&splitter, 1.0, &progress);
-        // The same chunk again takes no place.
-        for _ in 0..3 {
-            ingest.add_texts(&["a".repeat(MAX_SLOTS / 2)]).unwrap();
+/// A file in blocks of whole lines.
+struct Blocks {
+    file: File,
+    /// The beginning of a line whose end is not read yet.
+    rest: Vec<u8>,
+    lines: u64,
+}
+
+impl Blocks {
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            rest: Vec::new(),
+            lines: 0,
         }
-        let result = ingest.add_texts(&["b".repeat(MAX_SLOTS / 2)]);
-        assert!(matches!(result, Err(IngestError::TooLarge)));
+    }
+
+    /// Fills `block`; it is empty at the end of the file. Returns the number of lines before it.
+    fn read(&mut self, block: &mut Vec<u8>) -> io::Result<u64> {
+        block.clear();
+        block.append(&mut self.rest);
+        loop {
+            // A line longer than a block: read as much again, so that it is not searched n² times.
+            let before = block.len();
+            let n = BLOCK.max(before) as u64;
+            block.reserve(n as usize);
+            let read = self.file.by_ref().take(n).read_to_end(block)?;
+            if read == 0 {
+                break;
+            }
+            if let Some(at) = block[before..].iter().rposition(|&byte| byte == b'\n') {
+                self.rest.extend_from_slice(&block[before + at + 1..]);
+                block.truncate(before + at + 1);
+                break;
+            }
+        }
+        let lines_before = self.lines;
+        self.lines += count_lines(block);
+        Ok(lines_before)
     }
 }

@@ -11,13 +11,12 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use crate::arena::{self, Collector};
 use crate::encoder::Encoder;
 use crate::ingest::{Ingest, IngestError};
 use crate::progress::{Progress, Stopped};
 use crate::splitter::{SplitError, Splitter, GPT4_PATTERN};
-use crate::token::{Token, BYTES};
-use crate::trainer;
-use crate::words::{self, Words};
+use crate::trainer::{self, Token, BYTES};
 
 /// How often a running training looks for Ctrl-C and calls `progress`.
 const LOOK_UP: Duration = Duration::from_millis(50);
@@ -151,9 +150,10 @@ impl Run {
     }
 
     /// Learns from what was taken in.
-    fn finish(self, py: Python<'_>, shares: Vec<Words>) -> PyResult<Trained> {
+    fn finish(self, py: Python<'_>, collectors: Vec<Collector>) -> PyResult<Trained> {
         let encoder = self.watch(py, || {
-            let merges = trainer::train(words::gather(shares), self.vocab_size, &self.progress)?;
+            let words = arena::gather(collectors);
+            let merges = trainer::train(words, self.vocab_size, &self.progress)?;
             self.progress.check(merges.len())?;
             Ok(Encoder::new(&merges))
         })?;
@@ -218,7 +218,7 @@ impl Tokenizer {
             return Err(PyValueError::new_err("buffer_size must be at least 1"));
         }
         let run = Run::new(vocab_size, pattern, sample, num_threads, progress)?;
-        let shares = {
+        let collectors = {
             let mut ingest = run
                 .pool
                 .install(|| Ingest::new(&run.splitter, run.sample, &run.progress));
@@ -235,9 +235,9 @@ impl Tokenizer {
                 py.detach(|| run.pool.install(|| ingest.add_texts(&buffer)))?;
                 run.look_up(py)?;
             }
-            ingest.into_shares()
+            ingest.into_collectors()
         };
-        self.set(run.finish(py, shares)?);
+        self.set(run.finish(py, collectors)?);
         Ok(())
     }
 
@@ -256,14 +256,14 @@ impl Tokenizer {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let run = Run::new(vocab_size, pattern, sample, num_threads, progress)?;
-        let shares = run.watch(py, || {
+        let collectors = run.watch(py, || {
             let mut ingest = Ingest::new(&run.splitter, run.sample, &run.progress);
             for path in &paths {
                 ingest.add_file(path)?;
             }
-            Ok(ingest.into_shares())
+            Ok(ingest.into_collectors())
         })?;
-        self.set(run.finish(py, shares)?);
+        self.set(run.finish(py, collectors)?);
         Ok(())
     }
 
