@@ -246,7 +246,7 @@ def process(code: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         env={**outer, **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     with running:
         try:
