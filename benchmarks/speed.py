@@ -87,8 +87,13 @@ class Options:
 
 PRESETS: tuple[Literal["tiny", "default"], ...] = ("tiny", "default")
 THREADS = sorted({1, os.cpu_count() or 1})
-SPINNING, SLEEPING = "import torch, speed", "import speed"
-"""How a process begins: where PyTorch is loaded before the package, its threads spin."""
+WAITING = {
+    "spinning": ("import torch, speed", {}),
+    "sleeping": ("import speed", {"OMP_WAIT_POLICY": "PASSIVE"}),
+    "as MiniLLM sets it": ("import speed", {}),
+}
+"""How threads wait for each other: how a process begins, and its environment. Where PyTorch is
+loaded before the package, they do as they like."""
 
 
 def seconds(
@@ -239,7 +244,8 @@ def train_when_asked(preset: Literal["tiny", "default"]) -> None:
 @contextmanager
 def process(code: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process that runs ``code`` beside this one, in the folder of the benchmarks."""
-    outer = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    settings = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # minillm has set them here
+    outer = {name: value for name, value in os.environ.items() if name not in settings}
     running = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,
@@ -271,10 +277,10 @@ def trained(trainer: subprocess.Popen[str], options: Options, busy: bool) -> flo
 
 
 def measure_beside_another_process(options: Options) -> None:
-    """Training on the CPU with threads that spin or sleep while they wait, alone and not."""
+    """Training on the CPU with threads that wait in three ways, alone and not."""
     print(f"{machine()}; PyTorch {torch.__version__}; AdamW, 8 rows of 128 tokens\n")
-    print("| | threads | spinning | and busy | sleeping | and busy |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(f"| | threads | {' | and busy | '.join(WAITING)} | and busy |")
+    print("| --- | --- |" + " --- |" * 2 * len(WAITING))
     for preset in PRESETS:
         for threads in THREADS:
             with ExitStack() as stack:
@@ -283,9 +289,10 @@ def measure_beside_another_process(options: Options) -> None:
                         process(
                             f"{first}; speed.train_when_asked({preset!r})",
                             OMP_NUM_THREADS=str(threads),
+                            **environment,
                         )
                     )
-                    for first in (SPINNING, SLEEPING)
+                    for first, environment in WAITING.values()
                 ]
                 cells = [(trainer, busy) for trainer in trainers for busy in (False, True)]
                 rounds = [

@@ -38,9 +38,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # PyTorch's threads wait for each other thousands of times a second, by default in a loop that keeps
-# its core from any other process, and from the very thread that is waited for. OpenMP reads this
-# while PyTorch is loaded, so it is set before any module imports that; a setting of the user stays.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# its core from any other process, and from the very thread that is waited for. Threads that sleep
+# at once (OMP_WAIT_POLICY=PASSIVE) make a small model much slower when nobody else wants the core.
+# So they try for a moment, then sleep: `benchmarks/speed.py --busy` compares the three. OpenMP
+# reads this while PyTorch is loaded, so it is set before any module imports that.
+if "OMP_WAIT_POLICY" not in os.environ:  # a setting of the user stays
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # GNU: looks, some 0.1 ms
+    os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM: ms
 
 __all__ = [
     "ModelConfig",

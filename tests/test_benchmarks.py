@@ -67,13 +67,16 @@ def test_speed_beside_another_process(
 
 
 @pytest.mark.usefixtures("benchmarks")
-def test_threads_of_the_two_processes_wait_differently() -> None:
+def test_threads_of_the_processes_wait_differently() -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    asked = f"; import os; print(*map(os.environ.get, {names}), 'torch' in sys.modules)"
+    seen = []
     speed = load("speed")
-    asked = "; import os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    for first, loaded in ((speed.SPINNING, "True"), (speed.SLEEPING, "False")):
+    for first, environment in speed.WAITING.values():
         before = "import sys; sys.modules['speed'] = sys; " + first.replace("speed", "minillm")
-        with speed.process(before + asked) as process:
-            assert process.stdout.read().split() == ["PASSIVE", loaded]
+        with speed.process(before + asked, **environment) as process:
+            seen.append(process.stdout.read().strip())
+    assert seen == ["None 3000 True", "PASSIVE None False", "None 3000 False"]
 
 
 @pytest.mark.usefixtures("benchmarks")

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
-WATCH = """
+SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+BRIEFLY = "None 3000 1"
+WATCH = f"""
 import os, sys
 
 class Watch:
@@ -20,7 +22,7 @@ class Watch:
     def find_spec(name, path=None, target=None):
         if name == "torch" and not sys.argv[0].endswith("torchrun"):
             with open(os.environ["SEEN"], "a") as file:
-                print(os.environ.get("OMP_WAIT_POLICY"), file=file)
+                print(*map(os.environ.get, {SETTINGS}), file=file)
             os._exit(0)
 
 sys.meta_path.insert(0, Watch)
@@ -34,11 +36,11 @@ def scripts(pattern: str) -> list[list[str]]:
     return [[str(path)] for path in sorted(REPO.glob(pattern))]
 
 
-def policies(command: list[str], folder: Path, **environment: str) -> list[str]:
-    """What OMP_WAIT_POLICY is when each process of a command asks for PyTorch."""
+def settings(command: list[str], folder: Path, **environment: str) -> list[str]:
+    """What SETTINGS are when each process of a command asks for PyTorch."""
     (folder / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
     seen = folder / "seen"
-    outer = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    outer = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     done = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
@@ -49,7 +51,7 @@ def policies(command: list[str], folder: Path, **environment: str) -> list[str]:
         check=False,
     )
     assert seen.exists(), done.stderr
-    return seen.read_text("utf-8").split()
+    return seen.read_text("utf-8").splitlines()
 
 
 @pytest.mark.parametrize(
@@ -66,16 +68,23 @@ def policies(command: list[str], folder: Path, **environment: str) -> list[str]:
     ],
     ids=lambda command: " ".join(Path(part).name for part in command),
 )
-def test_threads_sleep_while_they_wait(command: list[str], tmp_path: Path) -> None:
-    assert policies(command, tmp_path) == ["PASSIVE"]
+def test_threads_spin_briefly_and_sleep(command: list[str], tmp_path: Path) -> None:
+    assert settings(command, tmp_path) == [BRIEFLY]
 
 
-def test_the_processes_of_torchrun_sleep_while_they_wait(tmp_path: Path) -> None:
+def test_the_processes_of_torchrun_do_too(tmp_path: Path) -> None:
     torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"]
     command = [*torchrun, str(REPO / "trainer" / "train_pretrain.py")]
-    assert policies(command, tmp_path) == ["PASSIVE", "PASSIVE"]
+    assert settings(command, tmp_path) == [BRIEFLY, BRIEFLY]
 
 
-def test_a_setting_of_the_user_stays(tmp_path: Path) -> None:
-    command = ["-m", "minillm.book.lab"]
-    assert policies(command, tmp_path, OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE"]
+@pytest.mark.parametrize(
+    ("name", "value", "seen"),
+    [
+        ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE None None"),
+        ("GOMP_SPINCOUNT", "7", "None 7 1"),
+        ("KMP_BLOCKTIME", "7", "None 3000 7"),
+    ],
+)
+def test_a_setting_of_the_user_stays(name: str, value: str, seen: str, tmp_path: Path) -> None:
+    assert settings(["-m", "minillm.book.lab"], tmp_path, **{name: value}) == [seen]
