@@ -10,7 +10,7 @@ from typing import Literal
 from minillm.config import Count, Preset, Stage, check_ranges
 from minillm.data.rows import Message
 from minillm.errors import UserError
-from minillm.model.generate import Sampling, reply
+from minillm.model.generate import Sampling, remembered, reply
 from minillm.model.transformer import Transformer
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 from minillm.training.checkpoint import load_for_inference
@@ -49,10 +49,14 @@ class Talk:
     """A conversation with a model, which forgets the oldest questions when it grows too long."""
 
     def __init__(
-        self, model: Transformer, tokenizer: RustBPETokenizer, options: ChatOptions
+        self,
+        model: Transformer,
+        tokenizer: RustBPETokenizer,
+        window: int,
+        options: ChatOptions,
     ) -> None:
         self.model, self.tokenizer, self.options = model, tokenizer, options
-        self.room = model.config.max_position_embeddings
+        self.window, self.room = window, model.config.max_position_embeddings
         self.messages: list[Message] = []
         self.forgets = False
 
@@ -62,13 +66,16 @@ class Talk:
         Raises UserError: the question alone is too long; it is not part of the conversation then.
         """
         question = Message("user", text)
-        if (length := self._tokens([question])) >= self.room:
+        if (length := len(self.tokenizer.render_for_completion([question]))) >= self.room:
             raise UserError(
                 f"this question is {length} tokens long, the model can read {self.room - 1}: "
                 "ask a shorter one"
             )
-        self.messages.append(question)
-        self._forget()
+        said = len(self.messages) + 1
+        self.messages = remembered(self.tokenizer, [*self.messages, question], self.window)
+        if len(self.messages) < said and not self.forgets:
+            self.forgets = True
+            print("(from here on, the oldest questions are forgotten)", file=sys.stderr)
         parts = []
         max_new_tokens, sampling = self.options.max_new_tokens, self.options.sampling
         try:
@@ -78,17 +85,6 @@ class Talk:
         finally:
             print(flush=True)
             self.messages.append(Message("assistant", "".join(parts)))
-
-    def _forget(self) -> None:
-        """Half of the model's positions are for what was said, the others for the answer."""
-        while len(self.messages) > 1 and self._tokens(self.messages) > self.room // 2:
-            del self.messages[:2]  # a question and its answer
-            if not self.forgets:
-                print("(from here on, the oldest questions are forgotten)", file=sys.stderr)
-            self.forgets = True
-
-    def _tokens(self, messages: list[Message]) -> int:
-        return len(self.tokenizer.render_for_completion(messages))
 
 
 def run_chat(options: ChatOptions) -> None:
@@ -102,7 +98,7 @@ def run_chat(options: ChatOptions) -> None:
     model, tokenizer, metadata = load_for_inference(
         options.out_dir, options.stage, options.tokenizer_path, options.device
     )
-    talk = Talk(model, tokenizer, options)
+    talk = Talk(model, tokenizer, metadata.window, options)
     if options.prompt is not None:
         talk.ask(options.prompt)
         return

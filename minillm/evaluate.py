@@ -28,7 +28,7 @@ from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.files import appending, encode_line
 from minillm.microworld import exercises, identity, lessons, scoring
-from minillm.model.generate import complete
+from minillm.model.generate import complete, remembered
 from minillm.model.transformer import Transformer
 from minillm.text_table import aligned as text_table
 from minillm.tokenizer.vocabulary import RustBPETokenizer
@@ -140,6 +140,24 @@ class Evaluator:
         questions = scoring.questions(kind, items)
         replies = self.chat([to_messages(q.messages) for q in questions])
         return _mean([q.is_correct(reply) for q, reply in zip(questions, replies, strict=True)])
+
+    def session_accuracy(self, items: int, window: int) -> list[float]:
+        """Share of right answers to the first, second … tenth question of a chat that holds
+        questions of all kinds. As in `minillm chat`, the model reads its own answers, and forgets
+        what is more than ``window`` tokens back."""
+        sessions = scoring.sessions(items)
+        chats: list[list[Message]] = [[] for _ in sessions]
+        right: list[list[bool]] = [[] for _ in sessions]
+        for turn in range(max(map(len, sessions), default=0)):
+            going = [i for i, session in enumerate(sessions) if turn < len(session)]
+            for i in going:
+                chats[i].append(Message("user", sessions[i][turn][0]))
+            replies = self.chat([remembered(self.tokenizer, chats[i], window) for i in going])
+            for i, reply in zip(going, replies, strict=True):
+                chats[i].append(Message("assistant", reply))
+                if question := sessions[i][turn][1]:
+                    right[i].append(question.is_correct(reply))
+        return [_mean(at_place) for at_place in zip(*right, strict=True)]
 
     def continuation_accuracy(self, kind: str, items: int) -> float:
         """Share of held-out sentences that the model, as a pure language model, ends correctly."""
@@ -310,6 +328,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     n = options.items
     result["continuations"] = {k: evaluator.continuation_accuracy(k, n) for k in scoring.SAYINGS}
     result["accuracy"] = {k: evaluator.question_accuracy(k, n) for k in exercises.KINDS}
+    places = evaluator.session_accuracy(n, metadata.window)
+    result["session"] = {str(place): share for place, share in enumerate(places, 1)}
     rate, asked = evaluator.choice_accuracy(n)
     result["multiple_choice"] = {
         "accuracy": rate,
@@ -383,6 +403,7 @@ def flatten(result: dict[str, Any]) -> dict[str, float]:
     scores: dict[str, Any] = {name: result.get(name) for name in ("val_loss", "bits_per_byte")}
     scores |= {f"continue {kind}": v for kind, v in part("continuations").items()}
     scores |= {f"answer {kind}": v for kind, v in part("accuracy").items()}
+    scores |= {f"question {place}": part("session").get(place) for place in ("1", "2", "5", "10")}
     scores["multiple choice"] = part("multiple_choice").get("accuracy")
     scores["polite"] = result.get("polite")
     scores |= {f"DPO {name}": v for name, v in part("dpo").items()}

@@ -103,6 +103,28 @@ def test_right_answers_score_one_and_wrong_ones_zero(kind: str) -> None:
     assert Oracle({}).question_accuracy(kind, 10) == 0
 
 
+def test_sessions_are_scored_by_place_and_read_back_as_far_as_the_window() -> None:
+    asked = {text: q for session in scoring.sessions(10) for text, q in session}
+
+    class Forgetful(Evaluator):
+        """Answers nothing right as soon as it reads an earlier question."""
+
+        read = 0
+
+        def chat(self, conversations):  # type: ignore[no-untyped-def]
+            self.read = max(self.read, *map(len, conversations))
+            questions = [asked[c[-1].content] for c in conversations]
+            return [
+                q.answer if q and len(c) == 1 else "不知道"
+                for q, c in zip(questions, conversations, strict=True)
+            ]
+
+    model = Forgetful(small.model(), TOKENIZER)
+    assert model.session_accuracy(10, 10_000) == [0.9, *[0] * 9]  # a follow-up never is first
+    assert model.read > 20
+    assert model.session_accuracy(10, 1) == [1] * 10
+
+
 @pytest.mark.parametrize("kind", scoring.SAYINGS)
 def test_right_continuations_score_one_and_wrong_ones_zero(kind: str) -> None:
     sentences = scoring.continuations(kind, 10)
@@ -163,6 +185,7 @@ def test_a_line_for_each_stage_with_all_fields(
         # Byte-level tokens of 1 to 3 bytes: bits per byte is loss / ln 2 / bytes per token.
         assert result["val_loss"] / math.log(2) / 4 < result["bits_per_byte"]
         assert set(result["accuracy"]) == set(exercises.KINDS)
+        assert list(result["session"]) == [str(place) for place in range(1, 11)]
         assert result["multiple_choice"]["n"] > 0
         assert len(result["samples"]) == 3
         assert result["parameters"] == small.model().num_parameters()

@@ -78,12 +78,36 @@ _SHARES: dict[str, dict[str, float]] = {
 }
 
 
+# A chat is asked more than one thing. So this share of the rows are sessions, of at most so many
+# characters, three for each turn included, that they fit into the tiny preset's rows of 128 tokens.
+_SESSIONS, _LONGEST = 0.2, 138
+
+
 def conversations(category: str, n: int, seed: int = 0) -> Iterator[Turns]:
-    """``n`` conversations of ``category``: general, knowledge or math."""
+    """``n`` conversations of ``category``: general, knowledge or math. Some are sessions."""
     rng = Random(f"{category} {seed}")
     for _ in range(n):
-        kind = pick(rng, _SHARES[category])
-        yield _FREE[kind](rng) if kind in _FREE else _answered(rng, MAKERS[kind](rng, False))
+        yield _session(rng) if rng.random() < _SESSIONS else _conversation(rng, category)
+
+
+def _conversation(rng: Random, category: str) -> Turns:
+    kind = pick(rng, _SHARES[category])
+    return _FREE[kind](rng) if kind in _FREE else _answered(rng, MAKERS[kind](rng, False))
+
+
+def _session(rng: Random) -> Turns:
+    """Conversations of all categories in a row, with small talk between them: each is answered as
+    if it stood alone, and only a follow-up looks back."""
+    turns: Turns = []
+    for _ in range(rng.randint(2, 9)):
+        if rng.random() < 0.12:
+            said, answered = rng.choice(words.CHATS)
+            more = _turns(("user", said), ("assistant", answered))
+        else:
+            more = _conversation(rng, rng.choice(tuple(_SHARES)))
+        if not turns or sum(3 + len(turn["content"]) for turn in turns + more) <= _LONGEST:
+            turns += more
+    return turns
 
 
 def preferences(n: int, seed: int = 0, held_out: bool = False) -> Iterator[dict[str, Turns]]:

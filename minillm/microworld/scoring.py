@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from minillm.microworld import words
 from minillm.microworld.documents import LISTS, UNTOLD
 from minillm.microworld.exercises import (
     DATES,
+    KINDS,
     MAKERS,
     Turn,
     count,
@@ -121,6 +122,32 @@ def questions(kind: str, n: int, seed: int = 0, held_out: bool = True) -> list[Q
         return Question(kind, messages, asked.answer, asked.options)
 
     return _different(question, n)
+
+
+Session: TypeAlias = list[tuple[str, Question | None]]
+"""What a user says in one chat, turn by turn, and the question that the turn asks."""
+
+
+def sessions(n: int, seed: int = 0) -> list[Session]:
+    """``n`` chats, each with one held-out question of each of ``KINDS`` and small talk between
+    them. In every ten chats in a row, each kind stands once at each place."""
+    rng = Random(f"sessions {seed}")
+    asked = [questions(kind, n, seed) for kind in KINDS]
+    found: list[Session] = []
+    for i, row in enumerate(zip(*asked, strict=False)):
+        place = i % len(KINDS)
+        if place == 0:
+            order = rng.sample(range(len(KINDS)), len(KINDS))
+        session: Session = []
+        for kind in order[place:] + order[:place]:
+            if session and rng.random() < 0.3:
+                session.append((rng.choice(words.CHATS)[0], None))
+            question = row[kind]
+            said = [content for role, content in question.messages if role == "user"]
+            session += [(opening, None) for opening in said[:-1]]
+            session.append((said[-1], question))
+        found.append(session)
+    return found
 
 
 @dataclass(frozen=True)

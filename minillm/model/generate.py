@@ -176,3 +176,11 @@ def reply(
             yield text
     if text := decoder.decode(b"", final=True):
         yield text
+
+
+def remembered(tokenizer: RustBPETokenizer, messages: list[Message], window: int) -> list[Message]:
+    """A chat that ends with a question, without the oldest questions and answers: it takes at most
+    ``window`` tokens, or the last question stands alone."""
+    while len(messages) > 1 and len(tokenizer.render_for_completion(messages)) > window:
+        messages = messages[2:]
+    return messages

@@ -45,6 +45,13 @@ class Metadata:
     train: dict[str, Any]
     """Settings of the run."""
 
+    @property
+    def window(self) -> int:
+        """Tokens of a chat that the model should look back on: three quarters of the rows that it
+        was trained on. Further on it never learned to answer, and the answer needs room too."""
+        rows = self.train.get("max_seq_len", self.model.max_position_embeddings)
+        return int(rows) * 3 // 4
+
 
 def weights_path(out_dir: Path, stage: Stage) -> Path:
     """Where a stage's finished weights lie."""

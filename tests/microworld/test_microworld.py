@@ -18,6 +18,7 @@ from minillm.microworld import exercises, lessons, scoring, words
 from minillm.microworld.documents import documents
 from minillm.microworld.exercises import BASKETS, DATES, FACTS, MAKERS, PLACINGS, SUMS
 from minillm.microworld.scoring import Question
+from minillm.tokenizer.vocabulary import RustBPETokenizer
 
 CATEGORIES = ("text", "general", "knowledge", "math", "preference", "identity")
 
@@ -272,6 +273,45 @@ def test_questions_can_also_be_asked_of_what_training_asks(training) -> None:
     corpus = {text for row in training for text in row}
     known = scoring.questions("fact", 100, held_out=False)
     assert sum(question.messages[-1][1] in corpus for question in known) > 25
+
+
+def test_sessions_ask_every_kind_once_and_equally_often_at_every_place() -> None:
+    sessions = scoring.sessions(20)
+    kinds = [[asked.kind for _, asked in session if asked] for session in sessions]
+    for tenth in (kinds[:10], kinds[10:]):
+        for places in (*tenth, *zip(*tenth, strict=True)):
+            assert sorted(places) == sorted(exercises.KINDS)
+    assert kinds[0] != kinds[10]
+    for i, session in enumerate(sessions):
+        alone = {scoring.questions(kind, 20)[i] for kind in exercises.KINDS}
+        assert {asked for _, asked in session if asked} == alone
+        said = [text for text, _ in session]
+        for j, (text, asked) in enumerate(session):
+            if asked is None:  # small talk, or what the next turn follows up
+                small_talk = text in dict(words.CHATS)
+                assert small_talk or (following := session[j + 1][1]) is not None
+                assert small_talk or following.messages[0][1] == text
+            else:
+                assert asked.messages[-1][1] == text
+        assert len(said) > 10
+    assert sum(text in dict(words.CHATS) for session in sessions for text, _ in session) > 20
+
+
+def test_training_holds_chats_of_many_questions_that_fit_into_its_rows() -> None:
+    tokenizer = RustBPETokenizer.load()
+    small_talk = 0
+    long = []
+    for category in ("general", "knowledge", "math"):
+        for turns in lessons.conversations(category, 1000):
+            texts = [turn["content"] for turn in turns]
+            small_talk += texts[0] in dict(words.CHATS)
+            if len(turns) > 4:
+                long.append(turns)
+                assert sum(3 + len(text) for text in texts) <= 138
+                assert len(tokenizer.render_conversation(turns)[0]) <= 129
+    assert len(long) > 400
+    assert {len(turns) // 2 for turns in long} >= {3, 4, 5, 6}
+    assert small_talk > 20
 
 
 # ---- what counts as right ----

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from minillm.data.rows import Message
+from minillm.data.rows import Message, Role
 from minillm.errors import UserError
 from minillm.evaluate import Evaluator
 from minillm.model import generate as module
 from minillm.model.decode import OneTokenDecoder
-from minillm.model.generate import Sampling, choose, complete, generate, reply
+from minillm.model.generate import Sampling, choose, complete, generate, remembered, reply
 from minillm.model.transformer import Transformer
 
 TOKENIZER = small.tokenizer()
@@ -221,3 +221,12 @@ def test_evaluation_and_own_answers_keep_to_the_vocabulary() -> None:
     evaluator = Evaluator(longing(), TOKENIZER, 20)
     answers = evaluator.chat([[Message("user", "小猫")], [Message("user", "公园里有什么？")]])
     assert all(answers)
+
+
+def test_the_oldest_questions_are_forgotten_first() -> None:
+    # With byte tokens: 1 for <|bos|>, 2 + bytes a turn, 1 for the start of the answer.
+    roles: tuple[Role, ...] = ("user", "assistant", "user", "assistant", "user")
+    chat = [Message(role, text * 4) for role, text in zip(roles, "abcde", strict=True)]
+    for window, kept in ((32, 5), (31, 3), (20, 3), (19, 1), (8, 1), (1, 1)):
+        assert remembered(TOKENIZER, chat, window) == chat[-kept:]
+    assert len(TOKENIZER.render_for_completion(chat)) == 32
