@@ -16,7 +16,8 @@ microworld.words microworld.exercises microworld.documents
 microworld.identity microworld.lessons microworld.scoring
 data.rows data.formats data.readers data.categories data.importer data.hubs
 data.report data.mix
-tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.vocabulary tokenizer.learn
+tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.vocabulary
+tokenizer.hugging_face tokenizer.learn
 model.transformer model.decode model.generate
 training.dataset training.packing training.objectives training.optimizers training.devices
 training.checkpoint training.log training.export training.loop

@@ -223,8 +223,9 @@ class RustBPETokenizer:
         Args:
             messages: perhaps a system message, then user and assistant by turns; the assistant has
                 the last word. Content is a string or, for the assistant, nanochat's list of parts
-                ``{"type": "text" | "python" | "python_output", "text": ...}``. Between two turns of
-                the assistant, messages of role ``tool`` may stand, rendered as an output.
+                ``{"type": "text" | "python" | "python_output", "text": ...}``; texts side by side
+                are one text. Between two turns of the assistant, messages of role ``tool`` may
+                stand, rendered as an output.
             max_tokens: cut after so many tokens.
 
         Returns:
