@@ -16,50 +16,19 @@ its turn comes after special tokens were looked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 
+from minillm.tokenizer.tokenizer_json import (
+    NORMALIZER,
+    TOKENIZER_JSON,
+    as_letters,
+    merge_pairs,
+)
 from minillm.tokenizer.vocabulary import SHIPPED, RustBPETokenizer
 
 TEMPLATE_FILE = "chat_template.jinja"
-
-_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
-BYTE_LETTERS = [
-    chr(byte if byte in _PRINTABLE else 256 + _OTHERS.index(byte)) for byte in range(256)
-]
-"""GPT-2's letter for each byte: printable Latin-1 is itself, any other byte one from U+0100 on."""
-
-
-def as_letters(token: bytes) -> str:
-    """A token's bytes as letters, as vocabularies in JSON and GGUF have them: ``b" a"`` is "Ġa"."""
-    return "".join(BYTE_LETTERS[byte] for byte in token)
-
-
-def merge_pairs(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The two tokens that each merged token was made of, in the order of ranks.
-
-    Ranks do not say that, but the merges before a token's own, done to its bytes, leave just these
-    two. Where they do not, no merge makes the token: only a chunk that is it gives its id, here and
-    in tiktoken, and it has no pair.
-
-    Args:
-        ranks: token bytes → rank, in the order of ranks.
-    """
-    pairs = []
-    for token, rank in ranks.items():
-        parts = [bytes([byte]) for byte in token]
-        while len(parts) > 2:
-            joined = [ranks.get(left + right, rank) for left, right in pairwise(parts)]
-            if (lowest := min(joined)) == rank:
-                break
-            place = joined.index(lowest)
-            parts[place : place + 2] = [parts[place] + parts[place + 1]]
-        if len(parts) == 2:
-            pairs.append((parts[0], parts[1]))
-    return pairs
 
 
 def chat_template() -> str:
@@ -82,7 +51,7 @@ def tokenizer_files(tokenizer: RustBPETokenizer, max_length: int) -> dict[str, b
         "clean_up_tokenization_spaces": False,
     }
     return {
-        "tokenizer.json": json_file(_tokenizer_json(tokenizer)),
+        TOKENIZER_JSON: json_file(_tokenizer_json(tokenizer)),
         "tokenizer_config.json": json_file(config),
         TEMPLATE_FILE: chat_template().encode(),
     }
@@ -108,7 +77,7 @@ def _tokenizer_json(tokenizer: RustBPETokenizer) -> dict[str, Any]:
             {"id": token_id, "content": name, **flags, "special": True}
             for name, token_id in tokenizer.special_tokens.items()
         ],
-        "normalizer": {"type": "Replace", "pattern": {"String": "<\uffff"}, "content": "<"},
+        "normalizer": NORMALIZER,
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [{**split, "invert": False}, letters],

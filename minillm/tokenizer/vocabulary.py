@@ -27,7 +27,15 @@ from minillm.errors import UserError
 from minillm.progress import Progress
 from minillm.tokenizer import bpe
 from minillm.tokenizer.chat_format import SPECIAL_TOKENS, Conversation, render, turns_of
-from minillm.tokenizer.storage import Meta, damaged, ranks_content, read_files, write_files
+from minillm.tokenizer.storage import (
+    META_FILE,
+    Meta,
+    damaged,
+    ranks_content,
+    read_files,
+    write_files,
+)
+from minillm.tokenizer.tokenizer_json import TOKENIZER_JSON, read_tokenizer_json
 
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)"  # English contractions: 's, 'll …
@@ -124,10 +132,19 @@ class RustBPETokenizer:
     def load(cls, path: Path | None = None) -> RustBPETokenizer:
         """Load the tokenizer in the folder ``path``; None: the one that ships with the package.
 
+        A folder in Hugging Face's format does too, where its ``tokenizer.json`` describes a
+        tokenizer of this class.
+
         Raises:
-            UserError: a file is missing, damaged or changed; names it.
+            UserError: a file is missing, damaged or changed, or describes another kind of
+                tokenizer; names it.
         """
-        meta_path, meta, tokens = read_files(SHIPPED if path is None else path)
+        folder = SHIPPED if path is None else path
+        hugging_face = folder / TOKENIZER_JSON
+        if hugging_face.exists() and not (folder / META_FILE).exists():
+            tokens = read_tokenizer_json(hugging_face, SPLIT_PATTERN, SPECIAL_TOKENS)
+            return cls({token: rank for rank, token in enumerate(tokens)})
+        meta_path, meta, tokens = read_files(folder)
         try:
             ranks = {token: rank for rank, token in enumerate(tokens)}
             tokenizer = cls(ranks, meta.pattern, meta.statistics)

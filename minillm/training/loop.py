@@ -27,14 +27,15 @@ from minillm.config import Stage, TrainConfig
 from minillm.errors import UserError
 from minillm.model.transformer import Transformer
 from minillm.progress import Progress
-from minillm.tokenizer.vocabulary import find_tokenizer
 from minillm.training.checkpoint import (
     Metadata,
     check_continues,
+    keep_tokenizer,
     load_optimizers,
     newest_checkpoint,
     save_checkpoint,
     save_training_checkpoint,
+    settle,
     starting_model,
     weights_path,
 )
@@ -144,11 +145,11 @@ class Trainer:
         stop: StopRequest,
         after_step: AfterStep | None = None,
     ) -> None:
+        config, self.tokenizer = settle(config)
         self.config, self.stage, self.process = config, stage, process
         self.stop, self.after_step = stop, after_step
         self.rows_per_step = config.batch_size * config.accumulation_steps * process.world_size
         torch.manual_seed(config.seed)
-        self.tokenizer = find_tokenizer(config.tokenizer_path, config.out_dir)
         self.set_up_model()
         self.set_up_data()
         self.go_on()
@@ -239,6 +240,7 @@ class Trainer:
 
     def run(self) -> Path:
         """All steps; returns the path of the finished weights."""
+        keep_tokenizer(self.config, self.tokenizer, self.process.is_main)
         log = RunLog(self.config, self.stage, self.start_step) if self.process.is_main else None
         self.stop.deferred = True
         values: dict[str, float] = {}
