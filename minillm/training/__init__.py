@@ -1,6 +1,7 @@
 """From rows to weights.
 
 dataset → packing → objectives → optimizers → loop; beside it checkpoint, log, devices
-llama_folder: a Llama model in Hugging Face's format, read
+hugging_face: a stage's weights as a folder for Hugging Face's libraries
+llama_folder: such a folder with anybody's Llama model, read
 export: rows as padded tensors, for a DataLoader of your own
 """

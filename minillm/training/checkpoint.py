@@ -85,8 +85,13 @@ def save_checkpoint(
                     scalars[key] = value
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     about = msgspec.json.encode({**asdict(metadata), "scalars": scalars}).decode()
-    header = {"minillm": about, "sha256": _sha256(about, tensors)}
-    write_atomically(path, save(tensors, header))
+    write_atomically(path, save(tensors, _header(about, tensors)))
+
+
+def _header(about: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """What a file says beside its tensors. The format is that of the tensors' layout, PyTorch's:
+    Hugging Face's transformers 4 reads no file that does not say it."""
+    return {"format": "pt", "minillm": about, "sha256": _sha256(about, tensors)}
 
 
 def _sha256(about: str, tensors: dict[str, Tensor]) -> str:
@@ -128,7 +133,8 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
     if "minillm" not in header:
         raise UserError(f"{path}: these weights were not written by minillm (no metadata)")
-    if header.get("sha256") != _sha256(header["minillm"], tensors):
+    # Files of earlier versions do not say their format.
+    if {"format": "pt", **header} != _header(header["minillm"], tensors):
         raise UserError(
             f"{path}: damaged or changed since it was written (its SHA-256 is another); delete it "
             "and run its stage again"

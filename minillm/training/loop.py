@@ -33,7 +33,6 @@ from minillm.training.checkpoint import (
     keep_tokenizer,
     load_optimizers,
     newest_checkpoint,
-    save_checkpoint,
     save_training_checkpoint,
     settle,
     starting_model,
@@ -41,6 +40,7 @@ from minillm.training.checkpoint import (
 )
 from minillm.training.dataset import load_dataset, validation_path
 from minillm.training.devices import Process, StopRequest, set_up_process
+from minillm.training.hugging_face import model_folder, save_stage
 from minillm.training.log import RunLog
 from minillm.training.objectives import (
     Objective,
@@ -56,7 +56,8 @@ AfterStep = Callable[[int, Transformer], None]
 
 
 def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None) -> Path:
-    """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``.
+    """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``; the
+    folder ``<out_dir>/<stage>`` beside them is for Hugging Face's `transformers`.
 
     Raises:
         UserError: data, weights, device or settings cannot be used, the loss is not finite,
@@ -260,10 +261,11 @@ class Trainer:
                     )
         path = weights_path(self.config.out_dir, self.stage)
         if log:
-            save_checkpoint(path, self.model, self.metadata(self.total_steps))
+            save_stage(path, self.model, self.metadata(self.total_steps), self.tokenizer)
             log.close()
             last = [f"{k} {values[k]:.4f}" for k in SAID_LAST if k in values]
-            self.say(f"{', '.join(last)}; weights in {path}")
+            folder = model_folder(path)
+            self.say(f"{', '.join(last)}; weights in {path}, for transformers in {folder}")
         return path
 
     def batches(self) -> Iterator[list[Batch]]:
