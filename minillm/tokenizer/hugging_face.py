@@ -108,7 +108,8 @@ def _tokenizer_json(tokenizer: RustBPETokenizer) -> dict[str, Any]:
             {"id": token_id, "content": name, **flags, "special": True}
             for name, token_id in tokenizer.special_tokens.items()
         ],
-        "normalizer": {"type": "Replace", "pattern": {"String": "<\uffff"}, "content": "<"},
+        # Only the U+FFFF is matched, so that the "<" keeps its place in the text, which masks need.
+        "normalizer": {"type": "Replace", "pattern": {"Regex": "(?<=<)\uffff"}, "content": ""},
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [{**split, "invert": False}, letters],

@@ -31,11 +31,11 @@ NASTY = [
     *"abzSſıßKé'\"’<|>_-.,!?/\\{}0123٣²½Ⅷ〇零 \t\n\r\v\f\x00\x1c\x1f\x7f\x85\xa0\xad",
     *"\u0300\u200b\u200d\u2028\u2029\u202f\u3000\ufeff\ufffd\ufffe\uffff。，、「」小猫好龘ーｱ한ไทยع",
     *"🐦👩🏽🇨🇳\U00020000\U000e0001\U0010ffff",
-    *("'s", "'LL", "'ſ", "<|", "|>", "<\uffff", "\uffff|", "\r\n", "  ", "好。", *SPECIAL_TOKENS),
+    *("'s", "'LL", "'ſ", "<|", "|>", "<\uffff", "\uffff|", "\r\n", "  ", "好。"),
 ]
 """What tokenizers trip over: each kind of character that the pattern knows, and look-alikes."""
 
-nasty = st.lists(st.sampled_from(NASTY), max_size=30).map("".join)
+nasty = st.lists(st.sampled_from([*NASTY, *SPECIAL_TOKENS]), max_size=30).map("".join)
 texts = nasty | st.text()
 
 
@@ -93,7 +93,7 @@ def test_ids_are_the_same(theirs: Any, text: str) -> None:
 
 
 def test_ids_of_nasty_pairs_and_of_characters_of_all_kinds_are_the_same(theirs: Any) -> None:
-    pairs = [a + b for a, b in itertools.product(NASTY, NASTY)]
+    pairs = [a + b for a, b in itertools.product([*NASTY, *SPECIAL_TOKENS], repeat=2)]
     points = [*range(0x3100), *range(0x3100, sys.maxunicode, 331)]
     letters = [chr(point) for point in points if not 0xD800 <= point < 0xE000]
     for text in [*pairs, *(f"a{c}{c}1{c} {c}。{c}" for c in letters)]:
@@ -223,7 +223,7 @@ def test_a_wrong_order_raises(theirs: Any) -> None:
             theirs.apply_chat_template(messages, add_generation_prompt=True)
         if "unknown role" not in reason:
             assert str(caught.value) == reason
-    assert right == 22
+    assert right == 11
 
 
 @pytest.mark.parametrize(
