@@ -7,13 +7,13 @@ import random
 from functools import cache
 
 from minillm.tokenizer import bpe
-from minillm.tokenizer.vocabulary import SPECIAL_TOKENS, RustBPETokenizer
+from minillm.tokenizer.vocabulary import RustBPETokenizer
 
 NASTY = [
     *"abzSſıßKé'\"’<|>_-.,!?/\\{}0123٣²½Ⅷ〇零 \t\n\r\v\f\x00\x1c\x1f\x7f\x85\xa0\xad",
     *"\u0300\u200b\u200d\u2028\u2029\u202f\u3000\ufeff\ufffd\ufffe\uffff。，、「」小猫好龘ーｱ한ไทยع",
     *"🐦👩🏽🇨🇳\U00020000\U000e0001\U0010ffff",
-    *("'s", "'LL", "'ſ", "<|", "|>", "<\uffff", "\uffff|", "\r\n", "  ", "好。", *SPECIAL_TOKENS),
+    *("'s", "'LL", "'ſ", "<|", "|>", "<\uffff", "\uffff|", "\r\n", "  ", "好。"),
 ]
 """What tokenizers trip over: each kind of character that the pattern knows, and look-alikes."""
 

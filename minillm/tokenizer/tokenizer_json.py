@@ -17,7 +17,8 @@ from minillm.errors import UserError
 
 TOKENIZER_JSON = "tokenizer.json"
 
-NORMALIZER = {"type": "Replace", "pattern": {"String": "<\uffff"}, "content": "<"}
+# Only the U+FFFF is matched, so that the "<" keeps its place in the text, which masks need.
+NORMALIZER = {"type": "Replace", "pattern": {"Regex": "(?<=<)\uffff"}, "content": ""}
 """The step that takes the chat template's escapes away again: see ``hugging_face``."""
 
 _PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

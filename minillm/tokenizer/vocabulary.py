@@ -76,6 +76,9 @@ class RustBPETokenizer:
             raise ValueError("ranks must be 0, 1, 2 … in order")
         if tokens[:256] != [bytes([byte]) for byte in range(256)]:
             raise ValueError("the first 256 tokens must be the single bytes")
+        for name in SPECIAL_TOKENS:  # other programs would take the one for the other
+            if name.encode() in mergeable_ranks:
+                raise ValueError(f"a mergeable token is spelled like the special token {name}")
         self.mergeable_ranks = mergeable_ranks
         self.pattern = pattern
         self.special_tokens = {name: len(tokens) + i for i, name in enumerate(SPECIAL_TOKENS)}

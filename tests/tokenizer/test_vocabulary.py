@@ -70,6 +70,11 @@ def test_a_pattern_of_ones_own() -> None:
     assert tokenizer.vocab_size == 256 + 9
 
 
+def test_no_token_may_be_spelled_like_a_special_one() -> None:
+    with pytest.raises(ValueError, match=r"spelled like the special token <\|bos\|>"):
+        RustBPETokenizer.train(["<|bos|>"], 300, pattern=r".+")
+
+
 @pytest.mark.parametrize("vocab_size", [264, 9, 0, -1])
 def test_the_256_bytes_must_fit(vocab_size: int) -> None:
     assert RustBPETokenizer.train([], 265).vocab_size == 265
