@@ -241,8 +241,8 @@ def tensor_type(part: str, array: NDArray[np.float32], kind: str) -> str:
 
 # --- Ollama ---------------------------------------------------------------------------------------
 
-# In Go's template language. What stands before the first user's text in `render_conversation` is
-# the system's, and <|bos|> is added where the text is tokenized.
+# `render_for_completion` in the language of Go's text/template. <|bos|> is added when the text is
+# tokenized.
 _OLLAMA_TEMPLATE = """\
 {{- $system := .System -}}
 {{- range .Messages -}}
@@ -263,8 +263,8 @@ def ollama_modelfile(file: str, config: ModelConfig) -> str:
     """What `ollama create NAME -f FILE` reads."""
     return f'''\
 # Untried: written for Ollama by `minillm gguf`, and never run there.
-# Ollama's templates cannot escape text: whoever types <|assistant_end|> there ends the turn.
-# llama.cpp's own server uses the template in the GGUF file, where text stays text.
+# Ollama's templates have no function to escape text, so whoever types <|assistant_end|> there
+# probably ends the turn. llama.cpp's own server uses the template in the GGUF file: text stays text.
 FROM ./{file}
 TEMPLATE """{_OLLAMA_TEMPLATE}"""
 PARAMETER stop "<|assistant_end|>"

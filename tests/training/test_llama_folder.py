@@ -325,6 +325,12 @@ def test_every_stage_starts_from_a_folder(tmp_path: Path, stage: Stage) -> None:
     largest = max((trained.state_dict()[n] - w).abs().max().item() for n, w in before.items())
     assert largest < 0.02  # one small step away from the folder's weights
     same(load(config.out_dir, device="cpu")[0], trained)  # its tokenizer is there
+    left = path.with_suffix("")
+    same(load(left, device="cpu")[0], trained)
+    theirs: Any = LlamaForCausalLM.from_pretrained(left).eval()
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        assert torch.allclose(trained.eval()(ids), theirs(ids).logits, rtol=0, atol=1e-4)
 
 
 def test_dpo_goes_on_with_a_folder(tmp_path: Path) -> None:
