@@ -60,6 +60,8 @@ class GgufOptions:
     def __post_init__(self) -> None:
         if self.type not in TYPES:
             raise UserError(f"--type {self.type!r}: choose one of {', '.join(TYPES)}")
+        if self.output is not None and self.output.suffix != ".gguf":
+            raise UserError(f"--output {self.output}: its name must end in .gguf")
 
 
 GGUF_PRESETS: dict[Preset, GgufOptions] = {
@@ -264,7 +266,7 @@ def ollama_modelfile(file: str, config: ModelConfig) -> str:
     return f'''\
 # Untried: written for Ollama by `minillm gguf`, and never run there.
 # Ollama's templates have no function to escape text, so whoever types <|assistant_end|> there
-# probably ends the turn. llama.cpp's own server uses the template in the GGUF file: text stays text.
+# probably ends the turn. In llama.cpp's own server, by the template in the GGUF file, it cannot.
 FROM ./{file}
 TEMPLATE """{_OLLAMA_TEMPLATE}"""
 PARAMETER stop "<|assistant_end|>"

@@ -88,7 +88,9 @@ def read_config(folder: Path) -> ModelConfig:
         shape = msgspec.convert(fields, LlamaShape)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not the configuration of a Llama model: {error}") from None
+    theta = _rope_theta(path, shape)
     heads, width = shape.num_attention_heads, None
+    key_value_heads = heads if shape.num_key_value_heads is None else shape.num_key_value_heads
     if shape.head_dim is not None and shape.head_dim * heads != shape.hidden_size:
         width = shape.head_dim * heads
         if shape.head_dim < 2 or shape.head_dim % 2:
@@ -100,12 +102,10 @@ def read_config(folder: Path) -> ModelConfig:
             intermediate_size=shape.intermediate_size,
             num_hidden_layers=shape.num_hidden_layers,
             num_attention_heads=heads,
-            num_key_value_heads=heads
-            if shape.num_key_value_heads is None
-            else shape.num_key_value_heads,
+            num_key_value_heads=key_value_heads,
             attention_hidden_size=width,
             max_position_embeddings=shape.max_position_embeddings,
-            rope_theta=_rope_theta(path, shape),
+            rope_theta=theta,
             rms_norm_eps=shape.rms_norm_eps,
             tie_word_embeddings=shape.tie_word_embeddings,
         )
@@ -114,6 +114,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _rope_theta(path: Path, shape: LlamaShape) -> float:
+    """The base of the wavelengths, wherever the version of transformers has put it."""
     theta = shape.rope_theta
     for name in ("rope_scaling", "rope_parameters"):
         rope: Rope | None = getattr(shape, name)

@@ -343,7 +343,8 @@ def test_the_command_writes_a_file_and_a_modelfile(
         (["--type", "Q5_K"], "--type 'Q5_K': choose one of F32, F16, Q8_0, Q4_0"),
         (["--stage", "dpo"], "dpo.safetensors: no dpo weights"),
         (["--output", "out/sft.safetensors/a.gguf"], "cannot write: "),
-        (["--output", "out/tokenizer"], "cannot write: Is a directory; there is a folder of this"),
+        (["--output", "out/folder.gguf"], "cannot write: Is a directory; there is a folder of"),
+        (["--output", "out/a.bin"], "--output out/a.bin: its name must end in .gguf"),
     ],
 )
 def test_errors_are_one_line(
@@ -351,7 +352,8 @@ def test_errors_are_one_line(
     arguments: list[str], message: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    before = sorted(weights(Path("out")).rglob("*"))
+    (weights(Path("out")) / "folder.gguf").mkdir()
+    before = sorted(Path("out").rglob("*"))
     with pytest.raises(SystemExit) as stop:
         main(["gguf", *arguments])
     assert stop.value.code == 2

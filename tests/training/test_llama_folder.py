@@ -156,6 +156,7 @@ def test_what_is_not_implemented_names_the_field(
     with pytest.raises(UserError, match=rf"config\.json: .*{message}") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("config.json") == 1
 
 
 def biased(folder: Path) -> None:
