@@ -126,7 +126,6 @@ def hugging_face(model: Transformer) -> Any:
     config = LlamaConfig(
         **shape,
         rope_parameters={"rope_type": "default", "rope_theta": theta},
-        tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,

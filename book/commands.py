@@ -301,6 +301,19 @@ reference("evaluate")
 reference("chat")
 
 # %% [markdown]
+# ### minillm gguf
+#
+# 把一个阶段的模型写成一个 GGUF 文件，给 llama.cpp 和建在它上面的程序用；旁边放一个 Ollama 的 Modelfile。先 `pip install "minillm[gguf]"`，用法见[常见问题](faq.md)。
+#
+# ```bash
+# minillm gguf --preset tiny
+# minillm gguf --preset tiny --stage sft --type Q8_0
+# ```
+
+# %% tags=["remove-input"]
+reference("gguf")
+
+# %% [markdown]
 # ## 脚本
 #
 # :::{table} 脚本和它们的用法

@@ -72,6 +72,11 @@ COMMANDS = {
     "evaluate": Command(
         "score a stage's weights", "evaluate:EVALUATE_PRESETS", "evaluate:run_evaluate"
     ),
+    "gguf": Command(
+        "write a model as a GGUF file, for llama.cpp and Ollama",
+        "training.gguf_export:GGUF_PRESETS",
+        "training.gguf_export:run_gguf",
+    ),
     "chat": Command("talk to the model", "chat:CHAT_PRESETS", "chat:run_chat"),
 }
 

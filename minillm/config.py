@@ -83,21 +83,26 @@ class ModelConfig:
     num_hidden_layers: Annotated[int, Range(1, 1024)] = 8
     """Transformer blocks."""
     num_attention_heads: Annotated[int, Range(1, 1024)] = 8
-    """Query heads; each is hidden_size / num_attention_heads wide."""
+    """Query heads; each is attention_hidden_size / num_attention_heads wide."""
     num_key_value_heads: Annotated[int, Range(1, 1024)] = 2
     """Key and value heads, shared by groups of query heads."""
+    attention_hidden_size: Size | None = None
+    """Width of all query heads together; None: hidden_size."""
     max_position_embeddings: Size = 2048
     """Longest sequence, in tokens, that positions exist for."""
     rope_theta: Annotated[float, Range(1)] = 10000.0
     """Base of the rotary position embedding's wavelengths."""
     rms_norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-5
     """Added to the mean square in RMSNorm."""
+    tie_word_embeddings: bool = True
+    """The output layer is the embedding table, not a matrix of its own."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.hidden_size % (2 * self.num_attention_heads):
+        name = "attention_hidden_size" if self.attention_hidden_size else "hidden_size"
+        if (width := getattr(self, name)) % (2 * self.num_attention_heads):
             raise UserError(
-                f"--hidden_size {self.hidden_size} must be a multiple of twice "
+                f"--{name} {width} must be a multiple of twice "
                 f"--num_attention_heads {self.num_attention_heads} (rotary embeddings turn pairs)"
             )
         if self.num_attention_heads % self.num_key_value_heads:
@@ -108,7 +113,8 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+        """Width of a head."""
+        return (self.attention_hidden_size or self.hidden_size) // self.num_attention_heads
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,8 @@ class TrainConfig:
     tf_dir: Path = field(default_factory=default_tf_dir)
     """Where TensorBoard logs go (environment variable TF_DIR, else ../tf_dir)."""
     init_from: Path | None = None
-    """Weights to start from; None: the newest ones of the previous stage (pretrain: fresh
+    """Weights to start from: a file of them, or a Hugging Face Llama folder, which then decides the
+    model's shape and tokenizer too; None: the newest ones of the previous stage (pretrain: fresh
     weights)."""
     resume: bool = False
     """Go on from this stage's newest checkpoint in OUT_DIR/checkpoints."""

@@ -16,10 +16,12 @@ microworld.words microworld.exercises microworld.documents
 microworld.identity microworld.lessons microworld.scoring
 data.rows data.formats data.readers data.categories data.importer data.hubs
 data.report data.mix
-tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.vocabulary tokenizer.learn
+tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.tokenizer_json
+tokenizer.vocabulary tokenizer.hugging_face tokenizer.learn
 model.transformer model.decode model.generate
 training.dataset training.packing training.objectives training.optimizers training.devices
-training.checkpoint training.log training.export training.loop
+training.llama_folder training.checkpoint training.hugging_face training.gguf_export
+training.log training.export training.loop
 evaluate chat persona
 cli
 book.lab book.show

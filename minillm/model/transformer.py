@@ -2,8 +2,8 @@
 
 RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467), rotary position embeddings (Su et al. 2021,
 arXiv:2104.09864), grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245), SwiGLU
-(Shazeer 2020, arXiv:2002.05202), and one table for input and output embeddings (Press & Wolf
-2017, arXiv:1608.05859).
+(Shazeer 2020, arXiv:2002.05202), and, unless the config says otherwise, one table for input and
+output embeddings (Press & Wolf 2017, arXiv:1608.05859).
 
 Modules carry Hugging Face's names, so ``state_dict()`` loads into ``LlamaForCausalLM`` as it is.
 Shapes in comments: B rows, T positions, S keys, H query heads, K key/value heads, D head_dim, C
@@ -171,7 +171,8 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.lm_head.weight = self.model.embed_tokens.weight
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
         self.apply(self._init)
 
     def _init(self, module: nn.Module) -> None:

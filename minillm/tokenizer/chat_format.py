@@ -73,7 +73,13 @@ def _parts(content: Any, i: int) -> list[tuple[str, str]]:
             f"message {i}: content must be a string or a list of parts with a text and a type "
             f"({', '.join(PARTS)})"
         )
-    return parts
+    joined: list[tuple[str, str]] = []
+    for kind, text in parts:
+        if kind == "text" and joined and joined[-1][0] == "text":
+            joined[-1] = (kind, joined[-1][1] + text)  # the model's own text has no seams
+        else:
+            joined.append((kind, text))
+    return joined
 
 
 def render(

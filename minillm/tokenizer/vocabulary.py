@@ -27,7 +27,15 @@ from minillm.errors import UserError
 from minillm.progress import Progress
 from minillm.tokenizer import bpe
 from minillm.tokenizer.chat_format import SPECIAL_TOKENS, Conversation, render, turns_of
-from minillm.tokenizer.storage import Meta, damaged, ranks_content, read_files, write_files
+from minillm.tokenizer.storage import (
+    META_FILE,
+    Meta,
+    damaged,
+    ranks_content,
+    read_files,
+    write_files,
+)
+from minillm.tokenizer.tokenizer_json import TOKENIZER_JSON, read_tokenizer_json
 
 SPLIT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)"  # English contractions: 's, 'll …
@@ -68,6 +76,9 @@ class RustBPETokenizer:
             raise ValueError("ranks must be 0, 1, 2 … in order")
         if tokens[:256] != [bytes([byte]) for byte in range(256)]:
             raise ValueError("the first 256 tokens must be the single bytes")
+        for name in SPECIAL_TOKENS:  # other programs would take the one for the other
+            if name.encode() in mergeable_ranks:
+                raise ValueError(f"a mergeable token is spelled like the special token {name}")
         self.mergeable_ranks = mergeable_ranks
         self.pattern = pattern
         self.special_tokens = {name: len(tokens) + i for i, name in enumerate(SPECIAL_TOKENS)}
@@ -124,10 +135,19 @@ class RustBPETokenizer:
     def load(cls, path: Path | None = None) -> RustBPETokenizer:
         """Load the tokenizer in the folder ``path``; None: the one that ships with the package.
 
+        A folder in Hugging Face's format does too, where its ``tokenizer.json`` describes a
+        tokenizer of this class.
+
         Raises:
-            UserError: a file is missing, damaged or changed; names it.
+            UserError: a file is missing, damaged or changed, or describes another kind of
+                tokenizer; names it.
         """
-        meta_path, meta, tokens = read_files(SHIPPED if path is None else path)
+        folder = SHIPPED if path is None else path
+        hugging_face = folder / TOKENIZER_JSON
+        if hugging_face.exists() and not (folder / META_FILE).exists():
+            tokens = read_tokenizer_json(hugging_face, SPLIT_PATTERN, SPECIAL_TOKENS)
+            return cls({token: rank for rank, token in enumerate(tokens)})
+        meta_path, meta, tokens = read_files(folder)
         try:
             ranks = {token: rank for rank, token in enumerate(tokens)}
             tokenizer = cls(ranks, meta.pattern, meta.statistics)
@@ -223,8 +243,9 @@ class RustBPETokenizer:
         Args:
             messages: perhaps a system message, then user and assistant by turns; the assistant has
                 the last word. Content is a string or, for the assistant, nanochat's list of parts
-                ``{"type": "text" | "python" | "python_output", "text": ...}``. Between two turns of
-                the assistant, messages of role ``tool`` may stand, rendered as an output.
+                ``{"type": "text" | "python" | "python_output", "text": ...}``; texts side by side
+                are one text. Between two turns of the assistant, messages of role ``tool`` may
+                stand, rendered as an output.
             max_tokens: cut after so many tokens.
 
         Returns:

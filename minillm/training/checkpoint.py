@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,16 @@ from minillm.config import PREVIOUS_STAGE, STAGES, ModelConfig, Stage, TrainConf
 from minillm.errors import UserError
 from minillm.files import write_atomically
 from minillm.model.transformer import Transformer
+from minillm.tokenizer.tokenizer_json import TOKENIZER_JSON
 from minillm.tokenizer.vocabulary import RustBPETokenizer, find_tokenizer
 from minillm.training.devices import choose_device
+from minillm.training.llama_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    folder_sha256,
+    read_config,
+    read_weights,
+)
 
 KEEP = 2  # training checkpoints: the newest, and the one before should the newest be damaged
 
@@ -70,8 +78,9 @@ def save_checkpoint(
     optimizers: list[torch.optim.Optimizer] | None = None,
 ) -> None:
     """Saves fp32 weights and, for a training checkpoint, the optimizers' state."""
-    # The shared embedding is stored once; lm_head.weight is the same tensor.
-    tensors = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    tensors = model.state_dict()
+    if model.config.tie_word_embeddings:  # the same tensor as the embedding, stored once
+        del tensors["lm_head.weight"]
     scalars: dict[str, Any] = {}
     for i, optimizer in enumerate(optimizers or []):
         for index, state in optimizer.state_dict()["state"].items():
@@ -83,8 +92,13 @@ def save_checkpoint(
                     scalars[key] = value
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     about = msgspec.json.encode({**asdict(metadata), "scalars": scalars}).decode()
-    header = {"minillm": about, "sha256": _sha256(about, tensors)}
-    write_atomically(path, save(tensors, header))
+    write_atomically(path, save(tensors, _header(about, tensors)))
+
+
+def _header(about: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """What a file says beside its tensors. The format is that of the tensors' layout, PyTorch's:
+    Hugging Face's transformers 4 reads no file that does not say it."""
+    return {"format": "pt", "minillm": about, "sha256": _sha256(about, tensors)}
 
 
 def _sha256(about: str, tensors: dict[str, Tensor]) -> str:
@@ -126,7 +140,8 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
     if "minillm" not in header:
         raise UserError(f"{path}: these weights were not written by minillm (no metadata)")
-    if header.get("sha256") != _sha256(header["minillm"], tensors):
+    # Files of earlier versions do not say their format.
+    if {"format": "pt", **header} != _header(header["minillm"], tensors):
         raise UserError(
             f"{path}: damaged or changed since it was written (its SHA-256 is another); delete it "
             "and run its stage again"
@@ -146,7 +161,8 @@ def load_checkpoint(path: Path) -> tuple[Transformer, Metadata]:
         metadata = _metadata(header)
         model = Transformer(metadata.model)
         weights = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        if metadata.model.tie_word_embeddings:
+            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
         model.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError, UserError) as error:
         reason = " ".join(str(error).split())
@@ -205,7 +221,7 @@ def starting_model(
     config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[[str], None]
 ) -> tuple[Transformer, str]:
     """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage; and
-    the SHA-256 of their file ("" for fresh ones).
+    the SHA-256 of their file or files ("" for fresh ones).
 
     Raises:
         UserError: the previous stage has not run, or its model or tokenizer is another than this
@@ -219,10 +235,101 @@ def starting_model(
     path = config.init_from or previous_weights(config.out_dir, stage)
     if path is None:
         return Transformer(config.model), ""
+    if path.is_dir():
+        say(f"starting from {path}, which decides the model's shape")
+        return folder_weights(path, config.model, tokenizer)
     model, metadata = load_checkpoint(path)
     check_matches(path, metadata, config.model, tokenizer)
     say(f"starting from {path} ({metadata.stage}, step {metadata.step})")
     return model, stored_sha256(path)
+
+
+# --- Folders in Hugging Face's format -------------------------------------------------------------
+
+
+def settle(config: TrainConfig) -> tuple[TrainConfig, RustBPETokenizer]:
+    """The settings of a run with the shape of its model, and its tokenizer: both those of the
+    folder, if ``--init_from`` names one.
+
+    Raises:
+        UserError: the folder holds what is not implemented, ``--max_seq_len`` is more than its
+            model can read, or the tokenizer cannot be used.
+    """
+    folder = config.init_from
+    if folder is None or not folder.is_dir():
+        return config, find_tokenizer(config.tokenizer_path, config.out_dir)
+    config = replace(config, model=read_config(folder))
+    return config, folder_tokenizer(folder, config.tokenizer_path, config.model)
+
+
+def folder_tokenizer(folder: Path, named: Path | None, model: ModelConfig) -> RustBPETokenizer:
+    """The tokenizer for a folder's model: the one that the user names, else the folder's own.
+
+    Raises:
+        UserError: it cannot be used, or has more tokens than the model.
+    """
+    if named is None and not (folder / TOKENIZER_JSON).exists():
+        raise UserError(
+            f"{folder}: no {TOKENIZER_JSON} in this folder; name a tokenizer by --tokenizer_path"
+        )
+    tokenizer = RustBPETokenizer.load(named or folder)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise UserError(
+            f"{folder}: the model has room for {model.vocab_size} tokens (vocab_size), the "
+            f"tokenizer {tokenizer.vocab_size}; name another one by --tokenizer_path"
+        )
+    return tokenizer
+
+
+def keep_tokenizer(config: TrainConfig, tokenizer: RustBPETokenizer, write: bool) -> None:
+    """Puts a folder's tokenizer where the commands that follow look for one: OUT_DIR/tokenizer.
+
+    Args:
+        write: whether this process is the one that does it; the others only check.
+
+    Raises:
+        UserError: OUT_DIR is already of another tokenizer, which its weights were trained with.
+    """
+    folder, out_dir = config.init_from, config.out_dir
+    if folder is None or not folder.is_dir() or config.tokenizer_path is not None:
+        return
+    if find_tokenizer(None, out_dir).fingerprint == tokenizer.fingerprint:
+        return
+    places = [out_dir / "tokenizer", *(weights_path(out_dir, stage) for stage in STAGES)]
+    if there := next((path for path in places if path.exists()), None):
+        raise UserError(
+            f"{there}: belongs to another tokenizer than that of {folder}: choose another --out_dir"
+        )
+    if write:
+        tokenizer.save(places[0])
+
+
+def folder_weights(
+    folder: Path, config: ModelConfig, tokenizer: RustBPETokenizer
+) -> tuple[Transformer, str]:
+    """A folder's model, on the CPU, and the SHA-256 of its weights.
+
+    Raises:
+        UserError: like ``read_weights``; if minillm wrote them, like ``load_checkpoint`` and
+            ``check_matches`` too.
+    """
+    path = folder / WEIGHTS_FILE
+    if not _is_ours(path):
+        return read_weights(folder, config), folder_sha256(folder)
+    model, metadata = load_checkpoint(path)
+    check_matches(path, metadata, config, tokenizer)
+    return model, stored_sha256(path)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "minillm" in (file.metadata() or {})
+    except (SafetensorError, OSError):  # whoever reads the weights says so
+        return False
+
+
+# --- What weights must match ----------------------------------------------------------------------
 
 
 def check_matches(
@@ -330,15 +437,24 @@ def load(
     """A trained model, ready to answer, and its tokenizer: ``model, tokenizer = load("out/tiny")``.
 
     Args:
-        out_dir: the folder that training wrote to.
-        stage: pretrain, sft or dpo; None: the latest that there is.
+        out_dir: the folder that training wrote to, or one in Hugging Face's format with a Llama
+            model of anybody's.
+        stage: pretrain, sft or dpo; None: the latest that there is, or the folder's only one.
         tokenizer_path: a tokenizer's folder; None: ``out_dir/tokenizer`` if it exists, else the one
-            that comes with the package.
+            that comes with the package. Of a folder in Hugging Face's format: None is its own.
         device: cpu, cuda, or auto: a CUDA GPU where there is one.
 
     Raises:
-        UserError: no weights, damaged ones, or a tokenizer that they were not trained with.
+        UserError: no weights, damaged ones, or a tokenizer that they were not trained with; a
+            folder that asks for what is not implemented.
     """
-    folder = Path(tokenizer_path) if tokenizer_path else None
-    model, tokenizer, _ = load_for_inference(Path(out_dir), stage, folder, device)
-    return model, tokenizer
+    folder, named = Path(out_dir), Path(tokenizer_path) if tokenizer_path else None
+    if not (folder / CONFIG_FILE).exists():
+        model, tokenizer, _ = load_for_inference(folder, stage, named, device)
+        return model, tokenizer
+    if stage is not None:
+        raise UserError(f"{folder}: a folder of one model: leave out the stage, {stage}")
+    config = read_config(folder)
+    tokenizer = folder_tokenizer(folder, named, config)
+    model, _ = folder_weights(folder, config, tokenizer)
+    return model.to(choose_device(device)[0]).eval(), tokenizer

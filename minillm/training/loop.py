@@ -27,19 +27,20 @@ from minillm.config import Stage, TrainConfig
 from minillm.errors import UserError
 from minillm.model.transformer import Transformer
 from minillm.progress import Progress
-from minillm.tokenizer.vocabulary import find_tokenizer
 from minillm.training.checkpoint import (
     Metadata,
     check_continues,
+    keep_tokenizer,
     load_optimizers,
     newest_checkpoint,
-    save_checkpoint,
     save_training_checkpoint,
+    settle,
     starting_model,
     weights_path,
 )
 from minillm.training.dataset import load_dataset, validation_path
 from minillm.training.devices import Process, StopRequest, set_up_process
+from minillm.training.hugging_face import model_folder, save_stage
 from minillm.training.log import RunLog
 from minillm.training.objectives import (
     Objective,
@@ -55,7 +56,8 @@ AfterStep = Callable[[int, Transformer], None]
 
 
 def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None) -> Path:
-    """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``.
+    """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``; the
+    folder ``<out_dir>/<stage>`` beside them is for Hugging Face's `transformers`.
 
     Raises:
         UserError: data, weights, device or settings cannot be used, the loss is not finite,
@@ -144,11 +146,11 @@ class Trainer:
         stop: StopRequest,
         after_step: AfterStep | None = None,
     ) -> None:
+        config, self.tokenizer = settle(config)
         self.config, self.stage, self.process = config, stage, process
         self.stop, self.after_step = stop, after_step
         self.rows_per_step = config.batch_size * config.accumulation_steps * process.world_size
         torch.manual_seed(config.seed)
-        self.tokenizer = find_tokenizer(config.tokenizer_path, config.out_dir)
         self.set_up_model()
         self.set_up_data()
         self.go_on()
@@ -239,6 +241,7 @@ class Trainer:
 
     def run(self) -> Path:
         """All steps; returns the path of the finished weights."""
+        keep_tokenizer(self.config, self.tokenizer, self.process.is_main)
         log = RunLog(self.config, self.stage, self.start_step) if self.process.is_main else None
         self.stop.deferred = True
         values: dict[str, float] = {}
@@ -258,10 +261,11 @@ class Trainer:
                     )
         path = weights_path(self.config.out_dir, self.stage)
         if log:
-            save_checkpoint(path, self.model, self.metadata(self.total_steps))
+            save_stage(path, self.model, self.metadata(self.total_steps), self.tokenizer)
             log.close()
             last = [f"{k} {values[k]:.4f}" for k in SAID_LAST if k in values]
-            self.say(f"{', '.join(last)}; weights in {path}")
+            folder = model_folder(path)
+            self.say(f"{', '.join(last)}; weights in {path}, for transformers in {folder}")
         return path
 
     def batches(self) -> Iterator[list[Batch]]:

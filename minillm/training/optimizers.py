@@ -96,12 +96,14 @@ def learning_rate_factor(
 
 def make_optimizers(model: Transformer, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), or Muon for the matrices of the blocks
-    with AdamW for the embedding and the norms. Norms do not decay."""
+    with AdamW for the embeddings and the norms. Norms do not decay."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    embedding = [model.model.embed_tokens.weight]
+    embeddings = [model.model.embed_tokens.weight]
+    if model.lm_head.weight is not model.model.embed_tokens.weight:
+        embeddings.append(model.lm_head.weight)
     vectors = [p for p in model.parameters() if p.ndim < 2]
     muon = config.optimizer == "muon"
-    decayed = embedding if muon else matrices + embedding
+    decayed = embeddings if muon else matrices + embeddings
     adamw = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": config.weight_decay},

@@ -19,6 +19,7 @@ from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.microworld import documents
 from minillm.tokenizer import bpe
+from minillm.tokenizer.hugging_face import TEMPLATE_FILE
 from minillm.tokenizer.storage import META_FILE, RANKS_FILE
 from minillm.tokenizer.vocabulary import (
     SPECIAL_TOKENS,
@@ -67,6 +68,11 @@ def test_a_pattern_of_ones_own() -> None:
     tokenizer = RustBPETokenizer.train(["12 12 12"], 300, pattern=r"\d|\D+")
     assert tokenizer.encode("12") == [ord("1"), ord("2")]
     assert tokenizer.vocab_size == 256 + 9
+
+
+def test_no_token_may_be_spelled_like_a_special_one() -> None:
+    with pytest.raises(ValueError, match=r"spelled like the special token <\|bos\|>"):
+        RustBPETokenizer.train(["<|bos|>"], 300, pattern=r".+")
 
 
 @pytest.mark.parametrize("vocab_size", [264, 9, 0, -1])
@@ -277,6 +283,13 @@ def test_the_parts_of_an_answer() -> None:
     ]
 
 
+def test_texts_side_by_side_are_one_text() -> None:
+    halves = [{"type": "text", "text": text} for text in ("在河", "边钓")]
+    ids, _ = SMALL.render_conversation(say("q", ("assistant", halves)))
+    assert ids == SMALL.render_conversation(say("q", "在河边钓"))[0]
+    assert SMALL.encode("在河边钓") != SMALL.encode("在河") + SMALL.encode("边钓")
+
+
 def test_a_tools_message_is_an_output_that_is_not_learned() -> None:
     messages = say("q", "c", ("tool", "1"), ("tool", "2"), ("assistant", "a"))
     assert rendered(messages)[4:] == [
@@ -385,7 +398,7 @@ def test_find_tokenizer(tmp_path: Path) -> None:
 
 def test_the_shipped_tokenizer(repo: Path) -> None:
     assets = repo / "minillm" / "assets"
-    assert sorted(os.listdir(assets)) == ["README.md", RANKS_FILE, META_FILE]
+    assert sorted(os.listdir(assets)) == sorted(["README.md", RANKS_FILE, META_FILE, TEMPLATE_FILE])
     assert sum(path.stat().st_size for path in assets.iterdir()) < 200_000
     assert SHIPPED.vocab_size == 6400
     assert SHIPPED.pattern == SPLIT_PATTERN
