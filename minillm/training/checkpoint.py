@@ -55,10 +55,9 @@ class Metadata:
 
     @property
     def window(self) -> int:
-        """Tokens of a chat that the model should look back on: three quarters of the rows that it
-        was trained on. Further on it never learned to answer, and the answer needs room too."""
-        rows = self.train.get("max_seq_len", self.model.max_position_embeddings)
-        return int(rows) * 3 // 4
+        """Tokens of a chat that the model should look back on: beyond the length of nearly all the
+        conversations that it was trained on, it never learned to answer."""
+        return int(self.train.get("window", self.model.max_position_embeddings // 2))
 
 
 def weights_path(out_dir: Path, stage: Stage) -> Path:
@@ -219,9 +218,10 @@ def previous_weights(out_dir: Path, stage: Stage) -> Path | None:
 
 def starting_model(
     config: TrainConfig, stage: Stage, tokenizer: RustBPETokenizer, say: Callable[[str], None]
-) -> tuple[Transformer, str]:
-    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage; and
-    the SHA-256 of their file or files ("" for fresh ones).
+) -> tuple[Transformer, str, int]:
+    """Fresh weights for pretraining, else those of ``--init_from`` or of the previous stage; the
+    SHA-256 of their file or files ("" for fresh ones); and the window of chats that they know (0 if
+    none).
 
     Raises:
         UserError: the previous stage has not run, or its model or tokenizer is another than this
@@ -234,14 +234,14 @@ def starting_model(
         )
     path = config.init_from or previous_weights(config.out_dir, stage)
     if path is None:
-        return Transformer(config.model), ""
+        return Transformer(config.model), "", 0
     if path.is_dir():
         say(f"starting from {path}, which decides the model's shape")
-        return folder_weights(path, config.model, tokenizer)
+        return *folder_weights(path, config.model, tokenizer), 0
     model, metadata = load_checkpoint(path)
     check_matches(path, metadata, config.model, tokenizer)
     say(f"starting from {path} ({metadata.stage}, step {metadata.step})")
-    return model, stored_sha256(path)
+    return model, stored_sha256(path), 0 if metadata.stage == "pretrain" else metadata.window
 
 
 # --- Folders in Hugging Face's format -------------------------------------------------------------

@@ -179,9 +179,10 @@ class Trainer:
             self.checkpoint = newest_checkpoint(config, stage, self.tokenizer, self.say)
         self.started_from = ""
         if self.checkpoint is None or stage == "dpo":
-            model, self.started_from = starting_model(config, stage, self.tokenizer, self.say)
+            start = starting_model(config, stage, self.tokenizer, self.say)
+            model, self.started_from, self.window = start
         else:
-            model = self.checkpoint.model
+            model, self.window = self.checkpoint.model, self.checkpoint.metadata.window
         self.model = model.to(self.process.device)
         self.objective = objective_of(stage, config, self.model)
         self.say(f"{self.model.num_parameters():,} trainable parameters, on {self.process.device}")
@@ -199,6 +200,7 @@ class Trainer:
         rows = self.rows = packed(config.data_path, config.epochs, True)
         path = validation_path(config.data_path)
         self.val_rows = packed(path, 1, False) if path.exists() else None
+        self.window = max(self.window, rows.data.usual_length())
         self.total_steps = math.ceil(len(rows) / self.rows_per_step)
         if config.max_steps is not None:
             self.total_steps = min(self.total_steps, config.max_steps)
@@ -227,6 +229,7 @@ class Trainer:
         train = self.config.to_dict() | {
             "rows_per_step": self.rows_per_step,
             "started_from": self.started_from,
+            "window": self.window,
         }
         return Metadata(
             self.stage,

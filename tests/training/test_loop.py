@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from minillm.config import STAGES, Stage, TrainConfig
 from minillm.errors import UserError
 from minillm.training import loop
-from minillm.training.checkpoint import load_checkpoint
+from minillm.training.checkpoint import load_checkpoint, weights_path
 from minillm.training.dataset import load_dataset
 from minillm.training.devices import StopRequest
 from minillm.training.loop import train
@@ -202,6 +202,24 @@ def test_dpo_goes_on_only_with_the_reference_that_it_had(tmp_path: Path) -> None
     train(small.train_config(tmp_path, "sft", max_steps=3), "sft")
     with pytest.raises(UserError, match=r"dpo-0000004\.safetensors: began with other SFT weights"):
         train(replace(config, resume=True), "dpo")
+
+
+def test_weights_say_how_far_back_a_chat_may_reach(tmp_path: Path) -> None:
+    """As far as nearly all conversations of SFT; DPO's shorter ones do not shrink it."""
+    train_previous_stages(tmp_path, "dpo")
+    config = small.train_config(tmp_path, "dpo", epochs=9, max_steps=4, save_every=2)
+    train(config, "dpo")
+
+    def longest(stage: Stage, key: str) -> int:
+        render = small.tokenizer().render_conversation
+        return max(len(render(row[key])[0]) for row in small.rows(stage))
+
+    window = longest("sft", "messages")
+    assert longest("dpo", "chosen") < window
+    for stage in ("sft", "dpo"):
+        assert load_checkpoint(weights_path(config.out_dir, stage))[1].window == window
+    train(replace(config, resume=True, max_steps=6), "dpo")
+    assert load_checkpoint(weights_path(config.out_dir, "dpo"))[1].window == window
 
 
 def test_a_step_may_be_larger_than_the_data(tmp_path: Path) -> None:
