@@ -57,6 +57,8 @@ ROWS = {
     "answer shop": ("shopping", "购物算账"),
     "multiple choice": ("multiple choice, the likeliest option", "选择题（按似然选）"),
     "polite": ("polite style (what DPO teaches)", "礼貌的风格（DPO 要教的）"),
+    "question 2": ("second question of a chat of all kinds", "一次聊天里，各类题混着问：第 2 问"),
+    "question 10": ("tenth question of that chat", "同一次聊天：第 10 问"),
     "identity": ("who are you, in paraphrases never seen", "“你是谁”的新问法"),
 }
 """Score → its name in README.md and in README.zh.md."""

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -99,10 +101,15 @@ chats = [record.row for record in read(lab.data() / "sft_chinese.jsonl")]
 polite = [scoring.is_polite(chat.messages[-1].content) for chat in chats]
 assert sum(polite) < 0.15 * len(polite)
 assert {len(attribute.statements) for attribute in words.ATTRIBUTES.values()} == {5}
+strings = sum(sum(m.role == "user" for m in chat.messages) > 2 for chat in chats)
+assert 0.1 < strings / len(chats) < 0.2
 print(f"pairs: {len(pairs)}, chosen polite: {sum(good)}, rejected polite: {sum(bad)}")
 print(f"conversations: {len(polite):,}, last answer polite: {sum(polite):,}")
+print(f"with three questions or more: {strings:,}")
 
 # %% [markdown]
+# 对话里有一到两成是一*串*：几段不相干的对话，连同几句寒暄，接在一起。<!-- by: assert 0.1 < strings / len(chats) < 0.2 -->聊天不会只问一句；没练过这样的对话，模型从第二问起就会答乱，{numref}`第 %s 章 <sec-sft>` 会量给你看。
+#
 # ### 训练永远不问的
 #
 # 怎样知道模型学会了，而不是背下了？办法是**留出集**（held-out set）：在每一类问题的空间里划出大约五分之一的格子，训练从不问它们。格子由哈希值决定，所以增加一个人，不会挪动别人的格子。<!-- by: assert 0.14 < min(apart) < 0.2 < max(apart) < 0.25 -->
@@ -210,7 +217,7 @@ assert total == 630_000
 #
 # 数据这样流过 `mix.build`。一行只在扫描时认一次：外来的格式当场改写成统一的格式，再留下一张便条，记着这一行的哈希和位置。选择和打乱只看便条，最后才按位置去取文字。
 
-# %% mystnb={"figure": {"caption": "数据配比的两遍扫描。第一遍只记下每行的位置和哈希；选好以后，第二遍按位置去取。", "name": "fig-data-flow"}, "image": {"alt": "五个方框从左到右由箭头相连：文件、扫描、选择、打乱、写出；扫描每行记 37 字节，写出预训练、SFT、DPO 三种文件"}}
+# %% mystnb={"figure": {"caption": "\u6570\u636e\u914d\u6bd4\u7684\u4e24\u904d\u626b\u63cf\u3002\u7b2c\u4e00\u904d\u53ea\u8bb0\u4e0b\u6bcf\u884c\u7684\u4f4d\u7f6e\u548c\u54c8\u5e0c\uff1b\u9009\u597d\u4ee5\u540e\uff0c\u7b2c\u4e8c\u904d\u6309\u4f4d\u7f6e\u53bb\u53d6\u3002", "name": "fig-data-flow"}, "image": {"alt": "\u4e94\u4e2a\u65b9\u6846\u4ece\u5de6\u5230\u53f3\u7531\u7bad\u5934\u76f8\u8fde\uff1a\u6587\u4ef6\u3001\u626b\u63cf\u3001\u9009\u62e9\u3001\u6253\u4e71\u3001\u5199\u51fa\uff1b\u626b\u63cf\u6bcf\u884c\u8bb0 37 \u5b57\u8282\uff0c\u5199\u51fa\u9884\u8bad\u7ec3\u3001SFT\u3001DPO \u4e09\u79cd\u6587\u4ef6"}}
 assert mix.NOTE.itemsize == 37
 show.flow(
     [
@@ -339,7 +346,7 @@ for stage in ("pretrain", "dpo"):
 assert all(row_count[name] == c["rows"] for name, c in report["categories"].items())
 print(f"{row_count.total():,} rows, {token_count.total():,} tokens")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰）和全部词元数（蓝）的百分比。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各两根横条，灰色是行的份额，蓝色是词元的份额；每根条的长度是百分数"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "\u5fae\u4e16\u754c\u7684\u6570\u636e\uff1a\u6bcf\u7c7b\u5360\u5168\u90e8\u884c\u6570\uff08\u7070\uff09\u548c\u5168\u90e8\u8bcd\u5143\u6570\uff08\u84dd\uff09\u7684\u767e\u5206\u6bd4\u3002", "name": "fig-data-shares"}, "image": {"alt": "\u516d\u7c7b\u6570\u636e\u5404\u4e24\u6839\u6a2a\u6761\uff0c\u7070\u8272\u662f\u884c\u7684\u4efd\u989d\uff0c\u84dd\u8272\u662f\u8bcd\u5143\u7684\u4efd\u989d\uff1b\u6bcf\u6839\u6761\u7684\u957f\u5ea6\u662f\u767e\u5206\u6570"}}
 share = {}
 for name in categories.CATEGORIES:
     share[f"{name}: rows"] = round(100 * row_count[name] / row_count.total(), 1)

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -30,12 +32,15 @@ import math
 import re
 from collections import Counter
 
+import msgspec
+
 from minillm import RustBPETokenizer, UserError
 from minillm.book import lab, show
 from minillm.config import MODELS, TRAINING
 from minillm.data.readers import read
 from minillm.data.rows import Message, plain_text
 from minillm.evaluate import to_messages, wilson_interval
+from minillm.files import write_atomically
 from minillm.microworld import exercises, scoring
 from minillm.microworld.exercises import FACTS, SUMS
 from minillm.microworld.words import ATTRIBUTES, PEOPLE
@@ -93,7 +98,7 @@ accuracy = {
 assert accuracy["as a text"] >= 0.8
 assert accuracy["as a conversation"] <= accuracy["as a text"] - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本和写成对话，正确率各一条"}}
+# %% mystnb={"figure": {"caption": "\u540c\u4e00\u4e2a\u9884\u8bad\u7ec3\u6a21\u578b\uff0c\u540c\u6837 60 \u9053\u6ca1\u8bad\u7ec3\u8fc7\u7684\u9898\uff0c\u4e24\u79cd\u95ee\u6cd5\u3002", "name": "fig-sft-forms"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u5199\u6210\u6587\u672c\u548c\u5199\u6210\u5bf9\u8bdd\uff0c\u6b63\u786e\u7387\u5404\u4e00\u6761"}}
 show.bars(accuracy, "accuracy (fact, 60 held-out questions)", show.COLOURS["pretrain"])
 
 # %% [markdown]
@@ -385,7 +390,7 @@ assert len(losses) == 800
 assert 6_400 <= len(packed) < 6_500
 assert sum(losses[:5]) / 5 > 3 * sum(losses[50:100]) / 50
 
-# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左图：横轴步数，纵轴 SFT 的损失，是前 20 步的平均；右图：横轴步数，纵轴学习率"}}
+# %% mystnb={"figure": {"caption": "SFT \u7684\u635f\u5931\uff08\u6309 {eq}`eq-sft-loss`\uff0c\u53ea\u7b97\u56de\u7b54\uff09\u548c\u5b66\u4e60\u7387\u3002", "name": "fig-sft-curves"}, "image": {"alt": "\u5de6\u56fe\uff1a\u6a2a\u8f74\u6b65\u6570\uff0c\u7eb5\u8f74 SFT \u7684\u635f\u5931\uff0c\u662f\u524d 20 \u6b65\u7684\u5e73\u5747\uff1b\u53f3\u56fe\uff1a\u6a2a\u8f74\u6b65\u6570\uff0c\u7eb5\u8f74\u5b66\u4e60\u7387"}}
 show.curves({"sft": sft.log})
 
 # %% [markdown]
@@ -417,6 +422,57 @@ show.table(["60 held-out questions", "预训练", "SFT", "95% 置信区间"], li
 #
 # 各类题目在考什么：`fact` 是没问过的（人，属性）；`phrasing` 换了训练里没有的问法；`reading` 先读一小段故事；`multi_turn` 第二问用“她”指前一问的人；`choice` 是四选一；`calendar` 数日子；`add`、`sub` 直接报得数；`chain` 数着算；`shop` 把两件东西的价钱相加。
 #
+# ### 第二个问题，第十个问题
+#
+# 上面每道题都单独考。可是聊天不会只问一句：问完张静，算一道加法，说声谢谢，再读一段故事。前面说过的话都在上下文里，模型必须分清哪些和眼前的问题有关。考卷这样出：一次聊天里，十类题各问一道，中间夹几句寒暄；模型读到的“前文”就是它自己的回答。60 次聊天，十类题在每个位置上出现得一样多。
+
+# %%
+for said, question in scoring.sessions(1)[0]:
+    print(f"{question.kind if question else '':>10}  {said}")
+
+# %% [markdown]
+# 微调的对话里有一部分正是这样：几段不相干的对话连成一串（{numref}`第 %s 章 <sec-data>`）。没有它们会怎样？把这些行去掉，同样练 800 步，再考同一张卷子。先写下你的猜测：第一问之后，分数会掉多少？
+
+# %%
+single = [row for row in rows if sum(m.role == "user" for m in row.messages) <= 2]
+path = lab.cache_dir() / "sft-single" / "rows.jsonl"
+write_atomically(path, b"\n".join(msgspec.json.encode({"messages": r.messages}) for r in single))
+unpractised, after = lab.variant("sft-single", "sft", data_path=path), sft.evaluator()
+window = load_checkpoint(sft.weights)[1].window
+places = {
+    "没练过": unpractised.evaluator().session_accuracy(60, window),
+    "练过": after.session_accuracy(60, window),
+    "练过，但什么都不忘": after.session_accuracy(60, 512),
+}
+later = {name: float(np.mean(rates[1:])) for name, rates in places.items()}
+assert later["练过"] >= 0.85 * places["练过"][0]
+assert later["没练过"] <= later["练过"] - 0.3
+assert later["练过，但什么都不忘"] <= later["练过"] - 0.1
+
+# %% tags=["nbval-ignore-output"]
+show.table(
+    ["60 次聊天", "第 1 问", "第 2 问", "第 5 问", "第 10 问", "第 2 到 10 问平均"],
+    [[name, *(rates[i] for i in (0, 1, 4, 9)), later[name]] for name, rates in places.items()],
+    [None, *[show.COLOURS["sft"]] * 5],
+)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+show.say(
+    f"没练过的模型，单独一问答对 {places['没练过'][0]:.2f}，从第二问起平均只有 ",
+    f"{later['没练过']:.2f}；练过的，从第二问起平均 {later['练过']:.2f}。",
+    f"（每一格 60 道题，答对 {places['练过'][0]:.2f} 时 95% 置信区间的半宽大约是 ",
+    f"{(wilson_interval(places['练过'][0] * 60, 60)[1] - wilson_interval(places['练过'][0] * 60, 60)[0]) / 2:.2f}。）",
+)
+
+# %% [markdown]
+# 没练过的模型，第二问就垮了。<!-- by: assert later["没练过"] <= later["练过"] - 0.3 -->它并不是忘了张静住在哪里：单独再问，照样答得对。它只见过“前文和问题说的是同一件事”的对话，便把前文当成线索，从那里抄一个答案来。练过一串一串的问题，它才学会先看眼前这一问。<!-- by: reasoning -->
+#
+# 最后一行是同一个练过的模型，只是让它把整次聊天都读进去，越到后面错得越多。<!-- by: assert later["练过，但什么都不忘"] <= later["练过"] - 0.1 -->训练里的对话没有那么长，更远的位置它没有练过。所以 `minillm chat` 只让模型往回看一段：训练用的对话里 95% 都不超过的那个长度，记在权重文件里，叫 `window`；再早的问答忘掉，并且告诉你从哪里忘起。
+
+# %%
+show.source(checkpoint.Metadata.window.fget, generate.remembered)
+
+# %% [markdown]
 # ### 知识从哪里来
 #
 # `fact` 问的是从没问过的事实。微调之后答得出，是预训练读来的，还是微调教的？先看这些事实写在哪里。微调的对话里也有一种，请模型介绍某个人，回答里就有这些事实，所以两处都要数。只数带着名字的整句，不数用“他”“她”开头的：
@@ -460,7 +516,6 @@ def by_chance(one, other):
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
 
 
-after = sft.evaluator()
 lines, gained, lost = [], {}, {}
 for kind in exercises.KINDS:
     asked = scoring.questions(kind, 60)
@@ -590,7 +645,7 @@ assert correct["add, step by step"] >= 14
 assert correct["subtract, step by step"] >= correct["subtract, directly"] + 4
 assert sums["add, step by step"][1] > 3 * sums["add, directly"][1]
 
-# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法的成绩。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接说、加法数着算、减法直接说、减法数着算，24 道题里正确的道数各一条"}}
+# %% mystnb={"figure": {"caption": "\u540c\u6837 24 \u5bf9\u6ca1\u8bad\u7ec3\u8fc7\u7684\u6570\uff0c\u4e24\u79cd\u7b54\u6cd5\u7684\u6210\u7ee9\u3002", "name": "fig-sft-chain"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u52a0\u6cd5\u76f4\u63a5\u8bf4\u3001\u52a0\u6cd5\u6570\u7740\u7b97\u3001\u51cf\u6cd5\u76f4\u63a5\u8bf4\u3001\u51cf\u6cd5\u6570\u7740\u7b97\uff0c24 \u9053\u9898\u91cc\u6b63\u786e\u7684\u9053\u6570\u5404\u4e00\u6761"}}
 show.bars(correct, "correct answers of 24", [show.GREY, show.COLOURS["sft"]] * 2)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -632,7 +687,7 @@ assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2
 assert splits["add, held out"] < splits["add, asked in training"]
 assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7
 
-# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条，数字是正确率"}}
+# %% mystnb={"figure": {"caption": "\u8bad\u7ec3\u95ee\u8fc7\u7684\u7b97\u5f0f\u4e0e\u7559\u51fa\u7684\u7b97\u5f0f\uff0c\u5404 40 \u9053\u3002", "name": "fig-sft-splits"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1aadd\u3001sub\u3001chain \u4e09\u7c7b\uff0c\u8bad\u7ec3\u95ee\u8fc7\u7684\u548c\u7559\u51fa\u7684\u5404\u4e00\u6761\uff0c\u6570\u5b57\u662f\u6b63\u786e\u7387"}}
 show.bars(splits, "accuracy (40 questions each)", [show.GREY, show.COLOURS["sft"]] * 3)
 
 # %% [markdown]
@@ -652,7 +707,7 @@ for step in sft.steps:
 assert learned["fact"][0] >= 0.2  # after 25 steps
 assert learned["chain"][2] >= 0.4  # after 100
 
-# %% mystnb={"figure": {"caption": "微调途中的答对率。每点 30 道题，置信区间的半宽最多 0.17。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是步数，从 25 到 800；纵轴是 fact、chain、add 三类题的答对率"}}
+# %% mystnb={"figure": {"caption": "\u5fae\u8c03\u9014\u4e2d\u7684\u7b54\u5bf9\u7387\u3002\u6bcf\u70b9 30 \u9053\u9898\uff0c\u7f6e\u4fe1\u533a\u95f4\u7684\u534a\u5bbd\u6700\u591a 0.17\u3002", "name": "fig-sft-when"}, "image": {"alt": "\u4e09\u6761\u6298\u7ebf\uff0c\u6a2a\u8f74\u662f\u6b65\u6570\uff0c\u4ece 25 \u5230 800\uff1b\u7eb5\u8f74\u662f fact\u3001chain\u3001add \u4e09\u7c7b\u9898\u7684\u7b54\u5bf9\u7387"}}
 low, high = wilson_interval(15, 30)  # the widest
 assert round((high - low) / 2, 2) == 0.17
 curves = {kind: (sft.steps, rates) for kind, rates in learned.items()}
@@ -692,7 +747,7 @@ for kind in ("fact", "chain"):
     assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.2
     assert comparison[f"{kind}, from random weights"] <= 0.3
 
-# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：fact 和 chain，从预训练的权重出发和从随机权重出发，正确率各一条"}}
+# %% mystnb={"figure": {"caption": "\u540c\u6837 100 \u6b65 SFT\uff0c\u4ece\u9884\u8bad\u7ec3\u7684\u6743\u91cd\u51fa\u53d1\uff0c\u6216\u4ece\u968f\u673a\u6743\u91cd\u51fa\u53d1\u3002", "name": "fig-sft-scratch"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1afact \u548c chain\uff0c\u4ece\u9884\u8bad\u7ec3\u7684\u6743\u91cd\u51fa\u53d1\u548c\u4ece\u968f\u673a\u6743\u91cd\u51fa\u53d1\uff0c\u6b63\u786e\u7387\u5404\u4e00\u6761"}}
 colours = [show.COLOURS["sft"], show.GREY] * 2
 show.bars(comparison, "accuracy after 100 steps (60 questions)", colours)
 
@@ -733,7 +788,7 @@ assert settings["temperature 0"] >= 0.85
 assert settings["temperature 0.5"] >= settings["temperature 1.5"]
 assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0、0.5、1、1.5，以及温度 1.5 加 top-p 0.9，正确率各一条"}}
+# %% mystnb={"figure": {"caption": "\u540c\u4e00\u4e2a\u6a21\u578b\uff0c\u4e0d\u540c\u7684\u89e3\u7801\u65b9\u5f0f\uff08fact\uff0c60 \u9053\u9898\uff09\u3002", "name": "fig-sft-decoding"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u6e29\u5ea6 0\u30010.5\u30011\u30011.5\uff0c\u4ee5\u53ca\u6e29\u5ea6 1.5 \u52a0 top-p 0.9\uff0c\u6b63\u786e\u7387\u5404\u4e00\u6761"}}
 show.bars(settings, "accuracy (fact, 60 questions)", show.COLOURS["sft"])
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -782,7 +837,7 @@ answers = {
 mean_length = {name: sum(map(len, found)) / len(found) for name, found in answers.items()}
 assert mean_length["end not learned"] > 1.4 * mean_length["end learned"]
 
-# %% mystnb={"figure": {"caption": "回答的平均长度：损失里有结束符，或没有。", "name": "fig-sft-end"}, "image": {"alt": "横条图：损失里有结束符的和没有的，60 条回答的平均长度各一条，单位是词元"}}
+# %% mystnb={"figure": {"caption": "\u56de\u7b54\u7684\u5e73\u5747\u957f\u5ea6\uff1a\u635f\u5931\u91cc\u6709\u7ed3\u675f\u7b26\uff0c\u6216\u6ca1\u6709\u3002", "name": "fig-sft-end"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u635f\u5931\u91cc\u6709\u7ed3\u675f\u7b26\u7684\u548c\u6ca1\u6709\u7684\uff0c60 \u6761\u56de\u7b54\u7684\u5e73\u5747\u957f\u5ea6\u5404\u4e00\u6761\uff0c\u5355\u4f4d\u662f\u8bcd\u5143"}}
 show.bars(
     mean_length, "mean length of an answer (tokens)", [show.COLOURS["sft"], show.COLOURS["bad"]]
 )
