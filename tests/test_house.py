@@ -20,7 +20,7 @@ tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.vocabulary
 tokenizer.hugging_face tokenizer.learn
 model.transformer model.decode model.generate
 training.dataset training.packing training.objectives training.optimizers training.devices
-training.checkpoint training.hugging_face training.log training.export training.loop
+training.checkpoint training.model_folder training.log training.export training.loop
 evaluate chat persona
 cli
 book.lab book.show

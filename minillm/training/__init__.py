@@ -1,6 +1,6 @@
 """From rows to weights.
 
 dataset → packing → objectives → optimizers → loop; beside it checkpoint, log, devices
-hugging_face: a stage's weights as a folder for Hugging Face's libraries
+model_folder: a stage's weights as a folder for Hugging Face's libraries
 export: rows as padded tensors, for a DataLoader of your own
 """
