@@ -22,7 +22,7 @@ training.dataset training.packing training.objectives training.optimizers traini
 training.checkpoint training.log training.export training.loop
 evaluate chat persona
 cli
-book.lab book.show
+book.lab book.show book.page
 """
 ORDER = ROOMS.split()
 
