@@ -11,10 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -22,7 +19,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from screenshot import find_browser
+from visitor import Visitor, served
 
 REPO = Path(__file__).resolve().parent.parent
 TOC = yaml.safe_load((REPO / "_toc.yml").read_text(encoding="utf-8"))
@@ -37,11 +34,6 @@ MIN_CONTRAST = 4.5
 PHONE = 390  # CSS pixels
 LAPTOPS = (1280, 1440)
 DESKTOP = {"width": 1280, "height": 900}
-
-CHROMIUM_FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
 
 
 # --- The site as files ---
@@ -148,67 +140,11 @@ def test_pictures_have_texts(documents: dict[str, BeautifulSoup]) -> None:
 # --- The site in a browser ---
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="session")
 def address(site: Path) -> Iterator[str]:
     """Where a local server gives out the site."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    path = find_browser()
-    if not path:
-        message = "no Chromium or Chrome here: install one, or set CHROMIUM to its path"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
-
-
-class Visitor:
-    """A tab that remembers what went wrong in it."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        self.address = address
-        self.context = browser.new_context(**options)
-        self.context.set_default_timeout(10_000)
-        self.tab = self.context.new_page()
-        self.trouble: list[str] = []
-        self.tab.on("console", self._console)
-        self.tab.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
-        self.tab.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
-        self.tab.on("response", self._response)
-        self.tab.on("request", self._request)
-
-    def _console(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.trouble.append(f"console {message.type}: {message.text}")
-
-    def _response(self, response: Any) -> None:
-        if response.status >= 400:
-            self.trouble.append(f"{response.status}: {response.url}")
-
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith((self.address, "data:", "blob:", "about:")):
-            self.trouble.append(f"another host: {request.url}")
-
-    def open(self, path: str) -> Any:
-        self.tab.goto(f"{self.address}/{path}", wait_until="load")
-        self.tab.evaluate("() => window.MathJax?.startup?.promise")
-        return self.tab
+    with served(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
