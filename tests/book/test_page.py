@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +17,8 @@ import numpy as np
 import pytest
 import small
 import torch
+from sphinx.application import Sphinx
+from sphinx.errors import SphinxWarning
 from visitor import Visitor, served
 
 from minillm.book import lab, page, show
@@ -76,28 +80,12 @@ def test_the_engine_is_small() -> None:
 # --- Tokenizer ---
 
 PIECES = [
-    *"aZſKéЖß张静在。，！？…「」、·—",
-    *("'s", "'S", "'ſ", "'ll", "'LL", "'lL", "'ve", "'re", "'RE", "'d", "'m", "'T", "'x", "l'"),
-    *("1", "12", "1234", "９", "ⅷ", "½", "²", "๓"),
+    *"aZſKéЖß张静在，。！？…「」、·—",
+    *"'s 'S 'ſ 'll 'LL 'lL 've 're 'RE 'd 'm 'T 'x l' 1 12 1234 ９ ⅷ ½ ² ๓".split(),
     *(" ", "  ", "\t", "\n", "\r\n", "\n\n", "\r", "\x0b", "\x0c", "\x1c", "\x1f", "\x85", "\xa0"),
     *("\u1680", "\u180e", "\u2003", "\u200b", "\u2028", "\u2029", "\u3000", "\ufeff", "\u2060"),
-    *(
-        "👍🏽",
-        "👨\u200d👩",
-        "e\u0301",
-        "\u0301",
-        "क्षि",
-        "ﬁ",
-        "\0",
-        "\ufffd",
-        "\uffff",
-        "_",
-        "--",
-        "!!",
-        "...",
-        "#",
-    ),
-    *("<|bos|>", "<|user_start|>", "<|assistant_end|>", "word", "Word", "小兔", "的雨伞"),
+    *("👍🏽", "👨\u200d👩", "e\u0301", "\u0301", "क्षि", "ﬁ", "\0", "\ufffd", "\uffff"),
+    *"_ -- !! ... # <|bos|> <|user_start|> <|assistant_end|> word Word 小兔 的雨伞".split(),
 ]
 WRONG_PATTERNS = {
     "capitals": SPLIT_PATTERN.replace("(?i:", "(?:"),
@@ -508,20 +496,24 @@ def test_the_models_of_the_site(island: Path) -> None:
     assert max(path.stat().st_size for path in weights.iterdir()) < MAX_WEIGHTS
 
 
-def test_without_trained_models_nothing_is_written(
-    small_lab: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def untrained(small_lab: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty cache."""
+    made = (lab.data, lab.tokenizer_path, lab.tokenizer, lab._ladder_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINILLM_CACHE", str(tmp_path / "cache"))
-        made = (lab.data, lab.tokenizer_path, lab.tokenizer, lab._ladder_dir)
         for function in made:
             function.cache_clear()
-        with lab.from_the_cache(), pytest.raises(UserError, match=r"python -m minillm\.book\.lab"):
-            page.write_site(tmp_path / "site")
+        yield tmp_path / "cache"
     for function in made:
         function.cache_clear()
+
+
+def test_without_trained_models_nothing_is_written(untrained: Path, tmp_path: Path) -> None:
+    with lab.from_the_cache(), pytest.raises(UserError, match=r"python -m minillm\.book\.lab"):
+        page.write_site(tmp_path / "site")
     assert not (tmp_path / "site").exists()
-    assert not list((tmp_path / "cache").glob("[!.]*"))
+    assert not list(untrained.glob("[!.]*"))
 
 
 def test_nothing_is_loaded_before_it_is_needed(visitor: Visitor) -> None:
@@ -706,3 +698,78 @@ def test_in_jupyter_it_answers_on_the_readers_weights(
     assert tab.locator("minillm-stages input[type=range]").count() == 0
     assert not visitor.trouble
     visitor.context.close()
+
+
+# --- Sphinx ---
+
+SITE = """:orphan:
+
+# 题
+
+:::{minillm} chat
+:questions: 一|二
+
+静止的**画面**
+:::
+"""
+
+
+def built(folder: Path, page_text: str = SITE) -> dict[str, str]:
+    """The pages of a small site: one with a widget, one without, and one with a cell's output."""
+    source = folder / "source"
+    source.mkdir(parents=True)
+    (source / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(lab.ROOT / 'book' / '_ext')!r})\n"
+        "extensions = ['myst_parser', 'minillm_page']\nmyst_enable_extensions = ['colon_fence']\n"
+        f"html_static_path = [{str(lab.ROOT / 'book' / '_static')!r}]\n",
+        encoding="utf-8",
+    )
+    html = page.element("stages", "<p>cell</p>", {})
+    texts = {
+        "index": page_text,
+        "plain": ":orphan:\n\n# 无\n",
+        "cell": f":orphan:\n\n# 格\n\n{html}\n",
+    }
+    for name, text in texts.items():
+        (source / f"{name}.md").write_text(
+            text.replace(":orphan:", "---\norphan: true\n---"), "utf-8"
+        )
+    messages = io.StringIO()
+    app = Sphinx(
+        source, source, folder / "html", folder / "doctrees", "html", None, messages, None, True
+    )
+    app.build()
+    found = {name: (folder / "html" / f"{name}.html").read_text("utf-8") for name in texts}
+    return {**found, "messages": messages.getvalue()}
+
+
+def test_a_page_with_a_widget_gets_its_script(island: Path, tmp_path: Path) -> None:
+    pages = built(tmp_path)
+    start = '<minillm-chat class="minillm" data-questions="一|二">'
+    still = "<p>静止的<strong>画面</strong></p>"
+    assert re.search(rf"{re.escape(start)}\s*{still}\s*</minillm-chat>", pages["index"])
+    for name in ("index", "cell"):
+        assert pages[name].count("minillm/start.js") == 1
+        assert pages[name].count("minillm/widgets.css") == 1
+        assert "lab" not in pages[name]
+    assert "minillm/" not in pages["plain"]
+    written = tmp_path / "html" / "_static" / "minillm"
+    assert (written / "weights" / "identity.js").exists()
+    assert (written / "minillm.js").exists()
+    assert "Note" not in pages["messages"]
+
+
+def test_without_trained_models_a_page_says_which_command_makes_them(
+    untrained: Path, tmp_path: Path
+) -> None:
+    pages = built(tmp_path)
+    for name in ("index", "cell"):
+        assert "start.js" not in pages[name]
+        assert pages[name].count("<code>python -m minillm.book.lab</code>") == 1
+    assert re.search(r"(?m)^Note: .*: run `python -m minillm\.book\.lab`", pages["messages"])
+    assert not (tmp_path / "html" / "_static" / "minillm" / "weights").exists()
+
+
+def test_an_unknown_widget_is_an_error(island: Path, tmp_path: Path) -> None:
+    with pytest.raises(SphinxWarning, match="no widget chart: choose from chat, "):
+        built(tmp_path, SITE.replace("chat", "chart"))
