@@ -79,13 +79,17 @@ def test_the_engine_is_small() -> None:
 
 # --- Tokenizer ---
 
+CONTRACTIONS = "'s 'S 'ſ 'll 'LL 'lL 've 're 'RE 'd 'm 'T 'x l'"
+OTHERS = (
+    "1 12 1234 ９ ⅷ ½ ² ๓ _ -- !! ... # <|bos|> <|user_start|> <|assistant_end|> word 小兔 的雨伞"
+)
 PIECES = [
     *"aZſKéЖß张静在，。！？…「」、·—",
-    *"'s 'S 'ſ 'll 'LL 'lL 've 're 'RE 'd 'm 'T 'x l' 1 12 1234 ９ ⅷ ½ ² ๓".split(),
+    *CONTRACTIONS.split(),
     *(" ", "  ", "\t", "\n", "\r\n", "\n\n", "\r", "\x0b", "\x0c", "\x1c", "\x1f", "\x85", "\xa0"),
     *("\u1680", "\u180e", "\u2003", "\u200b", "\u2028", "\u2029", "\u3000", "\ufeff", "\u2060"),
     *("👍🏽", "👨\u200d👩", "e\u0301", "\u0301", "क्षि", "ﬁ", "\0", "\ufffd", "\uffff"),
-    *"_ -- !! ... # <|bos|> <|user_start|> <|assistant_end|> word Word 小兔 的雨伞".split(),
+    *OTHERS.split(),
 ]
 WRONG_PATTERNS = {
     "capitals": SPLIT_PATTERN.replace("(?i:", "(?:"),
