@@ -168,7 +168,7 @@ def widget(
     if models is None:
         models = {m.name: m.model for m in models_of_the_book() if m.name in ("fresh", m.stage)}
     settings["models"] = json.dumps(list(models), ensure_ascii=False)
-    html = element(name, getattr(still, "data", still), settings)
+    html = element(name, still if isinstance(still, str) else str(still.data), settings)
     if lab.QUIET:
         return HTML(html)  # type: ignore[no-untyped-call]
     scripts = [(_SCRIPTS / f).read_text(encoding="utf-8") for f in ("minillm.js", "widgets.js")]
