@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from sphinx.application import Sphinx
 from visitor import Visitor, served
 
 from minillm.book import lab, page, show
@@ -51,7 +54,7 @@ def lively(seed: int = 0) -> Transformer:
     model = small.model(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += torch.randn_like(parameter) * (0.15 if parameter.ndim == 2 else 0.3)
+            parameter += torch.randn_like(parameter) * (0.25 if parameter.ndim == 2 else 0.3)
     return model
 
 
@@ -75,36 +78,24 @@ def test_the_engine_is_small() -> None:
 
 # --- Tokenizer ---
 
+CONTRACTIONS = "'s 'S 'ſ 'll 'LL 'lL 've 're 'RE 'd 'm 'T 'x l'"
+OTHERS = (
+    "1 12 1234 ９ ⅷ ½ ² ๓ _ -- !! ... # <|bos|> <|user_start|> <|assistant_end|> word 小兔 的雨伞"
+)
 PIECES = [
-    *"aZſKéЖß张静在。，！？…「」、·—",
-    *("'s", "'S", "'ſ", "'ll", "'LL", "'lL", "'ve", "'re", "'RE", "'d", "'m", "'T", "'x", "l'"),
-    *("1", "12", "1234", "９", "ⅷ", "½", "²", "๓"),
+    *"aZſKéЖß张静在，。！？…「」、·—",
+    *CONTRACTIONS.split(),
     *(" ", "  ", "\t", "\n", "\r\n", "\n\n", "\r", "\x0b", "\x0c", "\x1c", "\x1f", "\x85", "\xa0"),
     *("\u1680", "\u180e", "\u2003", "\u200b", "\u2028", "\u2029", "\u3000", "\ufeff", "\u2060"),
-    *(
-        "👍🏽",
-        "👨\u200d👩",
-        "e\u0301",
-        "\u0301",
-        "क्षि",
-        "ﬁ",
-        "\0",
-        "\ufffd",
-        "\uffff",
-        "_",
-        "--",
-        "!!",
-        "...",
-        "#",
-    ),
-    *("<|bos|>", "<|user_start|>", "<|assistant_end|>", "word", "Word", "小兔", "的雨伞"),
+    *("👍🏽", "👨\u200d👩", "e\u0301", "\u0301", "क्षि", "ﬁ", "\0", "\ufffd", "\uffff"),
+    *OTHERS.split(),
 ]
 WRONG_PATTERNS = {
     "capitals": SPLIT_PATTERN.replace("(?i:", "(?:"),
     "s without ſ": SPLIT_PATTERN.replace("(?i:[sdmt]", "(?:[sSdDmMtT]"),
     "digits": SPLIT_PATTERN.replace("{1,3}", "{1,2}"),
     "U+FEFF": SPLIT_PATTERN.replace(r"\s", r"[\s\uFEFF]").replace(r"[^[\s\uFEFF]", r"[^\s\uFEFF"),
-    "U+0085": SPLIT_PATTERN.replace(r"[^\s", r"[^\s\x85").replace(r"\S", r"[^\s]"),
+    "U+0085": SPLIT_PATTERN.replace(r"[^\s\p{L}\p{N}]", r"(?:\x85|[^\s\p{L}\p{N}])"),
     "space before punctuation": SPLIT_PATTERN.replace("| ?[", "|["),
     "space before words": SPLIT_PATTERN.replace(r"[^\r\n\p{L}\p{N}]?+", ""),
     "line breaks after punctuation": SPLIT_PATTERN.replace(r"++[\r\n]*", "++"),
@@ -120,8 +111,9 @@ def nasty(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sharp() -> RustBPETokenizer:
-    """A vocabulary with a token for nearly every chunk of ``nasty``: a wrong cut shows."""
-    return RustBPETokenizer.train(nasty(600) * 2, 3000)
+    """A vocabulary whose tokens go across every border of ``nasty``: a wrong cut shows."""
+    whole = RustBPETokenizer.train(nasty(600), 2000, pattern="(?s:.+)")
+    return RustBPETokenizer(whole.mergeable_ranks)
 
 
 def test_ids_are_those_of_the_package(tab: Any, sharp: RustBPETokenizer) -> None:
@@ -138,7 +130,8 @@ def test_the_texts_would_show_a_wrong_pattern(sharp: RustBPETokenizer, wrong: st
     pattern = WRONG_PATTERNS[wrong]
     assert pattern != SPLIT_PATTERN
     assert any(
-        bpe.encode(text, sharp.mergeable_ranks, pattern) != sharp.encode(text)
+        bpe.encode(text, sharp.mergeable_ranks, pattern)
+        != bpe.encode(text, sharp.mergeable_ranks, SPLIT_PATTERN)
         for text in nasty(2000)
     )
 
@@ -485,10 +478,13 @@ def alive(visitor: Visitor, name: str) -> Any:
     return widget
 
 
-def expected(name: str, question: str, max_new_tokens: int = 256) -> str:
-    """What the model of this name answers, in the numbers that the page has."""
-    models = {m.name: m.model for m in page.models_of_the_book()}
-    model = as_stored(models[name], "I8")
+@pytest.fixture(scope="module")
+def models(island: Path) -> dict[str, Transformer]:
+    """The models of the page, in the numbers that it has."""
+    return {m.name: as_stored(m.model, "I8") for m in page.models_of_the_book()}
+
+
+def answer_of(model: Transformer, question: str, max_new_tokens: int = 256) -> str:
     return "".join(generate.reply(model, lab.tokenizer(), question, max_new_tokens))
 
 
@@ -508,20 +504,24 @@ def test_the_models_of_the_site(island: Path) -> None:
     assert max(path.stat().st_size for path in weights.iterdir()) < MAX_WEIGHTS
 
 
-def test_without_trained_models_nothing_is_written(
-    small_lab: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def untrained(small_lab: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty cache."""
+    made = (lab.data, lab.tokenizer_path, lab.tokenizer, lab._ladder_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINILLM_CACHE", str(tmp_path / "cache"))
-        made = (lab.data, lab.tokenizer_path, lab.tokenizer, lab._ladder_dir)
         for function in made:
             function.cache_clear()
-        with lab.from_the_cache(), pytest.raises(UserError, match=r"python -m minillm\.book\.lab"):
-            page.write_site(tmp_path / "site")
+        yield tmp_path / "cache"
     for function in made:
         function.cache_clear()
+
+
+def test_without_trained_models_nothing_is_written(untrained: Path, tmp_path: Path) -> None:
+    with lab.from_the_cache(), pytest.raises(UserError, match=r"python -m minillm\.book\.lab"):
+        page.write_site(tmp_path / "site")
     assert not (tmp_path / "site").exists()
-    assert not list((tmp_path / "cache").glob("[!.]*"))
+    assert not list(untrained.glob("[!.]*"))
 
 
 def test_nothing_is_loaded_before_it_is_needed(visitor: Visitor) -> None:
@@ -541,14 +541,14 @@ def test_nothing_is_loaded_before_it_is_needed(visitor: Visitor) -> None:
     assert not visitor.trouble
 
 
-def test_a_conversation(visitor: Visitor) -> None:
+def test_a_conversation(visitor: Visitor, models: dict[str, Transformer]) -> None:
     chat = alive(visitor, "chat")
     log = chat.get_by_role("log")
     chat.get_by_label("和它说话").select_option("DPO")
     chat.get_by_label("说一句话").fill("张静住在哪里？")
     chat.get_by_label("说一句话").press("Enter")
     finished(chat)
-    answer = expected("dpo", "张静住在哪里？")
+    answer = answer_of(models["dpo"], "张静住在哪里？")
     assert answer
     assert log.inner_text().split("\n\n") == ["你：张静住在哪里？", f"DPO：{answer}"]
     assert chat.get_by_label("说一句话").input_value() == ""
@@ -561,7 +561,7 @@ def test_a_long_conversation_forgets_the_oldest_turns_and_says_so(here: Visitor)
     """As ``minillm chat`` does: half of the 512 positions are for what was said."""
     chat = alive(here, "chat")
     tokenizer = lab.tokenizer()
-    question = "小兔" * 40
+    question = "小兔" * 100
     assert 512 / 3 > len(tokenizer.render_for_completion([Message("user", question)])) > 80
     for _ in range(4):
         chat.get_by_label("说一句话").fill(question)
@@ -592,7 +592,9 @@ def test_a_question_that_is_too_long_is_left_in_place(here: Visitor) -> None:
     assert chat.get_by_role("log").inner_text() == ""
 
 
-def test_an_answer_can_be_stopped_and_a_conversation_begun_anew(here: Visitor) -> None:
+def test_an_answer_can_be_stopped_and_a_conversation_begun_anew(
+    here: Visitor, models: dict[str, Transformer]
+) -> None:
     chat = alive(here, "chat")
     stop = chat.get_by_role("button", name="停下")
     assert not stop.is_visible()
@@ -607,11 +609,13 @@ def test_an_answer_can_be_stopped_and_a_conversation_begun_anew(here: Visitor) -
     assert chat.get_by_role("log").inner_text() == ""
     chat.get_by_role("button", name="你是谁？").click()
     finished(chat)
-    answer = expected("identity", "你是谁？")
+    answer = answer_of(models["identity"], "你是谁？")
     assert chat.locator(".minillm-assistant").all_inner_texts() == [f"身份：{answer}"]
 
 
-def test_one_question_to_every_stage_and_to_every_step(visitor: Visitor) -> None:
+def test_one_question_to_every_stage_and_to_every_step(
+    visitor: Visitor, models: dict[str, Transformer]
+) -> None:
     stages = alive(visitor, "stages")
     columns = stages.locator("section")
     assert [text.strip() for text in columns.all_inner_texts()] == ["预训练", "SFT", "DPO", "身份"]
@@ -619,7 +623,7 @@ def test_one_question_to_every_stage_and_to_every_step(visitor: Visitor) -> None
     columns.last.locator("p[aria-busy=false]").wait_for(timeout=60_000)
     shown = columns.locator("p").all_inner_texts()
     for name, answer in zip(("pretrain", "sft", "dpo", "identity"), shown, strict=True):
-        said = expected(name, "你是谁？", max_new_tokens=64).strip()
+        said = answer_of(models[name], "你是谁？", max_new_tokens=64).strip()
         assert answer.strip() == (said or "（什么也没有说）")
     slider = stages.get_by_label("训练到")
     slider.press("ArrowRight")
@@ -706,3 +710,90 @@ def test_in_jupyter_it_answers_on_the_readers_weights(
     assert tab.locator("minillm-stages input[type=range]").count() == 0
     assert not visitor.trouble
     visitor.context.close()
+
+
+# --- Sphinx ---
+
+SITE = """:orphan:
+
+# 题
+
+:::{minillm} chat
+:questions: 一|二
+
+静止的**画面**
+:::
+"""
+
+
+def built(folder: Path, page_text: str = SITE) -> dict[str, str]:
+    """The pages of a small site: one with a widget, one without, and one with a cell's output."""
+    source = folder / "source"
+    source.mkdir(parents=True)
+    (source / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(lab.ROOT / 'book' / '_ext')!r})\n"
+        "extensions = ['myst_parser', 'minillm_page']\nmyst_enable_extensions = ['colon_fence']\n"
+        f"html_static_path = [{str(lab.ROOT / 'book' / '_static')!r}]\n",
+        encoding="utf-8",
+    )
+    html = page.element("stages", "<p>cell</p>", {})
+    texts = {
+        "index": page_text,
+        "plain": ":orphan:\n\n# 无\n",
+        "cell": f":orphan:\n\n# 格\n\n{html}\n",
+    }
+    for name, text in texts.items():
+        (source / f"{name}.md").write_text(
+            text.replace(":orphan:", "---\norphan: true\n---"), "utf-8"
+        )
+    messages, warnings = io.StringIO(), io.StringIO()
+    app = Sphinx(
+        source,
+        source,
+        folder / "html",
+        folder / "doctrees",
+        "html",
+        status=messages,
+        warning=warnings,
+        freshenv=True,
+    )
+    app.build()
+    found = {name: (folder / "html" / f"{name}.html").read_text("utf-8") for name in texts}
+    # Another site was built in this process.
+    wrong = [w for w in warnings.getvalue().splitlines() if "is already registered" not in w]
+    return {**found, "messages": messages.getvalue(), "warnings": "\n".join(wrong)}
+
+
+def test_a_page_with_a_widget_gets_its_script(island: Path, tmp_path: Path) -> None:
+    pages = built(tmp_path)
+    start = '<minillm-chat class="minillm" data-questions="一|二">'
+    still = "<p>静止的<strong>画面</strong></p>"
+    assert re.search(rf"{re.escape(start)}\s*{still}\s*</minillm-chat>", pages["index"])
+    for name in ("index", "cell"):
+        assert pages[name].count("minillm/start.js") == 1
+        assert pages[name].count("minillm/widgets.css") == 1
+        assert "minillm.book.lab" not in pages[name]
+    assert "minillm/" not in pages["plain"]
+    written = tmp_path / "html" / "_static" / "minillm"
+    assert (written / "weights" / "identity.js").exists()
+    assert (written / "minillm.js").exists()
+    assert "Note" not in pages["messages"]
+    assert pages["warnings"] == ""
+
+
+def test_without_trained_models_a_page_says_which_command_makes_them(
+    untrained: Path, tmp_path: Path
+) -> None:
+    pages = built(tmp_path)
+    for name in ("index", "cell"):
+        assert "start.js" not in pages[name]
+        assert pages[name].count("<code>python -m minillm.book.lab</code>") == 1
+    assert re.search(r"(?m)^Note: .*: run `python -m minillm\.book\.lab`", pages["messages"])
+    assert not (tmp_path / "html" / "_static" / "minillm" / "weights").exists()
+
+
+def test_an_unknown_widget_is_an_error(island: Path, tmp_path: Path) -> None:
+    pages = built(tmp_path, SITE.replace("chat", "chart"))
+    assert re.search(
+        r"index.md:\d+: ERROR: .*no widget chart: choose from chat, ", pages["warnings"]
+    )
