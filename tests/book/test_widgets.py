@@ -585,6 +585,31 @@ def test_widgets_fit_a_phone_and_have_names(browser: Any, island: Path, name: st
     visitor.context.close()
 
 
+def test_in_jupyter_they_show_the_readers_weights(
+    browser: Any, small_lab: pytest.MonkeyPatch, tmp_path: Path, model: Transformer
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page.lab, "QUIET", False)
+        options = {"tokenizer": small.tokenizer(), "text": TEXT, "plain": ""}
+        outputs = [
+            page.widget(name, "", {"我的": lively()}, **options) for name in ("glass", "sampler")
+        ]
+        outputs += [page.widget("merges", text=TEXT, vocabulary="shipped"), page.widget("mask")]
+    text = "<!DOCTYPE html><meta charset='utf-8'>" + "\n".join(html.data for html in outputs)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    visitor = Visitor(browser, tmp_path.as_uri(), viewport={"width": 1000, "height": 700})
+    expected = best(masses(model, prompt()), 8)
+    assert bars_in(alive(visitor, "glass")) == pytest.approx(expected, abs=1e-4)
+    shown = list(bars_in(alive(visitor, "sampler")))[:8]
+    assert shown == list(expected)
+    merges = alive(visitor, "merges")
+    depth = len(RustBPETokenizer.load().mergeable_ranks) - 256
+    assert at_depths(merges, [depth]) == [RustBPETokenizer.load().encode(TEXT)]
+    assert alive(visitor, "mask").locator(".minillm-learned").count() > 10
+    assert not visitor.trouble
+    visitor.context.close()
+
+
 CONTRAST = """(widget) => {
   const rgba = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const behind = (element) => {
