@@ -530,6 +530,17 @@ def test_twenty_answers_are_counted(visitor: Visitor) -> None:
     widget.get_by_text("20 遍，1 种").wait_for()
 
 
+def first_learned_with(byte: bytes) -> dict[str, Any]:
+    """The character with this byte in the first merged token that has the whole of it."""
+    for token in list(small.tokenizer().mergeable_ranks)[256:]:
+        for start in range(len(token)):
+            character, at = token[start : start + 3], token.find(byte) - start
+            if 0 <= at < 3 == len(character) and character.decode(errors="ignore"):
+                share = {"from": pytest.approx(at / 3), "to": pytest.approx((at + 1) / 3)}
+                return {"text": character.decode(), **share}
+    raise AssertionError(byte)
+
+
 def test_a_part_of_a_character_shows_the_likeliest_whole_one(visitor: Visitor) -> None:
     """A model that always goes on with 龘 after its first byte, although 。 has the same one."""
     visitor.open("page.html")
@@ -556,13 +567,18 @@ def test_a_part_of_a_character_shows_the_likeliest_whole_one(visitor: Visitor) -
           const cache = new MiniLLM.KVCache(model.config);
           const whole = MiniLLM.glyphs_after({model, tokenizer}, [], bytes[0], cache);
           const middle = MiniLLM.glyphs_after({model, tokenizer}, [bytes[0]], bytes[1], cache);
-          const lone = MiniLLM.glyphs_after({model, tokenizer}, [], bytes[1], cache);
-          return [whole, middle, lone];
+          const [known] = new TextEncoder().encode("猫").slice(1); // a character of the vocabulary
+          const loose = MiniLLM.glyphs_after({model, tokenizer}, [], known, cache);
+          const [unknown] = MiniLLM.completed(tokenizer, [{byte: 0xf8}]);
+          return [whole, middle, loose, [unknown]];
         }"""
     )
     assert found[0] == [{"text": "龘", "from": 0, "to": pytest.approx(1 / 3)}]
     assert found[1] == [{"text": "龘", "from": pytest.approx(1 / 3), "to": pytest.approx(2 / 3)}]
-    assert found[2] == [{"byte": "龘".encode()[1]}]
+    [loose] = found[2]
+    assert "猫".encode()[1] == 0x8C
+    assert loose == first_learned_with(b"\x8c")
+    assert found[3] == [{"byte": 0xF8}]  # no character has it
 
 
 # --- All of them ---

@@ -59,6 +59,42 @@
     }
   }
 
+  const as_bytes = (string) => Uint8Array.from(string, (byte) => byte.charCodeAt(0));
+
+  /** Parts of a token, as strings of bytes, in the first of some texts in which they are whole characters or shares of
+   * such; undefined if there is none. */
+  function glyphs_within(parts, texts) {
+    const token = parts.join("");
+    for (const text of texts) {
+      const at = text.indexOf(token);
+      if (at < 0) continue;
+      const before = text.slice(0, at), after = text.slice(at + token.length);
+      const shown = glyphs([before, ...parts, after].filter(Boolean).map(as_bytes)).slice(before ? 1 : 0).slice(0, parts.length);
+      if (shown.flat().every(({byte}) => byte === undefined)) return shown;
+    }
+    return undefined;
+  }
+
+  /** Glyphs whose loose bytes became shares of characters: those of the first token that has them. What was learned early
+   * is frequent. */
+  function completed(tokenizer, shown) {
+    const find = (bytes) => glyphs_within([String.fromCharCode(...bytes)], tokenizer.tokens.slice(256))?.[0];
+    const result = [];
+    for (let i = 0; i < shown.length; ) {
+      if (shown[i].byte === undefined) {
+        result.push(shown[i++]);
+        continue;
+      }
+      const run = shown.slice(i).map(({byte}) => byte);
+      run.length = run.includes(undefined) ? run.indexOf(undefined) : run.length;
+      const head = run.findIndex((byte, at) => at > 0 && character_length(byte) > 0); // of the next character
+      const pieces = find(run) || head < 0 ? [run] : [run.slice(0, head), run.slice(head)];
+      result.push(...pieces.flatMap((piece) => find(piece) ?? piece.map((byte) => ({byte}))));
+      i += run.length;
+    }
+    return result;
+  }
+
   /** What the last character of these bytes lacks: so many bytes. */
   function lacking(bytes) {
     for (let back = 1; back <= Math.min(3, bytes.length); back++) {
@@ -75,7 +111,8 @@
     const special = (one) => one in tokenizer.special_names;
     let context = ids.slice(-3); // where its first character may have begun
     context = context.slice(context.map(special).lastIndexOf(true) + 1);
-    const look = (more) => glyphs([...context, id, ...more].map((one) => tokenizer.token_bytes(one)))[context.length];
+    const look = (more) => completed(tokenizer,
+      glyphs([...context, id, ...more].map((one) => tokenizer.token_bytes(one)))[context.length]);
     const beginnings = [{more: [], p: 1}];
     for (let looks = 0; beginnings.length && looks < 10; looks++) {
       const {more, p} = beginnings.shift(), need = lacking(bytes_of([...context, id, ...more]));
@@ -112,7 +149,7 @@
 
   /** A token by itself, in words. */
   function called(tokenizer, id) {
-    return tokenizer.special_names[id] ?? `「${in_words(glyphs([tokenizer.token_bytes(id)])[0])}」`;
+    return tokenizer.special_names[id] ?? `「${in_words(completed(tokenizer, glyphs([tokenizer.token_bytes(id)])[0]))}」`;
   }
 
   /** Colours of the tokens of a row, by number: an id keeps its own, unless the token before has the same. */
@@ -124,7 +161,8 @@
 
   /** The tokens of a row as buttons. */
   function chips(tokenizer, ids) {
-    const parts = glyphs(ids.map((id) => tokenizer.token_bytes(id))), shades = colours(ids);
+    const parts = glyphs(ids.map((id) => tokenizer.token_bytes(id))).map((part) => completed(tokenizer, part));
+    const shades = colours(ids);
     return ids.map((id, i) => {
       const name = tokenizer.special_names[id], bytes = hex(tokenizer.token_bytes(id));
       const words = name ? `特殊词元 ${name}，编号 ${id}` : `${in_words(parts[i])}，编号 ${id}，字节 ${bytes}`;
@@ -205,6 +243,6 @@
   }
 
   Object.assign(MiniLLM, {
-    hex, glyphs, glyphs_after, in_words, draw, called, chips, group, percent, bars, model_choice, tokenizers,
+    hex, glyphs, glyphs_within, glyphs_after, completed, in_words, draw, called, chips, group, percent, bars, model_choice, tokenizers,
   });
 })();

@@ -6,7 +6,7 @@
 // The rules are those of minillm/tokenizer/bpe.py: `learn` is its train_bpe, `merge` its encode.
 MiniLLM.widget("merges", async (element, settings) => {
   "use strict";
-  const {h, button, slider, hex, glyphs, draw, chips, group} = MiniLLM;
+  const {h, button, slider, hex, glyphs, glyphs_within, completed, draw, chips, group} = MiniLLM;
   const LONGEST = 120; // characters
   const TITLES = {own: "只从这句话学", tiny: "本书的词表", shipped: "自带的词表"};
   const tokenizers = await MiniLLM.tokenizers();
@@ -108,25 +108,17 @@ MiniLLM.widget("merges", async (element, settings) => {
 
   /** Of the merge that made a token: what it joined, and why. */
   function told(id) {
-    const token = tokenizer.tokens[id], pair = merge(token, id);
-    const [left, right] = drawn(token, pair), [joined] = drawn(token, [token]), {count, tied} = reasons?.[id - 256] ?? {};
+    const token = tokenizer.tokens[id], {count, tied} = reasons?.[id - 256] ?? {};
+    const [left, right] = drawn(merge(token, id)), [joined] = drawn([token]);
     const why = !reasons ? "" : tied > 1 ? `这样的一对有 ${count} 处，一样多的有 ${tied} 对，取编号最小的。` : `这样的一对最多，有 ${count} 处。`;
     return [`第 ${id - 255} 次合并：「`, ...left, "」和「", ...right, "」成为「", ...joined, `」，编号 ${id}。`, why,
       steps.includes(id - 255) ? "" : "这句话用不到它。"];
   }
 
-  /** Parts of a token as they look in this text; of a token that is not in it, in the first learned that has all of its
-   * characters: what was learned early is frequent. */
-  function drawn(token, parts) {
-    const pieces_of = (strings) => strings.map((bytes) => Uint8Array.from(bytes, (byte) => byte.charCodeAt(0)));
-    for (const whole of [token, ...chunks, ...tokenizer.tokens.slice(256)]) {
-      const at = whole.indexOf(token);
-      if (at < 0) continue;
-      const pieces = pieces_of([whole.slice(0, at), ...parts, whole.slice(at + token.length)]);
-      const shown = glyphs(pieces.filter((piece) => piece.length)).slice(at > 0 ? 1 : 0).slice(0, parts.length);
-      if (shown.flat().every(({byte}) => byte === undefined)) return shown.map(draw);
-    }
-    return glyphs(pieces_of(parts)).map(draw);
+  /** Parts of a token as they look in this text, or else in the first token that has them. */
+  function drawn(parts) {
+    const found = glyphs_within(parts, [parts.join(""), ...chunks, ...tokenizer.tokens.slice(256)]);
+    return (found ?? glyphs(parts.map((part) => Uint8Array.from(part, (byte) => byte.charCodeAt(0)))).map((part) => completed(tokenizer, part))).map(draw);
   }
 
   input.addEventListener("input", start);
