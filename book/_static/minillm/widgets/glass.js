@@ -9,7 +9,7 @@ MiniLLM.widget("glass", async (element, settings) => {
   const {h, button, bars, called, chips, draw, generate, glyphs_after, group, percent, probabilities, KVCache} = MiniLLM;
   const LONGEST = 96; // tokens of the text
   const SHOWN = 8; // bars
-  const ANSWER = 24; // tokens of what the model goes on to write
+  const ANSWER = 16; // tokens of what the model goes on to write
 
   /** What is seen while a model reads. Of a text that begins like the last one, only the rest is read. */
   class Reading {
@@ -133,7 +133,9 @@ MiniLLM.widget("glass", async (element, settings) => {
   function go_on({model, vocab_size, off, aside}) {
     const {tokenizer} = loaded, stop_ids = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id];
     const options = {max_new_tokens: ANSWER, stop_ids, vocab_size, watch: {off}, cache: aside};
-    return tokenizer.decode([...generate(model, ids, options)].map(({id}) => id)) || "（到此为止）";
+    const said = [...generate(model, ids, options)].map(({id}) => id);
+    const text = tokenizer.decode(said).replace(/\ufffd+$/, ""); // a character that was cut off
+    return said.length ? text + (said.length === ANSWER ? "……" : "") : "（到此为止）";
   }
 
   /** A row of the picture for each token, in it a column for each that it attends to. */
