@@ -198,7 +198,7 @@ def widget(
         models = {m.name: m.model for m in models_of_the_book() if m.name in ("fresh", m.stage)}
     if models:
         settings["models"] = json.dumps(list(models), ensure_ascii=False)
-    html = element(name, getattr(still, "data", still), settings)
+    html = element(name, still if isinstance(still, str) else str(still.data), settings)
     if lab.QUIET:
         return HTML(html)  # type: ignore[no-untyped-call]
     shared = ("minillm.js", "widgets.js", "tokens.js")

@@ -435,6 +435,8 @@ PAGE = """<!DOCTYPE html><html lang="zh" data-theme="light"><meta charset="utf-8
 <link rel="stylesheet" href="minillm/widgets.css"><script defer src="minillm/start.js"></script>
 <p>上文</p><div id="far" style="height: 3000px"></div>{elements}</html>"""
 QUESTIONS = "张静住在哪里？|你是谁？"
+TIMEOUT = 180_000
+"""Milliseconds for an answer: one that knows no end has 256 tokens, and the machine may be busy."""
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +491,7 @@ def answer_of(model: Transformer, question: str, max_new_tokens: int = 256) -> s
 
 
 def finished(widget: Any) -> None:
-    widget.locator(".minillm-log[aria-busy=false]").wait_for(timeout=60_000)
+    widget.locator(".minillm-log[aria-busy=false]").wait_for(timeout=TIMEOUT)
 
 
 def test_the_models_of_the_site(island: Path) -> None:
@@ -544,15 +546,15 @@ def test_nothing_is_loaded_before_it_is_needed(visitor: Visitor) -> None:
 def test_a_conversation(visitor: Visitor, models: dict[str, Transformer]) -> None:
     chat = alive(visitor, "chat")
     log = chat.get_by_role("log")
-    chat.get_by_label("和它说话").select_option("DPO")
+    chat.get_by_label("训练到").select_option("偏好优化（DPO）")
     chat.get_by_label("说一句话").fill("张静住在哪里？")
     chat.get_by_label("说一句话").press("Enter")
     finished(chat)
     answer = answer_of(models["dpo"], "张静住在哪里？")
     assert answer
-    assert log.inner_text().split("\n\n") == ["你：张静住在哪里？", f"DPO：{answer}"]
+    assert log.inner_text().split("\n\n") == ["你：张静住在哪里？", f"它：{answer}"]
     assert chat.get_by_label("说一句话").input_value() == ""
-    chat.get_by_label("和它说话").select_option("预训练")
+    chat.get_by_label("训练到").select_option("预训练")
     assert log.inner_text() == ""
     assert not visitor.trouble
 
@@ -610,7 +612,7 @@ def test_an_answer_can_be_stopped_and_a_conversation_begun_anew(
     chat.get_by_role("button", name="你是谁？").click()
     finished(chat)
     answer = answer_of(models["identity"], "你是谁？")
-    assert chat.locator(".minillm-assistant").all_inner_texts() == [f"身份：{answer}"]
+    assert chat.locator(".minillm-assistant").all_inner_texts() == [f"它：{answer}"]
 
 
 def test_one_question_to_every_stage_and_to_every_step(
@@ -620,7 +622,7 @@ def test_one_question_to_every_stage_and_to_every_step(
     columns = stages.locator("section")
     assert [text.strip() for text in columns.all_inner_texts()] == ["预训练", "SFT", "DPO", "身份"]
     stages.get_by_role("button", name="问一问").click()
-    columns.last.locator("p[aria-busy=false]").wait_for(timeout=60_000)
+    columns.last.locator("p[aria-busy=false]").wait_for(timeout=TIMEOUT)
     shown = columns.locator("p").all_inner_texts()
     for name, answer in zip(("pretrain", "sft", "dpo", "identity"), shown, strict=True):
         said = answer_of(models[name], "你是谁？", max_new_tokens=64).strip()
@@ -628,9 +630,9 @@ def test_one_question_to_every_stage_and_to_every_step(
     slider = stages.get_by_label("训练到")
     slider.press("ArrowRight")
     row = stages.locator("tr", has_text="预训练，第 1 步")
-    row.locator("td[aria-busy=false]").wait_for(timeout=60_000)
+    row.locator("td[aria-busy=false]").wait_for(timeout=TIMEOUT)
     slider.press("End")
-    stages.locator("tr", has_text="身份").locator("td[aria-busy=false]").wait_for(timeout=60_000)
+    stages.locator("tr", has_text="身份").locator("td[aria-busy=false]").wait_for(timeout=TIMEOUT)
     assert stages.locator("tr").count() == 2
     assert slider.get_attribute("aria-valuetext") == "身份"
     assert not visitor.trouble
@@ -664,7 +666,7 @@ def test_weights_that_do_not_arrive_are_named(here: Visitor, island: Path) -> No
     content = weights.joinpath("sft.js").read_bytes()
     weights.joinpath("sft.js").unlink()
     chat = alive(here, "chat")
-    chat.get_by_label("和它说话").select_option("SFT")
+    chat.get_by_label("训练到").select_option("监督微调（SFT）")
     chat.get_by_role("button", name="你是谁？").click()
     chat.get_by_text("权重没有载入").wait_for()
     weights.joinpath("sft.js").write_bytes(content)
@@ -701,11 +703,11 @@ def test_in_jupyter_it_answers_on_the_readers_weights(
     visitor = Visitor(browser, tmp_path.as_uri(), viewport={"width": 1000, "height": 2000})
     tab = visitor.open("page.html")
     for chat in tab.locator("minillm-chat").all():
-        assert chat.locator("option").all_inner_texts() == ["我的", "SFT"]
-        chat.get_by_label("和它说话").select_option("我的")
+        assert chat.locator("option").all_inner_texts() == ["我的", "监督微调（SFT）"]
+        chat.get_by_label("训练到").select_option("我的")
         chat.get_by_role("button", name="好").click()
         finished(chat)
-        assert chat.locator(".minillm-assistant").inner_text().startswith("我的：")
+        assert chat.locator(".minillm-assistant").inner_text().startswith("它：")
     assert tab.locator("minillm-stages section").count() == 2
     assert tab.locator("minillm-stages input[type=range]").count() == 0
     assert not visitor.trouble

@@ -4,7 +4,9 @@
 //   questions  to begin with, separated by |
 MiniLLM.widget("chat", async (element, settings) => {
   "use strict";
-  const {h, button, title, pause} = MiniLLM;
+  const {h, button, pause} = MiniLLM;
+  const LONG = {sft: "监督微调（SFT）", dpo: "偏好优化（DPO）", identity: "换了名字"}; // for whoever has read nothing yet
+  const title = (stage) => LONG[stage] ?? MiniLLM.title(stage);
   const names = MiniLLM.offered(settings);
   let name = names[names.length - 1];
   let messages, paragraphs; // what was said and is remembered, and where it stands in the log
@@ -21,7 +23,7 @@ MiniLLM.widget("chat", async (element, settings) => {
   choice.onchange = () => {
     name = choice.value;
     restart();
-    status.textContent = `现在和你说话的是“${title(name)}”，从头说起。`;
+    status.textContent = `换成了“${title(name)}”，从头说起。`;
   };
 
   function writing(now) {
@@ -43,8 +45,8 @@ MiniLLM.widget("chat", async (element, settings) => {
 
   /** A paragraph of the log; returns where its words go. */
   function say(role, text) {
-    const words = h("span", {}, text), who = role === "user" ? "你" : title(name);
-    const paragraph = h("p", {class: `minillm-${role}`}, h("b", {}, `${who}：`), words);
+    const words = h("span", {}, text), who = role === "user" ? "你：" : "它：";
+    const paragraph = h("p", {class: `minillm-${role}`}, h("b", {}, who), words);
     log.append(paragraph);
     log.scrollTop = log.scrollHeight;
     messages.push({role, content: text});
@@ -110,7 +112,7 @@ MiniLLM.widget("chat", async (element, settings) => {
     .map((each) => button(each, () => { if (!answer) ask(each); }, {class: "minillm-chip"}));
   restart();
   return [
-    h("div", {class: "minillm-row"}, h("label", {}, "和它说话：", choice), button("重新开始", restart)),
+    h("div", {class: "minillm-row"}, h("label", {}, "训练到：", choice), button("重新开始", restart)),
     log, h("div", {class: "minillm-row"}, ...chips), form, status,
   ];
 });
