@@ -800,6 +800,21 @@ show.say(
 # %% [markdown]
 # 有标准答案的题，抽样没有好处：温度越高，越常抽到尾巴里的词元。<!-- by: assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2 -->写故事则相反，贪心解码对同一个开头总是给同一个故事，那时才需要温度。
 #
+# 自己调一调。竖线是原来的概率，蓝条是调过的；“照这样答 20 遍”真的抽二十个回答，数一数各有几遍。
+#
+# :::{minillm} sampler
+# :text: 张静住在哪里？
+# :model: sft
+#
+# 这里可以调温度、top-k 和 top-p，要在网页上用。印在纸上的，请看 {numref}`fig-sft-decoding`。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("sampler", models={"sft": after.model})`，问你自己训练的模型。
+# :::
+#
+# 先猜，再试：
+#
+# - 温度调到 2，二十遍里有几遍不对？不动温度，把 top-p 一格一格往左拖，拖到哪里才没有不对的？
+# - top-p 取 0.9，留下几个词元？点着条子写到城市的前面，再看留下几个。固定的 top-k 为什么不能这样？
+# - 输入“请讲一个小猫的故事吧。”，什么样的设置，二十遍各不相同，又句句通顺？
+#
 # ## 弄坏它
 #
 # ### 忘了教它停

@@ -791,7 +791,23 @@ def test_without_trained_models_a_page_says_which_command_makes_them(
         assert "start.js" not in pages[name]
         assert pages[name].count("<code>python -m minillm.book.lab</code>") == 1
     assert re.search(r"(?m)^Note: .*: run `python -m minillm\.book\.lab`", pages["messages"])
-    assert not (tmp_path / "html" / "_static" / "minillm" / "weights").exists()
+    weights = tmp_path / "html" / "_static" / "minillm" / "weights"
+    assert {path.name for path in weights.iterdir()} == {"index.js", "vocabularies.js"}
+    assert (weights / "index.js").read_text(encoding="utf-8") == "MiniLLM.models = {};\n"
+
+
+@pytest.mark.parametrize("name", page.WITHOUT_MODEL)
+def test_without_trained_models_what_needs_none_is_alive(
+    browser: Any, untrained: Path, tmp_path: Path, name: str
+) -> None:
+    pages = built(tmp_path, SITE.replace("chat", name))
+    assert "minillm.book.lab" not in pages["index"]
+    assert "minillm.book.lab" in pages["cell"]
+    visitor = Visitor(browser, (tmp_path / "html").as_uri())
+    tab = visitor.open("index.html")
+    tab.locator(f"minillm-{name} .minillm-live .minillm-token").first.wait_for()
+    assert not visitor.trouble
+    visitor.context.close()
 
 
 def test_an_unknown_widget_is_an_error(island: Path, tmp_path: Path) -> None:
