@@ -436,10 +436,9 @@ single = [row for row in rows if sum(m.role == "user" for m in row.messages) <= 
 path = lab.cache_dir() / "sft-single" / "rows.jsonl"
 write_atomically(path, b"\n".join(msgspec.json.encode({"messages": r.messages}) for r in single))
 unpractised, after = lab.variant("sft-single", "sft", data_path=path), sft.evaluator()
-window = load_checkpoint(sft.weights)[1].window
 places = {
-    "没练过": unpractised.evaluator().session_accuracy(60, window),
-    "练过": after.session_accuracy(60, window),
+    "没练过": unpractised.evaluator().session_accuracy(60, sft.window),
+    "练过": after.session_accuracy(60, sft.window),
     "练过，但什么都不忘": after.session_accuracy(60, 512),
 }
 later = {name: float(np.mean(rates[1:])) for name, rates in places.items()}

@@ -96,20 +96,23 @@ class PageModel(NamedTuple):
     """fresh, pretrain, sft, dpo or identity."""
     step: int
     model: Transformer
+    window: int
+    """Tokens that a chat with it looks back on."""
 
 
 def models_of_the_book() -> Iterator[PageModel]:
     """Every model of the ladder that was kept, in the order of training; the persona's comes
     last."""
-    yield PageModel("fresh", "fresh", 0, lab.fresh())
+    fresh = lab.fresh()
+    yield PageModel("fresh", "fresh", 0, fresh, fresh.config.max_position_embeddings // 2)
     for stage in STAGES:
         run = lab.ladder(stage)
         last = run.steps[-1]
         for step in run.steps:
             name = stage if step == last else f"{stage}-{step}"
-            yield PageModel(name, stage, step, run.model(step))
+            yield PageModel(name, stage, step, run.model(step), run.window)
     run = lab.identity()
-    yield PageModel("identity", "identity", run.steps[-1], run.model())
+    yield PageModel("identity", "identity", run.steps[-1], run.model(), run.window)
 
 
 def write_site(folder: Path) -> list[str]:
@@ -120,16 +123,16 @@ def write_site(folder: Path) -> list[str]:
         UserError: they have not been trained on this machine; says which command does.
     """
     tokenizer, index = lab.tokenizer(), {}
-    for name, stage, step, model in list(models_of_the_book()):  # all, or none is written
+    for name, stage, step, model, window in list(models_of_the_book()):  # all, or none is written
         content = page_weights(model, tokenizer)
-        index[name] = {"stage": stage, "step": step, "bytes": len(content)}
+        index[name] = {"stage": stage, "step": step, "window": window, "bytes": len(content)}
         _write_script(folder / f"{name}.js", f"MiniLLM.models[{json.dumps(name)}].weights", content)
     write_index(folder, index)
     return list(index)
 
 
 def write_index(folder: Path, index: Mapping[str, Any]) -> None:
-    """Writes which models the page has: name → {stage, step, bytes}."""
+    """Writes which models the page has: name → {stage, step, window, bytes}."""
     _write_script(folder / "index.js", "MiniLLM.models", index)
 
 
