@@ -34,7 +34,8 @@ class Tokenizer:
 
         Raises:
             ValueError: ``vocab_size`` < 256, ``buffer_size`` < 1, ``num_threads`` < 1, ``sample``
-                not in (0, 1], or a pattern that does not compile or gives up on a text.
+                not in (0, 1], a pattern that does not compile or gives up on a text, or a buffer of
+                texts (of a file: a line) that is longer than 2 GB.
             TypeError: an item of ``iterator`` is not a ``str``.
         """
 
