@@ -27,7 +27,7 @@ class Tokenizer:
         made. The merges do not depend on buffers, threads or the order of the texts. On any error
         the tokenizer stays as it was.
 
-        Memory grows with the different chunks, not with the text: for Chinese about 4 bytes for
+        Memory grows with the different chunks, not with the text: for Chinese about 7 bytes for
         each byte of new text, as whole clauses seldom come twice. For a corpus too large for that,
         ``sample`` takes only this share of the texts, chosen by their hash: equal texts are all
         taken or none, and ``sample=0.1`` of a corpus is the same tenth every time.

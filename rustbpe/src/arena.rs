@@ -93,24 +93,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arena_of_words_by_count() {
+    fn pairs_with_places_and_weights() {
         let mut words = Words::default();
-        let text = "abacbac";
-        for (start, end) in [(0, 2), (2, 3), (3, 5), (5, 7), (2, 3), (5, 7)] {
-            words.add(text, start, end);
+        for _ in 0..2 {
+            words.add("cd", 0, 2);
         }
-        let arena = Arena::new(words);
+        words.add("abc", 0, 3);
         let mut pairs = Vec::new();
-        arena.for_each_pair(|place, left, right, weight| {
-            let is_pair = left != u32::from(BORDER) && right != u32::from(BORDER);
-            if is_pair {
-                pairs.push((place, left, right, weight));
-            }
-        });
-        pairs.sort_by_key(|pair| pair.1);
-        assert_eq!(
-            pairs.iter().map(|p| (p.1, p.2, p.3)).collect::<Vec<_>>(),
-            [(97, 98, 1), (97, 99, 2), (99, 98, 1)]
-        );
+        let arena = Arena::new(words);
+        arena.for_each_pair(|place, left, right, weight| pairs.push((place, left, right, weight)));
+        let border = Token::from(BORDER);
+        let [a, b, c, d] = [97, 98, 99, 100];
+        let once = [
+            (0, border, a, 1),
+            (1, a, b, 1),
+            (2, b, c, 1),
+            (3, c, border, 1),
+        ];
+        let twice = [(4, border, c, 2), (5, c, d, 2), (6, d, border, 2)];
+        assert_eq!(pairs, [&once[..], &twice[..]].concat());
     }
 }

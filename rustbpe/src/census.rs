@@ -11,6 +11,7 @@
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
+use std::ops::AddAssign;
 
 use crate::ablation::without;
 use crate::arena::Arena;
@@ -23,11 +24,11 @@ pub struct Tally {
     pub places: u32,
 }
 
-impl Tally {
+impl AddAssign for Tally {
     #[inline(always)]
-    pub fn add(&mut self, weight: u64, places: u32) {
-        self.weight += weight;
-        self.places += places;
+    fn add_assign(&mut self, other: Self) {
+        self.weight += other.weight;
+        self.places += other.places;
     }
 }
 
@@ -62,7 +63,7 @@ pub fn take(
         .map(|bucket| {
             let mut total = Tally::default();
             for counts in &counted {
-                total.add(counts.weight(bucket), counts.places[bucket]);
+                total += counts.tally(bucket);
             }
             total
         })
@@ -157,8 +158,10 @@ struct Counts {
 }
 
 impl Counts {
-    fn weight(&self, bucket: usize) -> u64 {
-        u64::from(self.places[bucket]) + self.extra[bucket]
+    fn tally(&self, bucket: usize) -> Tally {
+        let places = self.places[bucket];
+        let weight = u64::from(places) + self.extra[bucket];
+        Tally { weight, places }
     }
 }
 
@@ -207,7 +210,7 @@ fn by_hash(shares: &[Arena], buckets: Buckets, totals: &[Tally], threshold: u64)
         let mut counts: FxHashMap<Pair, Tally> = FxHashMap::default();
         share.for_each_pair(|_, left, right, weight| {
             if is_candidate(left, right) {
-                counts.entry((left, right)).or_default().add(weight, 1);
+                *counts.entry((left, right)).or_default() += Tally { weight, places: 1 };
             }
         });
         counts

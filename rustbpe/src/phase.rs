@@ -23,7 +23,7 @@ use crate::arena::Arena;
 use crate::census::{Census, MIN_PAIRS, PAIRS_PER_MERGE};
 use crate::progress::{Progress, Stopped};
 use crate::share::{Merge, Share, Tallies};
-use crate::token::{is_pair, Pair, Token, BYTES};
+use crate::token::{Pair, Token, BORDER, BYTES};
 
 /// Less work than this (in places) is done by one thread.
 const WORTH_SHARING: usize = 4096;
@@ -84,21 +84,19 @@ impl<'a> Phase<'a> {
             }
             let works = self.shares.iter().map(|share| share.work(&batch));
             let is_shared = works.sum::<usize>() >= WORTH_SHARING;
-            let widths = &self.widths;
             for_each(is_shared, &mut self.shares, |share| {
-                share.merge(&batch, widths)
+                share.merge(&batch, &self.widths)
             });
             for (number, merge) in batch.iter().enumerate() {
                 self.update(merge, number);
             }
+            for_each(is_shared, &mut self.shares, |share| {
+                share.note(&batch, &self.widths)
+            });
             let wanted = MIN_PAIRS + (n_merges - merges.len()) * PAIRS_PER_MERGE;
             if self.heap.len() > 3 * wanted.max(self.equals) {
                 self.raise_threshold(wanted);
             }
-            let (widths, tracked) = (&self.widths, &self.counts);
-            for_each(is_shared, &mut self.shares, |share| {
-                share.note(&batch, widths, tracked)
-            });
         }
     }
 
@@ -117,12 +115,13 @@ impl<'a> Phase<'a> {
                 self.forget(pair);
                 continue;
             }
-            let (a, b) = pair;
-            if now < count || lefts.contains(&b) || rights.contains(&a) {
+            if now < count {
                 self.heap.push((now, Reverse(pair)));
-                if now < count {
-                    continue;
-                }
+                continue;
+            }
+            let (a, b) = pair;
+            if lefts.contains(&b) || rights.contains(&a) {
+                self.heap.push((count, Reverse(pair)));
                 break;
             }
             lefts.insert(a);
@@ -150,25 +149,38 @@ impl<'a> Phase<'a> {
     fn update(&mut self, merge: &Merge, number: usize) {
         for share in &self.shares {
             for &(token, tally) in &share.found[number].left {
-                self.left.add(token, tally.weight, tally.places);
+                self.left.add(token, tally);
             }
             for &(token, tally) in &share.found[number].right {
-                self.right.add(token, tally.weight, tally.places);
+                self.right.add(token, tally);
             }
         }
         let ((a, b), token) = (merge.pair, merge.token);
         // A right neighbour `a` that then merged itself is no neighbour any more.
-        let merged_too = self.left.get(token).weight;
+        let merged_too = self.left.weight(token);
+        let gained = |y, weight| if y == a { weight - merged_too } else { weight };
+        let threshold = self.threshold;
+        let is_tracked = |token, count| token != Token::from(BORDER) && count >= threshold;
+        for share in &mut self.shares {
+            let found = &mut share.found[number];
+            let (left, right) = (&self.left, &self.right);
+            found.left.retain(|&(x, _)| is_tracked(x, left.weight(x)));
+            found
+                .right
+                .retain(|&(y, _)| is_tracked(y, gained(y, right.weight(y))));
+        }
         for (x, tally) in self.left.take() {
             self.lose((x, a), tally.weight);
-            self.gain((x, token), tally.weight);
+            if is_tracked(x, tally.weight) {
+                self.track((x, token), tally.weight);
+            }
         }
         for (y, tally) in self.right.take() {
             self.lose((b, y), tally.weight);
-            self.gain(
-                (token, y),
-                tally.weight - if y == a { merged_too } else { 0 },
-            );
+            let count = gained(y, tally.weight);
+            if is_tracked(y, count) {
+                self.track((token, y), count);
+            }
         }
     }
 
@@ -178,12 +190,9 @@ impl<'a> Phase<'a> {
         }
     }
 
-    /// Tracks a new pair, if it is frequent enough.
-    fn gain(&mut self, pair: Pair, count: u64) {
-        if count >= self.threshold && is_pair(pair) {
-            self.counts.insert(pair, count);
-            self.heap.push((count, Reverse(pair)));
-        }
+    fn track(&mut self, pair: Pair, count: u64) {
+        self.counts.insert(pair, count);
+        self.heap.push((count, Reverse(pair)));
     }
 
     /// Gives up the rarest pairs, now that there are so many more frequent ones: about `wanted` stay.

@@ -10,8 +10,6 @@
 //! (x, t) gains the sum of x; (b, y) loses and (t, y) gains the sum of y. A second walk notes the
 //! places of those new pairs that are tracked.
 
-use rustc_hash::FxHashMap;
-
 use crate::ablation::without;
 use crate::arena::{Arena, Region, INSIDE, LAST};
 use crate::census::{Places, Tally};
@@ -41,16 +39,16 @@ impl Tallies {
     }
 
     #[inline(always)]
-    pub fn add(&mut self, token: Token, weight: u64, places: u32) {
-        let tally = &mut self.by_token[token as usize];
-        if tally.places == 0 {
+    pub fn add(&mut self, token: Token, tally: Tally) {
+        let sum = &mut self.by_token[token as usize];
+        if sum.places == 0 {
             self.met.push(token);
         }
-        tally.add(weight, places);
+        *sum += tally;
     }
 
-    pub fn get(&self, token: Token) -> Tally {
-        self.by_token[token as usize]
+    pub fn weight(&self, token: Token) -> u64 {
+        self.by_token[token as usize].weight
     }
 
     /// The tallies so far; starts again.
@@ -67,16 +65,10 @@ impl Tallies {
 struct NewPlaces(Vec<Vec<u32>>);
 
 impl NewPlaces {
-    /// Makes room for those of the tokens that `is_tracked`. Returns whether there are any.
-    fn reserve(&mut self, met: &[(Token, Tally)], is_tracked: impl Fn(Token) -> bool) -> bool {
-        let mut some = false;
-        for &(token, tally) in met {
-            if is_tracked(token) {
-                self.0[token as usize].reserve_exact(tally.places as usize);
-                some = true;
-            }
+    fn reserve(&mut self, tracked: &[(Token, Tally)]) {
+        for &(token, tally) in tracked {
+            self.0[token as usize].reserve_exact(tally.places as usize);
         }
-        some
     }
 
     #[inline(always)]
@@ -90,13 +82,10 @@ impl NewPlaces {
     /// What was pushed; starts again.
     fn take<'a>(
         &'a mut self,
-        met: &'a [(Token, Tally)],
+        tracked: &'a [(Token, Tally)],
     ) -> impl Iterator<Item = (Token, Vec<u32>)> + 'a {
-        let places =
-            |&(token, _): &(Token, Tally)| (token, std::mem::take(&mut self.0[token as usize]));
-        met.iter()
-            .map(places)
-            .filter(|(_, places)| places.capacity() > 0)
+        let tokens = tracked.iter().map(|&(token, _)| token);
+        tokens.map(|token| (token, std::mem::take(&mut self.0[token as usize])))
     }
 }
 
@@ -112,6 +101,7 @@ struct Merged {
 #[derive(Debug)]
 pub struct Found {
     merged: Vec<Merged>,
+    /// The neighbours; later only those whose pairs with the new token are tracked.
     pub left: Vec<(Token, Tally)>,
     pub right: Vec<(Token, Tally)>,
 }
@@ -203,8 +193,9 @@ impl<'a> Share<'a> {
                 while place >= region.end {
                     region = *regions.next().expect("places are within the arena");
                 }
-                self.left.add(left, region.weight, 1);
-                self.right.add(right, region.weight, 1);
+                let weight = region.weight;
+                self.left.add(left, Tally { weight, places: 1 });
+                self.right.add(right, Tally { weight, places: 1 });
                 block[n_merged] = Merged { place, left, right };
                 n_merged += 1;
             }
@@ -217,29 +208,24 @@ impl<'a> Share<'a> {
         }
     }
 
-    /// Notes the places of the pairs that the batch made, as far as they are tracked.
-    pub fn note(&mut self, batch: &[Merge], widths: &[u32], tracked: &FxHashMap<Pair, u64>) {
+    /// Notes the places of the new pairs of a batch, those that are left in `found`.
+    pub fn note(&mut self, batch: &[Merge], widths: &[u32]) {
         for (&Merge { token, .. }, found) in batch.iter().zip(self.found.drain(..)) {
-            let is_tracked = |pair| tracked.contains_key(&pair);
-            let some_left = self
-                .new_left
-                .reserve(&found.left, |x| is_tracked((x, token)));
-            let some_right = self
-                .new_right
-                .reserve(&found.right, |y| is_tracked((token, y)));
-            if some_left || some_right {
-                for Merged { place, left, right } in found.merged {
-                    self.new_left.push(left, place - widths[left as usize]);
-                    // Out of date already, if it is an `a` that merged in its turn.
-                    self.new_right.push(right, place);
-                }
-                let left = self.new_left.take(&found.left);
-                self.places
-                    .extend(left.map(|(x, places)| ((x, token), places)));
-                let right = self.new_right.take(&found.right);
-                self.places
-                    .extend(right.map(|(y, places)| ((token, y), places)));
+            if found.left.is_empty() && found.right.is_empty() {
+                continue;
             }
+            self.new_left.reserve(&found.left);
+            self.new_right.reserve(&found.right);
+            for Merged { place, left, right } in found.merged {
+                self.new_left.push(left, place - widths[left as usize]);
+                // Out of date already, if it is an `a` that merged in its turn.
+                self.new_right.push(right, place);
+            }
+            let left = self.new_left.take(&found.left);
+            let right = self.new_right.take(&found.right);
+            let left = left.map(|(x, places)| ((x, token), places));
+            let right = right.map(|(y, places)| ((token, y), places));
+            self.places.extend(left.chain(right));
         }
     }
 }

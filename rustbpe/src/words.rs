@@ -5,6 +5,7 @@
 //! clause is one chunk, and seldom comes twice) just pile up, end to end, and are compared with each
 //! other only when that is worthwhile.
 
+use memchr::memchr_iter;
 use rayon::prelude::*;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::{BuildHasher, Hash};
@@ -109,7 +110,12 @@ impl Words {
 
     /// The long words with their counts, and a border after each.
     fn long_words(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        let words = self.long.split_inclusive(|&byte| byte == BORDER);
+        let mut start = 0;
+        let words = memchr_iter(BORDER, &self.long).map(move |end| {
+            let word = &self.long[start..=end];
+            start = end + 1;
+            word
+        });
         words.zip(self.long_counts.iter().copied().chain(repeat(1)))
     }
 
