@@ -581,6 +581,34 @@ def test_a_part_of_a_character_shows_the_likeliest_whole_one(visitor: Visitor) -
     assert found[3] == [{"byte": 0xF8}]  # no character has it
 
 
+def test_the_likeliest_character_need_not_begin_with_the_likeliest_byte(visitor: Visitor) -> None:
+    """BE comes a little more often after E9 than A9, but a dozen bytes are as likely after that,
+    while only AC (E9 A9 AC: 马) comes after A9."""
+    alive(visitor, "sampler")
+    shown = visitor.tab.evaluate(
+        """async () => {
+          const {tokenizer} = await MiniLLM.language("sft");
+          const model = {
+            config: {
+              num_hidden_layers: 0, hidden_size: 4, num_attention_heads: 1,
+              max_position_embeddings: 9, num_key_value_heads: 1,
+            },
+            forward(id, cache) {
+              cache.ids.push(id);
+              const logits = new Float32Array(tokenizer.vocab_size).fill(-9);
+              if (id === 0xe9) [logits[0xbe], logits[0xa9]] = [5.2, 5];
+              if (id === 0xbe) for (let byte = 0x90; byte < 0x9c; byte++) logits[byte] = 4;
+              if (id === 0xa9) logits[0xac] = 9;
+              return logits;
+            },
+          };
+          const cache = new MiniLLM.KVCache(model.config);
+          return MiniLLM.glyphs_after({model, tokenizer}, [], 0xe9, cache);
+        }"""
+    )
+    assert shown == [{"text": "马", "from": 0, "to": pytest.approx(1 / 3)}]
+
+
 # --- All of them ---
 
 
