@@ -20,7 +20,7 @@
 # :class: tip
 #
 # - **你将学会**：对话怎样变成词元和损失掩码；为什么微调和预训练用的是同一个损失函数；怎样公平地测量微调学到了什么、没学到什么。
-# - **需要时间**：阅读 40 分钟。有缓存时，整页运行约 30 秒；没有缓存时，微调 800 步在 2 个 CPU 核上约 100 秒，100 步的对照约十几秒。
+# - **需要时间**：阅读 40 分钟。有缓存时，整页运行约 30 秒；没有缓存时，微调 1,000 步在 2 个 CPU 核上约 2 分钟，同样步数的一个对照也要这么久，100 步的对照约十几秒。
 # - **需要内存**：2 GB。
 # - **用到的模块**：`minillm.tokenizer.vocabulary`、`minillm.training.packing`、`minillm.training.objectives`、`minillm.model.generate`。
 # :::
@@ -378,14 +378,14 @@ assert with_cache == without
 # %% [markdown]
 # ## 实验
 #
-# ### 800 步
+# ### 1,000 步
 #
-# 每步 8 行，800 步读 6,400 行，几乎正好是一遍。<!-- by: assert 6_400 <= len(packed) < 6_500 -->学习率走过全程的一成之后，就一路降到 0。<!-- by: config.TRAINING["tiny"]["sft"].decay_fraction == 0.9 -->
+# 每步 8 行，1,000 步读 8,000 行，几乎正好是一遍。<!-- by: assert 8_000 <= len(packed) < 8_500 -->学习率走过全程的一成之后，就一路降到 0。<!-- by: config.TRAINING["tiny"]["sft"].decay_fraction == 0.9 -->
 
 # %%
 losses = [entry["loss"] for entry in sft.log]
-assert len(losses) == 800
-assert 6_400 <= len(packed) < 6_500
+assert len(losses) == 1_000
+assert 8_000 <= len(packed) < 8_500
 assert sum(losses[:5]) / 5 > 3 * sum(losses[50:100]) / 50
 
 # %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左图：横轴步数，纵轴 SFT 的损失，是前 20 步的平均；右图：横轴步数，纵轴学习率"}}
@@ -429,7 +429,7 @@ for said, question in scoring.sessions(1)[0]:
     print(f"{question.kind if question else '':>10}  {said}")
 
 # %% [markdown]
-# 微调的对话里有一部分正是这样：几段不相干的对话连成一串（{numref}`第 %s 章 <sec-data>`）。没有它们会怎样？把这些行去掉，同样练 800 步，再考同一张卷子。先写下你的猜测：第一问之后，分数会掉多少？
+# 微调的对话里有一部分正是这样：几段不相干的对话连成一串（{numref}`第 %s 章 <sec-data>`）。没有它们会怎样？把这些行去掉，同样练 1,000 步，再考同一张卷子。先写下你的猜测：第一问之后，分数会掉多少？
 
 # %%
 single = [row for row in rows if sum(m.role == "user" for m in row.messages) <= 2]
@@ -541,7 +541,7 @@ show.say(
 )
 
 # %% [markdown]
-# 能下的结论是窄的：`fact` 问到的那些事实，微调之前就在模型里，微调让它在对话里也答得出来。<!-- by: assert gained["fact"] <= 8 -->它不适用于表里的每一类。有的题，预训练时用熟悉的写法也答不好，微调之后才答得好；那是微调又教了 800 步的结果，至于是对话教得好，还是单单多练了 800 步，这里分不开。
+# 能下的结论是窄的：`fact` 问到的那些事实，微调之前就在模型里，微调让它在对话里也答得出来。<!-- by: assert gained["fact"] <= 8 -->它不适用于表里的每一类。有的题，预训练时用熟悉的写法也答不好，微调之后才答得好；那是微调又教了 1,000 步的结果，至于是对话教得好，还是单单多练了 1,000 步，这里分不开。
 #
 # 还可以看另一面：微调**问过**的题，分成预训练读过同一个问句的，和没有读过的。
 
@@ -665,7 +665,7 @@ show.say("两种答法若一样好，只有一种对的那些题就该像抛硬�
 #
 # 老实说明一点：留出的 8 加 4 没有被问过，但 `8、9、10` 这几步在更长的数数里出现过。这里泛化的是“把见过的步子拼成没见过的路”，不是从无到有地发明加法。出了这个世界的范围，例如 25 加 3，它就答错了（{numref}`ex-sft-4`）。<!-- by: assert not scoring.Question("add", turns, "28").is_correct(beyond) -->
 #
-# 直接做减法，训练 800 步也没有学好。是没学，还是没有学会举一反三？在训练**问过**的算式上再考一次：<!-- by: assert splits["sub, held out"] <= 0.6 -->
+# 直接做减法，训练 1,000 步也没有学好。是没学，还是没有学会举一反三？在训练**问过**的算式上再考一次：<!-- by: assert splits["sub, held out"] <= 0.6 -->
 
 
 # %%
@@ -704,7 +704,7 @@ for step in sft.steps:
 assert learned["fact"][0] >= 0.2  # after 25 steps
 assert learned["chain"][2] >= 0.4  # after 100
 
-# %% mystnb={"figure": {"caption": "微调途中的答对率。每点 30 道题，置信区间的半宽最多 0.17。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是步数，从 25 到 800；纵轴是 fact、chain、add 三类题的答对率"}}
+# %% mystnb={"figure": {"caption": "微调途中的答对率。每点 30 道题，置信区间的半宽最多 0.17。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是步数，从 25 到 1,000；纵轴是 fact、chain、add 三类题的答对率"}}
 low, high = wilson_interval(15, 30)  # the widest
 assert round((high - low) / 2, 2) == 0.17
 curves = {kind: (sft.steps, rates) for kind, rates in learned.items()}
