@@ -258,11 +258,11 @@ assert loss["accuracy"] == 0.0  # no margin is greater than 0 yet: all are exact
 #
 # ## 实验
 #
-# 1,500 对，训练两遍，共 105 步。
+# 1,500 对，训练两遍，共 102 步。
 
 # %%
 dpo = lab.ladder("dpo")
-assert len(dpo.log) == 105
+assert len(dpo.log) == 102
 {
     stage: (lab.training(stage).optimizer, lab.training(stage).learning_rate)
     for stage in ("sft", "dpo")
@@ -274,7 +274,7 @@ assert len(dpo.log) == 105
 #
 # 0.0001 是试出来的：AdamW 的四个学习率里，它是改得动口气的最小一个，再小一半，礼貌率只有 0.05（`benchmarks/README.md`）。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 105。两条曲线：损失下降，间隔从 0 上升。"}}
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 102。两条曲线：损失下降，间隔从 0 上升。"}}
 steps = [entry["step"] for entry in dpo.log]
 curves = {name: show.smooth([e[name] for e in dpo.log], 10) for name in ("loss", "margin")}
 assert curves["loss"][-1] < curves["loss"][0] - 0.1
@@ -313,7 +313,7 @@ print(f"first step of the log: {dpo.log[0]['loss']:.4f}")
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "prefers_chosen")
 rows = [
-    [e["step"], *(e[name] for name in names)] for e in dpo.log if e["step"] in (1, 10, 25, 50, 105)
+    [e["step"], *(e[name] for name in names)] for e in dpo.log if e["step"] in (1, 10, 25, 50, 102)
 ]
 show.table(["step", *names], rows)
 
@@ -532,7 +532,7 @@ broken = lab.variant("dpo-no-nll", "dpo", learning_rate=2e-3, max_steps=40, nll_
 
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "val_loss", "val_margin")
-ends = {"DPO, 105 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broken}
+ends = {"DPO, 102 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broken}
 last = {name: run.log[-1] for name, run in ends.items()}
 assert broken.log[-1]["loss"] < min(kept.log[-1]["loss"], dpo.log[-1]["loss"])
 assert broken.log[-1]["val_margin"] > 2 * dpo.log[-1]["val_margin"]
