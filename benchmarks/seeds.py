@@ -1,6 +1,7 @@
 """What the tiny preset learns under other seeds and arithmetic: the book's claims rest on it.
 
     python benchmarks/seeds.py             # a run that was made before is in the cache
+    python benchmarks/seeds.py --no-plain  # each seed once, with this machine's kernels only
     python benchmarks/seeds.py --no-train  # only writes the READMEs' tables from the file
 
 Another processor rounds differently, which moves most scores as much as another seed does. So each
@@ -74,6 +75,8 @@ class Options:
     out: Path = lab.RESULTS
     processes: int = 2
     """Trained at a time, each on one thread."""
+    plain: bool = True
+    """Train each seed with PyTorch's plain kernels too: slower, and as good as another seed."""
     train: bool = True
     """With --no-train only the READMEs' tables are written."""
 
@@ -152,7 +155,7 @@ def main(options: Options) -> None:
     if not options.train:
         write_tables(options.out)
         return
-    kinds = arithmetics()
+    kinds = arithmetics() if options.plain else [torch.backends.cpu.get_cpu_capability()]
     runs = [(seed, arithmetic) for seed in options.seeds for arithmetic in kinds]
     lab.tokenizer()  # before several processes ask for it
     with ThreadPoolExecutor(options.processes) as pool:
