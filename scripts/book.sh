@@ -70,7 +70,7 @@ fi
 
 step "Book"
 if [ -n "$seed" ]; then
-  build_book ".cache/book-seed-$seed"
+  MINILLM_SEED=$seed build_book ".cache/book-seed-$seed"
   echo "The second book: open .cache/book-seed-$seed/_build/html/index.html"
   exit
 fi

@@ -57,8 +57,8 @@ build_rustbpe() {
   maturin develop --release --manifest-path rustbpe/Cargo.toml || fail "RustBPE did not build: see the message above"
 }
 
-# build_book [FOLDER]: the book's pages, from the outputs that the notebooks hold. A warning is an error; what Sphinx
-# says of its progress is shown only then.
+# build_book [FOLDER]: the book's pages, from the outputs that the notebooks hold, with the models that are in the cache.
+# A warning is an error; what Sphinx says of its progress is shown only then.
 build_book() {
   local log site=${1:+$1/}_build
   # Sphinx warns of a page only when it reads it: a second build would pass where the first one failed.
@@ -67,6 +67,7 @@ build_book() {
     echo "$log" >&2
     fail "the book did not build: see the warnings above"
   }
+  grep '^Note: ' <<<"$log" || true
   echo "Built $(find "$site/html" -name '*.html' | wc -l | tr -d ' ') pages in $site/html"
 }
 

@@ -2,8 +2,8 @@
 
     bash scripts/book.sh && python scripts/screenshot.py
 
-The picture holds what the page's cells put out, and knows which outputs those were: when the page
-has others, tests/test_book.py asks for a new picture.
+The picture holds what the page's cells put out, and a talk with its model. It knows which outputs
+those were: when the page has others, tests/test_book.py asks for a new picture.
 """
 
 from __future__ import annotations
@@ -69,6 +69,12 @@ def main() -> None:
         tab.goto(PAGE.as_uri())
         if tab.evaluate(LOOKS_ALIKE, ["中", "文"]):
             sys.exit("error: no Chinese font, the page is full of boxes: install fonts-noto-cjk")
+        if not tab.locator("script[src*='minillm/start.js']").count():
+            sys.exit("error: the page has no model: run python -m minillm.book.lab, then build it")
+        for number in range(3):
+            tab.locator("minillm-chat .minillm-chip").nth(number).click()
+            tab.locator("minillm-chat .minillm-log[aria-busy=false]").wait_for()
+        tab.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
         shot = tab.screenshot()
         chromium.close()
     about = PngImagePlugin.PngInfo()

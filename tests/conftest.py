@@ -14,8 +14,11 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from screenshot import find_browser
+from visitor import CHROMIUM_FLAGS
 
 from minillm.book import lab
 from minillm.config import TRAINING
@@ -69,6 +72,23 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Monke
     patch.undo()
     for function in made:
         function.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium or Chrome; tests that need it are skipped where there is none."""
+    path = find_browser()
+    if not path:
+        message = "no Chromium or Chrome here: install one, or set CHROMIUM to its path"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
 
 
 @dataclass

@@ -547,7 +547,7 @@ def test_every_assertion_must_hold_under_another_seed(tmp_path: Path) -> None:
 
 
 def test_a_page_does_not_store_whether_a_model_was_trained(tmp_path: Path) -> None:
-    code = "# %%\nfrom minillm.book import lab\n\nassert lab._QUIET\n"
+    code = "# %%\nfrom minillm.book import lab\n\nassert lab.QUIET\n"
     assert run_page(tmp_path, code).returncode == 0
 
 

@@ -24,7 +24,7 @@ training.llama_folder training.checkpoint training.hugging_face training.gguf_ex
 training.log training.export training.loop
 evaluate chat persona
 cli
-book.lab book.show
+book.lab book.show book.page
 """
 ORDER = ROOMS.split()
 

@@ -1,1 +1,2 @@
-"""What the book's chapters run on: lab trains their models once, show draws."""
+"""What the book's chapters run on: lab trains their models once, show draws, page lets the reader
+ask them in a browser."""

@@ -150,7 +150,7 @@ def _key(module: str, *parts: object) -> str:
 
 # Progress bars are for people: where a chapter is run to compare or to store its outputs, whether
 # something had to be trained first must not show.
-_QUIET = "PYTEST_VERSION" in os.environ or os.environ.get("MINILLM_QUIET") == "1"
+QUIET = "PYTEST_VERSION" in os.environ or os.environ.get("MINILLM_QUIET") == "1"
 
 
 @contextmanager
@@ -158,9 +158,31 @@ def _messages_to(path: Path) -> Iterator[None]:
     """Keeps what training prints in a file; its progress bars remain."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file, redirect_stdout(file):
-        bars = redirect_stderr(file) if _QUIET else nullcontext()
+        bars = redirect_stderr(file) if QUIET else nullcontext()
         with bars:
             yield
+
+
+_from_the_cache = False
+
+
+@contextmanager
+def from_the_cache() -> Iterator[None]:
+    """Inside it nothing is made or trained: what the cache lacks is a UserError."""
+    global _from_the_cache
+    _from_the_cache = True
+    try:
+        yield
+    finally:
+        _from_the_cache = False
+
+
+def _about_to_make() -> None:
+    if _from_the_cache:
+        raise UserError(
+            f"the models of the book are not in {cache_dir()}: run `python -m minillm.book.lab`, "
+            "which trains them"
+        )
 
 
 def _lock(what: str) -> FileLock:
@@ -241,6 +263,7 @@ def data() -> Path:
     folder = cache_dir() / f"data-{key}"
     with _lock("data"):
         if not (folder / "mix_report.json").exists():
+            _about_to_make()
             raw = folder / "chinese"
             raw.mkdir(parents=True, exist_ok=True)
             shutil.copy(SAMPLE, raw / "identity_conversations.jsonl")
@@ -262,6 +285,7 @@ def tokenizer_path(vocab_size: int | None = None) -> Path:
     folder = cache_dir() / f"tokenizer-{key}"
     with _lock("data"):
         if not (folder / "tokenizer_meta.json").exists():
+            _about_to_make()
             with _messages_to(cache_dir() / f"tokenizer-{key}.txt"):
                 learn.run_tokenizer(replace(options, data_path=_data_files(), out_dir=folder))
     return folder
@@ -357,6 +381,7 @@ def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]
     how = "from the cache"
     with _lock(f"{run.folder.name}-{run.stage}"):
         if not run.weights.exists():
+            _about_to_make()
             changes = {"tokenizer_path": tokenizer_path(), **changes}
             config = replace(
                 training(run.stage),

@@ -1,0 +1,182 @@
+"""The model in the page: weights as a browser reads them, and the elements that it answers in.
+
+``book/_static/minillm/minillm.js`` does in a browser what ``minillm.model`` does here. A page that
+was opened from a file may load nothing but scripts, so weights are scripts too: one safetensors
+file each, in base64, with its tokenizer in the header.
+
+An element, such as ``<minillm-chat>``, holds what is to be seen without scripts: in print, on
+GitHub, while they load. Stored notebooks hold it bare; the built page brings scripts and weights
+(``book/_ext/minillm_page.py``), and JupyterLab gets them with the cell's output.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from IPython.display import HTML
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from minillm.book import lab
+from minillm.config import STAGES
+from minillm.errors import UserError
+from minillm.files import write_atomically
+from minillm.model.transformer import Transformer
+from minillm.tokenizer.vocabulary import SPLIT_PATTERN, RustBPETokenizer
+
+Kind = Literal["F32", "F16", "I8"]
+
+_SCRIPTS = lab.ROOT / "book" / "_static" / "minillm"
+
+
+# --- Weights --------------------------------------------------------------------------------------
+
+
+def page_weights(model: Transformer, tokenizer: RustBPETokenizer, kind: Kind = "I8") -> bytes:
+    """A model and its tokenizer as one safetensors file.
+
+    Args:
+        kind: of the numbers in matrices. I8: whole numbers from -127 to 127; ``NAME.scale`` holds
+            by what each row is to be multiplied.
+
+    Raises:
+        UserError: the tokenizer cuts text in another way than the page does.
+    """
+    if tokenizer.pattern != SPLIT_PATTERN:
+        raise UserError("a page can only use a tokenizer with minillm's own split pattern")
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight":  # the same tensor as the embedding
+            continue
+        array = tensor.cpu().numpy()
+        if array.ndim == 2 and kind == "F16":
+            array = array.astype(np.float16)
+        elif array.ndim == 2 and kind == "I8":
+            array, tensors[f"{name}.scale"] = quantized(array)
+        tensors[name] = array
+    about = {
+        "model": vars(model.config),
+        "tokenizer": {
+            "tokens": [base64.b64encode(token).decode() for token in tokenizer.mergeable_ranks],
+            "special_tokens": tokenizer.special_tokens,
+        },
+    }
+    return save(tensors, {"minillm": msgspec.json.encode(about).decode()})
+
+
+def quantized(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """``[rows, columns]`` as int8 and the scale ``[rows]`` of each row: a row's largest number
+    becomes 127 or -127."""
+    scales = np.abs(matrix).max(axis=1) / 127
+    scales[scales == 0] = 1
+    return np.rint(matrix / scales[:, None]).astype(np.int8), scales
+
+
+class PageModel(NamedTuple):
+    """A model of the book, as the page lists it."""
+
+    name: str
+    """A stage at its end; ``sft-25``: at a step before."""
+    stage: str
+    """fresh, pretrain, sft, dpo or identity."""
+    step: int
+    model: Transformer
+
+
+def models_of_the_book() -> Iterator[PageModel]:
+    """Every model of the ladder that was kept, in the order of training; the persona's comes
+    last."""
+    yield PageModel("fresh", "fresh", 0, lab.fresh())
+    for stage in STAGES:
+        run = lab.ladder(stage)
+        last = run.steps[-1]
+        for step in run.steps:
+            name = stage if step == last else f"{stage}-{step}"
+            yield PageModel(name, stage, step, run.model(step))
+    run = lab.identity()
+    yield PageModel("identity", "identity", run.steps[-1], run.model())
+
+
+def write_site(folder: Path) -> list[str]:
+    """Writes the models of the book into a folder of the built site, as scripts: one for each, and
+    ``index.js``, which lists them. Returns their names.
+
+    Raises:
+        UserError: they have not been trained on this machine; says which command does.
+    """
+    tokenizer, index = lab.tokenizer(), {}
+    for name, stage, step, model in list(models_of_the_book()):  # all, or none is written
+        content = page_weights(model, tokenizer)
+        index[name] = {"stage": stage, "step": step, "bytes": len(content)}
+        _write_script(folder / f"{name}.js", f"MiniLLM.models[{json.dumps(name)}].weights", content)
+    _write_script(folder / "index.js", "MiniLLM.models", index)
+    return list(index)
+
+
+def _write_script(path: Path, place: str, value: Any) -> None:
+    write_atomically(path, _assignment(place, value).encode())
+
+
+def _assignment(place: str, value: Any) -> str:
+    if isinstance(value, bytes):
+        value = base64.b64encode(value).decode()
+    return f"{place} = {json.dumps(value, ensure_ascii=False)};\n"
+
+
+# --- Elements -------------------------------------------------------------------------------------
+
+
+def element(name: str, still: str, settings: Mapping[str, str]) -> str:
+    """The widget ``name`` as HTML that needs no script: ``still`` is what it shows then.
+
+    Raises:
+        UserError: there is no such widget.
+    """
+    known = sorted(path.stem for path in (_SCRIPTS / "widgets").glob("*.js"))
+    if name not in known:
+        raise UserError(f"no widget {name}: choose from {', '.join(known)}")
+    data = "".join(f' data-{key}="{escape(value)}"' for key, value in settings.items())
+    return f'<minillm-{name} class="minillm"{data}>{still}</minillm-{name}>'
+
+
+def widget(
+    name: str,
+    still: HTML | str = "",
+    models: Mapping[str, Transformer] | None = None,
+    tokenizer: RustBPETokenizer | None = None,
+    **settings: str,
+) -> HTML:
+    """A widget of the book's pages, alive in JupyterLab on the reader's own weights.
+
+    Args:
+        name: chat, stages, …: a script in ``book/_static/minillm/widgets``.
+        still: what is shown where no script runs.
+        models: name → model; those of the book are named by their stage. None: all of the book's.
+        tokenizer: theirs; None: the book's.
+        settings: what the widget begins with, such as ``question="你是谁？"``.
+
+    Raises:
+        UserError: no such widget, or a tokenizer that no page can use.
+    """
+    if models is None:
+        models = {m.name: m.model for m in models_of_the_book() if m.name in ("fresh", m.stage)}
+    settings["models"] = json.dumps(list(models), ensure_ascii=False)
+    html = element(name, still if isinstance(still, str) else str(still.data), settings)
+    if lab.QUIET:
+        return HTML(html)  # type: ignore[no-untyped-call]
+    scripts = [(_SCRIPTS / f).read_text(encoding="utf-8") for f in ("minillm.js", "widgets.js")]
+    for stage, model in models.items():
+        weights = base64.b64encode(page_weights(model, tokenizer or lab.tokenizer())).decode()
+        value = {"stage": stage, "step": None, "weights": weights}
+        scripts.append(_assignment(f"MiniLLM.models[{json.dumps(stage)}]", value))
+    scripts.append((_SCRIPTS / "widgets" / f"{name}.js").read_text(encoding="utf-8"))
+    style = (_SCRIPTS / "widgets.css").read_text(encoding="utf-8")
+    parts = [f"<style>{style}</style>", html, *(f"<script>{code}</script>" for code in scripts)]
+    return HTML("\n".join(parts))  # type: ignore[no-untyped-call]
