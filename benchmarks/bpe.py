@@ -4,6 +4,7 @@
     python benchmarks/bpe.py --vocab_sizes 32000 65536 --peers rustbpe gigabpe
     python benchmarks/bpe.py --hard                # inputs made to be hard
     python benchmarks/bpe.py --chinese FILE        # a text of your own, or JSON Lines of the mix
+    python benchmarks/bpe.py --ablation            # RustBPE without each of its tricks
 
 Makes the texts (in .cache/bench, once) and an environment for each peer (in .cache/peers, once),
 trains each in a fresh process, and prints a Markdown table. All read the same file, one text a
@@ -24,6 +25,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import repeat
 from pathlib import Path
 from statistics import median
@@ -115,6 +117,19 @@ CONTENDERS: dict[str, tuple[str | None, str]] = {
 }
 """Name → (what to install, None for this project's own; how to train)."""
 
+RUST = Path(__file__).resolve().parents[1] / "rustbpe"
+TRICKS = {
+    "all tricks": "",
+    "one thread": "threads",
+    "threads meet after each merge": "batches",
+    "every pair tracked, however rare": "threshold",
+    "pairs counted by hash from the start": "table",
+    "no hashed buckets": "buckets",
+    "no look-ahead": "look-ahead",
+    "split by a regex engine": "splitter",
+}
+"""What ``--ablation`` measures → RUSTBPE_WITHOUT (see rustbpe/src/ablation.rs)."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -133,6 +148,8 @@ class Options:
     """Runs of each, in turn; the median counts. A peer that takes long runs once."""
     hard: bool = False
     """Inputs made to be hard, beside rustbpe 0.1.0 alone."""
+    ablation: bool = False
+    """RustBPE with all its tricks, and without each; no peers."""
 
 
 # --- Texts ----------------------------------------------------------------------------------------
@@ -308,8 +325,51 @@ def seconds_and_megabytes(runs: list[dict[str, Any]]) -> tuple[float, float]:
     return median(r["seconds"] for r in runs), median(r["megabytes"] for r in runs)
 
 
+def ablation(title: str, path: Path, vocab_size: int, options: Options) -> None:
+    """Trains with all tricks and without each, in turn, and prints their table."""
+    merges = CACHE / "bench" / "bpe" / "merges.txt"
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in TRICKS}
+    learned = set()
+    for _ in range(options.repeats):
+        for name, without in TRICKS.items():
+            threads = 1 if without == "threads" else options.threads
+            result = subprocess.run(
+                [trainer(), path, str(vocab_size), str(threads), merges],
+                env={**os.environ, "RUSTBPE_WITHOUT": without},
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                check=True,
+            )
+            runs[name].append(json.loads(result.stdout))
+            learned.add(merges.read_bytes())
+    if len(learned) > 1:
+        sys.exit(f"without a trick, other merges are learned from {path}")
+    print(f"\n{title}, {path.stat().st_size / 1e6:,.1f} MB, {vocab_size:,} tokens\n")
+    print("| | seconds | × | MB | × |")
+    print("| --- | --- | --- | --- | --- |")
+    ours = seconds_and_megabytes(runs["all tricks"])
+    for name, done in runs.items():
+        seconds, megabytes = seconds_and_megabytes(done)
+        print(
+            f"| {name} | {seconds:.3g} | {seconds / ours[0]:.2f} | "
+            f"{megabytes:,.0f} | {megabytes / ours[1]:.2f} |",
+            flush=True,
+        )
+
+
+@cache
+def trainer() -> Path:
+    """The crate's example `train`, built so that it can do without a trick."""
+    target = CACHE / "bench" / "ablation"
+    build = ["cargo", "build", "--quiet", "--release", "--example", "train"]
+    flags = ["--features", "ablation", "--manifest-path", str(RUST / "Cargo.toml")]
+    subprocess.run([*build, *flags, "--target-dir", str(target)], check=True)
+    return target / "release" / "examples" / "train"
+
+
 def main(options: Options) -> None:
-    import_rustbpe()  # or say what to do
+    if not options.ablation:
+        import_rustbpe()  # or say what to do
     print(f"{machine()}; {options.threads} threads; median of {options.repeats} runs")
     if options.hard:
         for title, lines in hard().items():
@@ -330,7 +390,10 @@ def main(options: Options) -> None:
     }
     for title, path in texts.items():
         for vocab_size in options.vocab_sizes:
-            compare(title, path, vocab_size, names, options)
+            if options.ablation:
+                ablation(title, path, vocab_size, options)
+            else:
+                compare(title, path, vocab_size, names, options)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: tags,mystnb,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -98,7 +96,7 @@ accuracy = {
 assert accuracy["as a text"] >= 0.8
 assert accuracy["as a conversation"] <= accuracy["as a text"] - 0.2
 
-# %% mystnb={"figure": {"caption": "\u540c\u4e00\u4e2a\u9884\u8bad\u7ec3\u6a21\u578b\uff0c\u540c\u6837 60 \u9053\u6ca1\u8bad\u7ec3\u8fc7\u7684\u9898\uff0c\u4e24\u79cd\u95ee\u6cd5\u3002", "name": "fig-sft-forms"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u5199\u6210\u6587\u672c\u548c\u5199\u6210\u5bf9\u8bdd\uff0c\u6b63\u786e\u7387\u5404\u4e00\u6761"}}
+# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本和写成对话，正确率各一条"}}
 show.bars(accuracy, "accuracy (fact, 60 held-out questions)", show.COLOURS["pretrain"])
 
 # %% [markdown]
@@ -242,7 +240,7 @@ print(len(chat_ids), "tokens, of them special:", sum(i in special for i in chat_
 # %% [markdown]
 # ### 预训练读过哪些行
 #
-# 放进文件，不等于读过。预训练走 1,500 步，每步 8 行，只读 12,000 行打包好的；整个文件打包之后有两万多行。<!-- by: 1500 * 8 == 12000 --><!-- by: assert 20_000 < len(order) < 23_000 -->哪些读过，可以重算：`PackedRows` 的次序只由数据、行长和种子决定。
+# 放进文件，不等于读过。预训练走 1,500 步，每步 8 行，只读 12,000 行打包好的；整个文件打包之后有两万多行。<!-- by: 1500 * 8 == 12000 --><!-- by: assert 20_000 < len(order) < 25_000 -->哪些读过，可以重算：`PackedRows` 的次序只由数据、行长和种子决定。
 
 # %%
 config = lab.training("pretrain")
@@ -258,7 +256,7 @@ contents = [plain_text(record.row) for record in read(path)]
 texts_read = {contents[i] for i in seen}
 chats = [plain_text(row) for row in rows]
 assert rows_read == 12_000
-assert 20_000 < len(order) < 23_000
+assert 20_000 < len(order) < 25_000
 assert set(chats) <= set(contents)  # every row for SFT stands in the file
 assert not np.isin(texts.ids, unseen).any()  # nor is a special token in it
 
@@ -390,7 +388,7 @@ assert len(losses) == 800
 assert 6_400 <= len(packed) < 6_500
 assert sum(losses[:5]) / 5 > 3 * sum(losses[50:100]) / 50
 
-# %% mystnb={"figure": {"caption": "SFT \u7684\u635f\u5931\uff08\u6309 {eq}`eq-sft-loss`\uff0c\u53ea\u7b97\u56de\u7b54\uff09\u548c\u5b66\u4e60\u7387\u3002", "name": "fig-sft-curves"}, "image": {"alt": "\u5de6\u56fe\uff1a\u6a2a\u8f74\u6b65\u6570\uff0c\u7eb5\u8f74 SFT \u7684\u635f\u5931\uff0c\u662f\u524d 20 \u6b65\u7684\u5e73\u5747\uff1b\u53f3\u56fe\uff1a\u6a2a\u8f74\u6b65\u6570\uff0c\u7eb5\u8f74\u5b66\u4e60\u7387"}}
+# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左图：横轴步数，纵轴 SFT 的损失，是前 20 步的平均；右图：横轴步数，纵轴学习率"}}
 show.curves({"sft": sft.log})
 
 # %% [markdown]
@@ -438,10 +436,9 @@ single = [row for row in rows if sum(m.role == "user" for m in row.messages) <= 
 path = lab.cache_dir() / "sft-single" / "rows.jsonl"
 write_atomically(path, b"\n".join(msgspec.json.encode({"messages": r.messages}) for r in single))
 unpractised, after = lab.variant("sft-single", "sft", data_path=path), sft.evaluator()
-window = load_checkpoint(sft.weights)[1].window
 places = {
-    "没练过": unpractised.evaluator().session_accuracy(60, window),
-    "练过": after.session_accuracy(60, window),
+    "没练过": unpractised.evaluator().session_accuracy(60, sft.window),
+    "练过": after.session_accuracy(60, sft.window),
     "练过，但什么都不忘": after.session_accuracy(60, 512),
 }
 later = {name: float(np.mean(rates[1:])) for name, rates in places.items()}
@@ -645,7 +642,7 @@ assert correct["add, step by step"] >= 14
 assert correct["subtract, step by step"] >= correct["subtract, directly"] + 4
 assert sums["add, step by step"][1] > 3 * sums["add, directly"][1]
 
-# %% mystnb={"figure": {"caption": "\u540c\u6837 24 \u5bf9\u6ca1\u8bad\u7ec3\u8fc7\u7684\u6570\uff0c\u4e24\u79cd\u7b54\u6cd5\u7684\u6210\u7ee9\u3002", "name": "fig-sft-chain"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u52a0\u6cd5\u76f4\u63a5\u8bf4\u3001\u52a0\u6cd5\u6570\u7740\u7b97\u3001\u51cf\u6cd5\u76f4\u63a5\u8bf4\u3001\u51cf\u6cd5\u6570\u7740\u7b97\uff0c24 \u9053\u9898\u91cc\u6b63\u786e\u7684\u9053\u6570\u5404\u4e00\u6761"}}
+# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法的成绩。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接说、加法数着算、减法直接说、减法数着算，24 道题里正确的道数各一条"}}
 show.bars(correct, "correct answers of 24", [show.GREY, show.COLOURS["sft"]] * 2)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -687,7 +684,7 @@ assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2
 assert splits["add, held out"] < splits["add, asked in training"]
 assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7
 
-# %% mystnb={"figure": {"caption": "\u8bad\u7ec3\u95ee\u8fc7\u7684\u7b97\u5f0f\u4e0e\u7559\u51fa\u7684\u7b97\u5f0f\uff0c\u5404 40 \u9053\u3002", "name": "fig-sft-splits"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1aadd\u3001sub\u3001chain \u4e09\u7c7b\uff0c\u8bad\u7ec3\u95ee\u8fc7\u7684\u548c\u7559\u51fa\u7684\u5404\u4e00\u6761\uff0c\u6570\u5b57\u662f\u6b63\u786e\u7387"}}
+# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条，数字是正确率"}}
 show.bars(splits, "accuracy (40 questions each)", [show.GREY, show.COLOURS["sft"]] * 3)
 
 # %% [markdown]
@@ -707,7 +704,7 @@ for step in sft.steps:
 assert learned["fact"][0] >= 0.2  # after 25 steps
 assert learned["chain"][2] >= 0.4  # after 100
 
-# %% mystnb={"figure": {"caption": "\u5fae\u8c03\u9014\u4e2d\u7684\u7b54\u5bf9\u7387\u3002\u6bcf\u70b9 30 \u9053\u9898\uff0c\u7f6e\u4fe1\u533a\u95f4\u7684\u534a\u5bbd\u6700\u591a 0.17\u3002", "name": "fig-sft-when"}, "image": {"alt": "\u4e09\u6761\u6298\u7ebf\uff0c\u6a2a\u8f74\u662f\u6b65\u6570\uff0c\u4ece 25 \u5230 800\uff1b\u7eb5\u8f74\u662f fact\u3001chain\u3001add \u4e09\u7c7b\u9898\u7684\u7b54\u5bf9\u7387"}}
+# %% mystnb={"figure": {"caption": "微调途中的答对率。每点 30 道题，置信区间的半宽最多 0.17。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是步数，从 25 到 800；纵轴是 fact、chain、add 三类题的答对率"}}
 low, high = wilson_interval(15, 30)  # the widest
 assert round((high - low) / 2, 2) == 0.17
 curves = {kind: (sft.steps, rates) for kind, rates in learned.items()}
@@ -747,7 +744,7 @@ for kind in ("fact", "chain"):
     assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.2
     assert comparison[f"{kind}, from random weights"] <= 0.3
 
-# %% mystnb={"figure": {"caption": "\u540c\u6837 100 \u6b65 SFT\uff0c\u4ece\u9884\u8bad\u7ec3\u7684\u6743\u91cd\u51fa\u53d1\uff0c\u6216\u4ece\u968f\u673a\u6743\u91cd\u51fa\u53d1\u3002", "name": "fig-sft-scratch"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1afact \u548c chain\uff0c\u4ece\u9884\u8bad\u7ec3\u7684\u6743\u91cd\u51fa\u53d1\u548c\u4ece\u968f\u673a\u6743\u91cd\u51fa\u53d1\uff0c\u6b63\u786e\u7387\u5404\u4e00\u6761"}}
+# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：fact 和 chain，从预训练的权重出发和从随机权重出发，正确率各一条"}}
 colours = [show.COLOURS["sft"], show.GREY] * 2
 show.bars(comparison, "accuracy after 100 steps (60 questions)", colours)
 
@@ -788,7 +785,7 @@ assert settings["temperature 0"] >= 0.85
 assert settings["temperature 0.5"] >= settings["temperature 1.5"]
 assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2
 
-# %% mystnb={"figure": {"caption": "\u540c\u4e00\u4e2a\u6a21\u578b\uff0c\u4e0d\u540c\u7684\u89e3\u7801\u65b9\u5f0f\uff08fact\uff0c60 \u9053\u9898\uff09\u3002", "name": "fig-sft-decoding"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u6e29\u5ea6 0\u30010.5\u30011\u30011.5\uff0c\u4ee5\u53ca\u6e29\u5ea6 1.5 \u52a0 top-p 0.9\uff0c\u6b63\u786e\u7387\u5404\u4e00\u6761"}}
+# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0、0.5、1、1.5，以及温度 1.5 加 top-p 0.9，正确率各一条"}}
 show.bars(settings, "accuracy (fact, 60 questions)", show.COLOURS["sft"])
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -801,6 +798,21 @@ show.say(
 
 # %% [markdown]
 # 有标准答案的题，抽样没有好处：温度越高，越常抽到尾巴里的词元。<!-- by: assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2 -->写故事则相反，贪心解码对同一个开头总是给同一个故事，那时才需要温度。
+#
+# 自己调一调。竖线是原来的概率，蓝条是调过的；“照这样答 20 遍”真的抽二十个回答，数一数各有几遍。
+#
+# :::{minillm} sampler
+# :text: 张静住在哪里？
+# :model: sft
+#
+# 这里可以调温度、top-k 和 top-p，要在网页上用。印在纸上的，请看 {numref}`fig-sft-decoding`。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("sampler", models={"sft": after.model})`，问你自己训练的模型。
+# :::
+#
+# 先猜，再试：
+#
+# - 温度调到 2，二十遍里有几遍不对？不动温度，把 top-p 一格一格往左拖，拖到哪里才没有不对的？
+# - top-p 取 0.9，留下几个词元？点着条子写到城市的前面，再看留下几个。固定的 top-k 为什么不能这样？
+# - 输入“请讲一个小猫的故事吧。”，什么样的设置，二十遍各不相同，又句句通顺？
 #
 # ## 弄坏它
 #
@@ -837,7 +849,7 @@ answers = {
 mean_length = {name: sum(map(len, found)) / len(found) for name, found in answers.items()}
 assert mean_length["end not learned"] > 1.4 * mean_length["end learned"]
 
-# %% mystnb={"figure": {"caption": "\u56de\u7b54\u7684\u5e73\u5747\u957f\u5ea6\uff1a\u635f\u5931\u91cc\u6709\u7ed3\u675f\u7b26\uff0c\u6216\u6ca1\u6709\u3002", "name": "fig-sft-end"}, "image": {"alt": "\u6a2a\u6761\u56fe\uff1a\u635f\u5931\u91cc\u6709\u7ed3\u675f\u7b26\u7684\u548c\u6ca1\u6709\u7684\uff0c60 \u6761\u56de\u7b54\u7684\u5e73\u5747\u957f\u5ea6\u5404\u4e00\u6761\uff0c\u5355\u4f4d\u662f\u8bcd\u5143"}}
+# %% mystnb={"figure": {"caption": "回答的平均长度：损失里有结束符，或没有。", "name": "fig-sft-end"}, "image": {"alt": "横条图：损失里有结束符的和没有的，60 条回答的平均长度各一条，单位是词元"}}
 show.bars(
     mean_length, "mean length of an answer (tokens)", [show.COLOURS["sft"], show.COLOURS["bad"]]
 )

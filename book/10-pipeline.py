@@ -214,6 +214,7 @@ print(help_text[help_text.index("Environment variables") :])
 # out/tiny/
 #     tokenizer/                              分词器
 #     {pretrain,sft,dpo}.safetensors          三个阶段的权重
+#     {pretrain,sft,dpo}/                     同样的权重，Hugging Face 的 transformers 能直接打开
 #     {pretrain,sft,dpo}_log.jsonl            每一步的损失、学习率等
 #     checkpoints/, cache/                    断点续训用的检查点；词元的缓存
 # ../tf_dir/

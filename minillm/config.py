@@ -273,7 +273,12 @@ TRAINING: dict[Preset, dict[Stage, TrainConfig]] = {
     "tiny": {
         "pretrain": _tiny("pretrain", learning_rate=6e-3, epochs=1, max_steps=1500),
         "sft": _tiny(
-            "sft", optimizer="muon", learning_rate=6e-3, epochs=1, max_steps=800, decay_fraction=0.9
+            "sft",
+            optimizer="muon",
+            learning_rate=6e-3,
+            epochs=1,
+            max_steps=1000,
+            decay_fraction=0.9,
         ),
         "dpo": _tiny("dpo", learning_rate=1e-4, epochs=2),
     },

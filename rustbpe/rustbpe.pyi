@@ -27,14 +27,15 @@ class Tokenizer:
         made. The merges do not depend on buffers, threads or the order of the texts. On any error
         the tokenizer stays as it was.
 
-        Memory grows with the different chunks, not with the text: for Chinese about 4 bytes for
+        Memory grows with the different chunks, not with the text: for Chinese about 7 bytes for
         each byte of new text, as whole clauses seldom come twice. For a corpus too large for that,
         ``sample`` takes only this share of the texts, chosen by their hash: equal texts are all
         taken or none, and ``sample=0.1`` of a corpus is the same tenth every time.
 
         Raises:
             ValueError: ``vocab_size`` < 256, ``buffer_size`` < 1, ``num_threads`` < 1, ``sample``
-                not in (0, 1], or a pattern that does not compile or gives up on a text.
+                not in (0, 1], a pattern that does not compile or gives up on a text, or a buffer of
+                texts (of a file: a line) that is longer than 2 GB.
             TypeError: an item of ``iterator`` is not a ``str``.
         """
 

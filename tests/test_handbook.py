@@ -547,7 +547,10 @@ def test_6_6_smoke_test_is_small_and_on_the_cpu(smoke: tuple[Project, str]) -> N
     assert len(rows) < 2_000
     for stage in ("pretrain", "sft", "dpo"):
         assert re.search(
-            rf"^{stage}: loss \d.*; weights in out/smoke/{stage}\.safetensors$", log, re.M
+            rf"^{stage}: loss \d.*; weights in out/smoke/{stage}\.safetensors, "
+            rf"for transformers in out/smoke/{stage}$",
+            log,
+            re.M,
         )
     assert "\r" not in log  # no frames of a progress bar in a file
     assert "answer fact" not in log  # no rows of zeros

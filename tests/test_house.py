@@ -20,7 +20,7 @@ tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.tokenizer_json
 tokenizer.vocabulary tokenizer.hugging_face tokenizer.learn
 model.transformer model.decode model.generate
 training.dataset training.packing training.objectives training.optimizers training.devices
-training.llama_folder training.checkpoint training.hugging_face training.gguf_export
+training.llama_folder training.checkpoint training.model_folder training.gguf_export
 training.log training.export training.loop
 evaluate chat persona
 cli

@@ -22,6 +22,7 @@ from bs4 import BeautifulSoup
 from visitor import Visitor, served
 
 from minillm.book import lab
+from minillm.book.page import WITHOUT_MODEL
 from minillm.config import STAGES, Stage
 from minillm.evaluate import to_messages
 from minillm.microworld import scoring
@@ -147,7 +148,7 @@ def test_pictures_have_texts(documents: dict[str, BeautifulSoup]) -> None:
 def weights(site: Path) -> Path:
     """The folder of the models that the site's widgets answer with."""
     folder = site / "_static" / "minillm" / "weights"
-    if not (folder / "index.js").exists():
+    if not (folder / "fresh.js").exists():
         message = (
             "built without trained models: run python -m minillm.book.lab, then build the book"
         )
@@ -160,18 +161,23 @@ def weights(site: Path) -> Path:
 def test_only_pages_with_a_widget_load_its_scripts(
     site: Path, documents: dict[str, BeautifulSoup]
 ) -> None:
-    trained = (site / "_static" / "minillm" / "weights" / "index.js").exists()
+    trained = (site / "_static" / "minillm" / "weights" / "fresh.js").exists()
     with_widgets = set()
     for name, document in documents.items():
         scripts = [tag["src"].split("?")[0] for tag in document.find_all("script", src=True)]
         found = [script for script in scripts if "/minillm/" in script]
-        if document.select_one(".minillm"):
+        kinds = {tag.name.removeprefix("minillm-"): tag for tag in document.select(".minillm")}
+        if kinds:
             with_widgets.add(name)
-            assert [s.rpartition("/")[2] for s in found] == ["start.js"] * trained, name
-            assert trained or "python -m minillm.book.lab" in document.select_one(".minillm").text
+            alive = trained or bool(set(kinds) & set(WITHOUT_MODEL))
+            assert [s.rpartition("/")[2] for s in found] == ["start.js"] * alive, name
+            for kind, tag in kinds.items():
+                told = "python -m minillm.book.lab" in tag.text
+                assert told == (not trained and kind not in WITHOUT_MODEL), (name, kind)
         else:
             assert not found, name
-    assert {"book/index.html", "book/09-identity.html"} <= with_widgets
+    chapters = ("index", "03-rustbpe", "04-tensors", "05-model", "07-sft", "09-identity")
+    assert {f"book/{chapter}.html" for chapter in chapters} <= with_widgets
 
 
 def test_every_stage_is_there_and_weights_are_small(weights: Path) -> None:

@@ -12,6 +12,7 @@ come from the cache of trained models; without it the pages are built all the sa
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,7 +37,8 @@ class Widget(SphinxDirective):
     required_arguments = 1
     has_content = True
     option_spec: ClassVar[Any] = dict.fromkeys(
-        ("models", "question", "questions"), directives.unchanged
+        ("model", "models", "plain", "question", "questions", "text", "vocabulary"),
+        directives.unchanged,
     )
 
     def run(self) -> list[nodes.Node]:
@@ -63,25 +65,30 @@ def weights(app: Sphinx) -> Path:
     return Path(app.outdir) / "_static" / FOLDER / "weights"
 
 
-def has_weights(app: Sphinx) -> bool:
-    return (weights(app) / "index.js").exists()
+def is_alive(app: Sphinx, widget: nodes.raw) -> bool:
+    """Whether the site has what the widget computes with."""
+    name = re.findall(r"</minillm-(\w+)>", widget.astext())[-1]
+    return name in page.WITHOUT_MODEL or (weights(app) / "fresh.js").exists()
 
 
 def write_weights(app: Sphinx) -> None:
     """Before the pages, which have to know whether there are any."""
     if app.builder.format != "html":
         return
+    with lab.from_the_cache():
+        page.write_vocabularies(weights(app))
     try:
         with lab.from_the_cache():
             page.write_site(weights(app))
     except UserError as error:
+        page.write_index(weights(app), {})
         logging.getLogger(__name__).info("Note: the widgets of the pages do not move: %s", error)
 
 
 def add_note(app: Sphinx, doctree: nodes.document, name: str) -> None:
-    if has_weights(app):
-        return
     for raw in widgets(doctree):
+        if is_alive(app, raw):
+            continue
         html = raw.astext()
         place = html.rindex("</minillm-")
         raw.replace_self(nodes.raw("", html[:place] + NOTE + html[place:], format="html"))
@@ -90,10 +97,11 @@ def add_note(app: Sphinx, doctree: nodes.document, name: str) -> None:
 def add_scripts(
     app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    if not widgets(doctree):
+    found = widgets(doctree)
+    if not found:
         return
     app.add_css_file(f"{FOLDER}/widgets.css")
-    if has_weights(app):
+    if any(is_alive(app, raw) for raw in found):
         app.add_js_file(f"{FOLDER}/start.js", loading_method="defer")
 
 

@@ -217,6 +217,11 @@ class Run:
         found = (self.folder / "snapshots").glob(f"{self.stage}-*.safetensors")
         return sorted({int(p.stem.rpartition("-")[2]) for p in found} | {len(self.log)})
 
+    @property
+    def window(self) -> int:
+        """Tokens that a chat with the finished model looks back on."""
+        return load_checkpoint(self.weights)[1].window
+
     def model(self, step: int | None = None) -> Transformer:
         """The model at the end, or after one of ``steps``; ready for inference, on the CPU."""
         path = self.weights

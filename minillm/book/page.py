@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,6 +34,8 @@ from minillm.tokenizer.vocabulary import SPLIT_PATTERN, RustBPETokenizer
 
 Kind = Literal["F32", "F16", "I8"]
 
+WITHOUT_MODEL = ("mask", "merges")
+"""Widgets that need a tokenizer only."""
 _SCRIPTS = lab.ROOT / "book" / "_static" / "minillm"
 
 
@@ -49,8 +52,6 @@ def page_weights(model: Transformer, tokenizer: RustBPETokenizer, kind: Kind = "
     Raises:
         UserError: the tokenizer cuts text in another way than the page does.
     """
-    if tokenizer.pattern != SPLIT_PATTERN:
-        raise UserError("a page can only use a tokenizer with minillm's own split pattern")
     tensors: dict[str, NDArray[np.generic]] = {}
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight":  # the same tensor as the embedding
@@ -63,12 +64,19 @@ def page_weights(model: Transformer, tokenizer: RustBPETokenizer, kind: Kind = "
         tensors[name] = array
     about = {
         "model": vars(model.config),
-        "tokenizer": {
-            "tokens": [base64.b64encode(token).decode() for token in tokenizer.mergeable_ranks],
-            "special_tokens": tokenizer.special_tokens,
-        },
+        "tokenizer": _vocabulary(tokenizer),
     }
     return save(tensors, {"minillm": msgspec.json.encode(about).decode()})
+
+
+def _vocabulary(tokenizer: RustBPETokenizer) -> dict[str, Any]:
+    """A tokenizer as the page reads it. Raises UserError: the page cuts text in another way."""
+    if tokenizer.pattern != SPLIT_PATTERN:
+        raise UserError("a page can only use a tokenizer with minillm's own split pattern")
+    return {
+        "tokens": [base64.b64encode(token).decode() for token in tokenizer.mergeable_ranks],
+        "special_tokens": tokenizer.special_tokens,
+    }
 
 
 def quantized(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -88,20 +96,23 @@ class PageModel(NamedTuple):
     """fresh, pretrain, sft, dpo or identity."""
     step: int
     model: Transformer
+    window: int
+    """Tokens that a chat with it looks back on."""
 
 
 def models_of_the_book() -> Iterator[PageModel]:
     """Every model of the ladder that was kept, in the order of training; the persona's comes
     last."""
-    yield PageModel("fresh", "fresh", 0, lab.fresh())
+    fresh = lab.fresh()
+    yield PageModel("fresh", "fresh", 0, fresh, fresh.config.max_position_embeddings // 2)
     for stage in STAGES:
         run = lab.ladder(stage)
         last = run.steps[-1]
         for step in run.steps:
             name = stage if step == last else f"{stage}-{step}"
-            yield PageModel(name, stage, step, run.model(step))
+            yield PageModel(name, stage, step, run.model(step), run.window)
     run = lab.identity()
-    yield PageModel("identity", "identity", run.steps[-1], run.model())
+    yield PageModel("identity", "identity", run.steps[-1], run.model(), run.window)
 
 
 def write_site(folder: Path) -> list[str]:
@@ -112,12 +123,31 @@ def write_site(folder: Path) -> list[str]:
         UserError: they have not been trained on this machine; says which command does.
     """
     tokenizer, index = lab.tokenizer(), {}
-    for name, stage, step, model in list(models_of_the_book()):  # all, or none is written
+    for name, stage, step, model, window in list(models_of_the_book()):  # all, or none is written
         content = page_weights(model, tokenizer)
-        index[name] = {"stage": stage, "step": step, "bytes": len(content)}
+        index[name] = {"stage": stage, "step": step, "window": window, "bytes": len(content)}
         _write_script(folder / f"{name}.js", f"MiniLLM.models[{json.dumps(name)}].weights", content)
-    _write_script(folder / "index.js", "MiniLLM.models", index)
+    write_index(folder, index)
     return list(index)
+
+
+def write_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Writes which models the page has: name → {stage, step, window, bytes}."""
+    _write_script(folder / "index.js", "MiniLLM.models", index)
+
+
+def vocabularies() -> dict[str, Any]:
+    """The tokenizers that widgets without a model use: the book's (``tiny``), unless it has to come
+    from the cache and is not there, and the one that ships with the package (``shipped``)."""
+    found = {"shipped": RustBPETokenizer.load()}
+    with suppress(UserError):
+        found = {"tiny": lab.tokenizer(), **found}
+    return {name: _vocabulary(tokenizer) for name, tokenizer in found.items()}
+
+
+def write_vocabularies(folder: Path) -> None:
+    """Writes ``vocabularies`` into a folder of the built site, as a script."""
+    _write_script(folder / "vocabularies.js", "MiniLLM.vocabularies", vocabularies())
 
 
 def _write_script(path: Path, place: str, value: Any) -> None:
@@ -165,13 +195,19 @@ def widget(
     Raises:
         UserError: no such widget, or a tokenizer that no page can use.
     """
-    if models is None:
+    if name in WITHOUT_MODEL:
+        models = {}
+    elif models is None:
         models = {m.name: m.model for m in models_of_the_book() if m.name in ("fresh", m.stage)}
-    settings["models"] = json.dumps(list(models), ensure_ascii=False)
+    if models:
+        settings["models"] = json.dumps(list(models), ensure_ascii=False)
     html = element(name, still if isinstance(still, str) else str(still.data), settings)
     if lab.QUIET:
         return HTML(html)  # type: ignore[no-untyped-call]
-    scripts = [(_SCRIPTS / f).read_text(encoding="utf-8") for f in ("minillm.js", "widgets.js")]
+    shared = ("minillm.js", "widgets.js", "tokens.js")
+    scripts = [(_SCRIPTS / file).read_text(encoding="utf-8") for file in shared]
+    if name in WITHOUT_MODEL:
+        scripts.append(_assignment("MiniLLM.vocabularies", vocabularies()))
     for stage, model in models.items():
         weights = base64.b64encode(page_weights(model, tokenizer or lab.tokenizer())).decode()
         value = {"stage": stage, "step": None, "weights": weights}

@@ -40,8 +40,8 @@ from minillm.training.checkpoint import (
 )
 from minillm.training.dataset import load_dataset, validation_path
 from minillm.training.devices import Process, StopRequest, set_up_process
-from minillm.training.hugging_face import model_folder, save_stage
 from minillm.training.log import RunLog
+from minillm.training.model_folder import model_folder, save_stage
 from minillm.training.objectives import (
     Objective,
     make_dpo_objective,

@@ -9,7 +9,8 @@ use rustbpe::ingest::Ingest;
 use rustbpe::progress::Progress;
 use rustbpe::random::Random;
 use rustbpe::splitter::{Splitter, GPT4_PATTERN};
-use rustbpe::trainer::{self, Pair};
+use rustbpe::token::{Pair, BYTES};
+use rustbpe::trainer;
 
 /// Lines of clauses of words; some words and characters are much more frequent than others.
 fn texts() -> Vec<String> {
@@ -71,9 +72,7 @@ fn split_by_regex(bencher: Bencher) {
 #[divan::bench(sample_count = 10)]
 fn ingest(bencher: Bencher) {
     let texts = texts();
-    bencher
-        .counter(size(&texts))
-        .bench(|| train(&texts, trainer::BYTES));
+    bencher.counter(size(&texts)).bench(|| train(&texts, BYTES));
 }
 
 #[divan::bench(sample_count = 10, args = [1024, 6391, 65536])]

@@ -1,4 +1,5 @@
 //! `cargo run --release --example train -- FILE VOCAB_SIZE [THREADS] [OUT]`: the merges of a file.
+//! Prints what it took as JSON, for `benchmarks/bpe.py --ablation`.
 
 use rustbpe::{ingest::Ingest, progress::Progress, splitter, trainer};
 use std::time::Instant;
@@ -16,14 +17,23 @@ fn main() {
         let progress = Progress::default();
         let mut ingest = Ingest::new(&splitter, 1.0, &progress);
         ingest.add_file(args[1].as_ref()).expect("a text file");
-        eprintln!("read {:?}", started.elapsed());
         let words = ingest.finish();
-        eprintln!("gathered {:?}", started.elapsed());
+        eprintln!("read in {:?}", started.elapsed());
         trainer::train(words, vocab_size, &progress).expect("nobody stops it")
     });
-    eprintln!("{} merges in {:?}", merges.len(), started.elapsed());
+    let seconds = started.elapsed().as_secs_f64();
+    let megabytes = peak_memory().map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
+    println!(r#"{{"seconds": {seconds}, "megabytes": {megabytes}}}"#);
     if let Some(out) = args.get(4) {
         let lines: Vec<String> = merges.iter().map(|(a, b)| format!("{a} {b}\n")).collect();
         std::fs::write(out, lines.concat()).expect("a place to write");
     }
+}
+
+/// Known on Linux only.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024)
 }

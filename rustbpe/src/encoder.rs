@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 
-use crate::trainer::{Pair, Token, BYTES};
+use crate::token::{Pair, Token, BYTES};
 
 /// Chunks up to this many bytes search the best pair by scanning; longer ones keep a heap, so that
 /// a chunk of n bytes never costs n² steps.

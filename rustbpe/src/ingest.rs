@@ -1,28 +1,28 @@
 //! Texts and files → words, with all threads.
 //!
 //! Memory grows with the distinct chunks, not with the text: a file is read block by block, and
-//! each thread counts its chunks into a [`Collector`] of its own.
+//! each thread counts its chunks into [`Words`] of its own.
 
 use rayon::prelude::*;
 use rustc_hash::FxBuildHasher;
 use std::fmt;
 use std::fs::File;
 use std::hash::BuildHasher;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::Mutex;
 
-use crate::arena::{gather, Collector, Words};
 use crate::progress::{Progress, Stopped};
 use crate::splitter::{SplitError, Splitter};
+use crate::words::{gather, Words};
 
 /// Why a text could not be taken in.
 #[derive(Debug)]
 pub enum IngestError {
     Split(SplitError),
     Io(PathBuf, io::Error),
-    NotUtf8 { path: PathBuf, line: u64 },
+    NotUtf8 { path: PathBuf, line: usize },
+    TooLarge,
     Stopped,
 }
 
@@ -34,6 +34,9 @@ impl fmt::Display for IngestError {
             Self::NotUtf8 { path, line } => {
                 write!(f, "{}:{line}: not valid UTF-8", path.display())
             }
+            Self::TooLarge => f.write_str(
+                "a buffer of texts, or a line, is longer than 2 GB: make buffer_size smaller, or the lines shorter",
+            ),
             Self::Stopped => f.write_str("stopped"),
         }
     }
@@ -55,8 +58,14 @@ impl From<Stopped> for IngestError {
 
 /// Bytes of texts that a thread takes at a time.
 const TEXTS_AT_A_TIME: usize = 1 << 16;
-/// Bytes of a file that a thread takes at a time.
-const BLOCK: usize = 1 << 19;
+/// Bytes of a file that are read at a time.
+const BLOCK: u64 = 1 << 23;
+/// More bytes than a share of the words may hold: a place in it is a number of 32 bits.
+const MAX_SLOTS: usize = if cfg!(test) {
+    1 << 16
+} else {
+    u32::MAX as usize
+};
 
 /// Counts chunks. Which thread meets which text makes no difference to the words.
 pub struct Ingest<'a> {
@@ -64,8 +73,9 @@ pub struct Ingest<'a> {
     sample: f64,
     progress: &'a Progress,
     /// One for each thread.
-    collectors: Vec<Collector>,
-    full: Vec<Collector>,
+    shares: Vec<Words>,
+    /// Those that are half full are set aside.
+    full: Vec<Words>,
 }
 
 impl<'a> Ingest<'a> {
@@ -77,7 +87,7 @@ impl<'a> Ingest<'a> {
             splitter,
             sample,
             progress,
-            collectors: (0..threads).map(|_| Collector::default()).collect(),
+            shares: (0..threads).map(|_| Words::default()).collect(),
             full: Vec::new(),
         }
     }
@@ -86,89 +96,63 @@ impl<'a> Ingest<'a> {
         let taken = AtomicUsize::new(0);
         let blocks = blocks(texts);
         let (splitter, sample, progress) = (self.splitter, self.sample, self.progress);
-        self.collectors.par_iter_mut().try_for_each(|collector| {
+        self.shares.par_iter_mut().try_for_each(|words| {
             while let Some(block) = blocks.get(taken.fetch_add(1, Relaxed)) {
-                for text in *block {
-                    add(collector, splitter, sample, text.as_ref())?;
-                    progress.add_bytes(text.as_ref().len())?;
+                for text in block.iter().map(AsRef::as_ref) {
+                    if sample == 1.0 || hash(text) < sample {
+                        splitter.split(text, |start, end| words.add(text, start, end))?;
+                    }
+                    progress.add_bytes(text.len())?;
                 }
-                collector.tidy();
+                words.tidy();
             }
             Ok::<_, IngestError>(())
         })?;
-        self.set_full_aside();
+        for words in &mut self.shares {
+            if words.n_slots() >= MAX_SLOTS {
+                return Err(IngestError::TooLarge);
+            }
+            if words.n_slots() >= MAX_SLOTS / 2 {
+                self.full.push(std::mem::take(words));
+            }
+        }
         Ok(())
     }
 
     /// Adds a file of UTF-8 text. Each line, with its line end, is a text.
     pub fn add_file(&mut self, path: &Path) -> Result<(), IngestError> {
         let io_error = |error| IngestError::Io(path.to_owned(), error);
-        let blocks = Mutex::new(Blocks::new(File::open(path).map_err(io_error)?));
-        let (splitter, sample, progress) = (self.splitter, self.sample, self.progress);
+        let mut file = BufReader::new(File::open(path).map_err(io_error)?);
+        let mut lines_before = 0;
+        let mut block = Vec::new();
         loop {
-            let reached_the_end = AtomicUsize::new(0);
-            self.collectors.par_iter_mut().try_for_each(|collector| {
-                let mut block = Vec::new();
-                while !collector.is_full() {
-                    let lines_before = {
-                        let mut blocks = blocks.lock().expect("no panic while reading");
-                        blocks.read(&mut block).map_err(io_error)?
-                    };
-                    if block.is_empty() {
-                        reached_the_end.store(1, Relaxed);
-                        break;
-                    }
-                    let text = std::str::from_utf8(&block).map_err(|error| {
-                        let lines = count_lines(&block[..error.valid_up_to()]);
-                        IngestError::NotUtf8 {
-                            path: path.to_owned(),
-                            line: lines_before + lines + 1,
-                        }
-                    })?;
-                    for line in text.split_inclusive('\n') {
-                        add(collector, splitter, sample, line)?;
-                    }
-                    collector.tidy();
-                    progress.add_bytes(block.len())?;
-                }
-                Ok::<_, IngestError>(())
-            })?;
-            self.set_full_aside();
-            if reached_the_end.into_inner() > 0 {
+            block.clear();
+            let read = file.by_ref().take(BLOCK).read_to_end(&mut block);
+            // To the end of the line.
+            let read = read.and_then(|_| file.read_until(b'\n', &mut block));
+            read.map_err(io_error)?;
+            if block.is_empty() {
                 return Ok(());
             }
+            let text = std::str::from_utf8(&block).map_err(|error| {
+                let valid = &block[..error.valid_up_to()];
+                let line_ends = valid.iter().filter(|&&byte| byte == b'\n').count();
+                IngestError::NotUtf8 {
+                    path: path.to_owned(),
+                    line: lines_before + line_ends + 1,
+                }
+            })?;
+            let lines: Vec<&str> = text.split_inclusive('\n').collect();
+            self.add_texts(&lines)?;
+            lines_before += lines.len();
         }
     }
 
-    fn set_full_aside(&mut self) {
-        for collector in &mut self.collectors {
-            if collector.is_full() {
-                self.full.push(std::mem::take(collector));
-            }
-        }
+    /// The words, in a share for each thread, or more if there are many.
+    pub fn finish(mut self) -> Vec<Words> {
+        self.shares.append(&mut self.full);
+        gather(self.shares)
     }
-
-    pub fn into_collectors(mut self) -> Vec<Collector> {
-        self.collectors.append(&mut self.full);
-        self.collectors
-    }
-
-    pub fn finish(self) -> Vec<Words> {
-        gather(self.into_collectors())
-    }
-}
-
-#[inline(always)]
-fn add(
-    collector: &mut Collector,
-    splitter: &Splitter,
-    sample: f64,
-    text: &str,
-) -> Result<(), SplitError> {
-    if sample < 1.0 && hash(text) >= sample {
-        return Ok(());
-    }
-    splitter.split(text, |start, end| collector.add(text, start, end))
 }
 
 /// From 0 to 1.
@@ -189,48 +173,39 @@ fn blocks<T: AsRef<str>>(texts: &[T]) -> Vec<&[T]> {
     texts.chunk_by(&mut is_same_block).collect()
 }
 
-fn count_lines(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::splitter::GPT4_PATTERN;
 
-/// A file in blocks of whole lines.
-struct Blocks {
-    file: File,
-    /// The beginning of a line whose end is not read yet.
-    rest: Vec<u8>,
-    lines: u64,
-}
-
-impl Blocks {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            rest: Vec::new(),
-            lines: 0,
+    fn words(lines: &[String]) -> Result<Vec<Words>, IngestError> {
+        let splitter = Splitter::new(GPT4_PATTERN).unwrap();
+        let progress = Progress::default();
+        let mut ingest = Ingest::new(&splitter, 1.0, &progress);
+        for line in lines {
+            ingest.add_texts(&[line])?;
         }
+        Ok(ingest.finish())
     }
 
-    /// Fills `block`; it is empty at the end of the file. Returns the number of lines before it.
-    fn read(&mut self, block: &mut Vec<u8>) -> io::Result<u64> {
-        block.clear();
-        block.append(&mut self.rest);
-        loop {
-            // A line longer than a block: read as much again, so that it is not searched n² times.
-            let before = block.len();
-            let n = BLOCK.max(before) as u64;
-            block.reserve(n as usize);
-            let read = self.file.by_ref().take(n).read_to_end(block)?;
-            if read == 0 {
-                break;
-            }
-            if let Some(at) = block[before..].iter().rposition(|&byte| byte == b'\n') {
-                self.rest.extend_from_slice(&block[before + at + 1..]);
-                block.truncate(before + at + 1);
-                break;
-            }
+    #[test]
+    fn more_words_than_a_share_holds() {
+        let lines: Vec<String> = (0..100)
+            .map(|i| char::from(b'a' + i % 26).to_string().repeat(MAX_SLOTS / 8))
+            .collect();
+        let shares = words(&lines).unwrap();
+        assert!(shares.len() > rayon::current_num_threads());
+        let mut found = 0;
+        for share in shares {
+            assert!(share.n_slots() < MAX_SLOTS);
+            share.for_each_by_count(|_, n| found += n);
         }
-        let lines_before = self.lines;
-        self.lines += count_lines(block);
-        Ok(lines_before)
+        assert_eq!(found, 100);
+    }
+
+    #[test]
+    fn a_line_that_no_share_holds() {
+        let result = words(&["a".repeat(MAX_SLOTS)]);
+        assert!(matches!(result, Err(IngestError::TooLarge)));
     }
 }

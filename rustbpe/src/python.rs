@@ -11,12 +11,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::arena::{self, Collector};
 use crate::encoder::Encoder;
 use crate::ingest::{Ingest, IngestError};
 use crate::progress::{Progress, Stopped};
 use crate::splitter::{SplitError, Splitter, GPT4_PATTERN};
-use crate::trainer::{self, Token, BYTES};
+use crate::token::{Token, BYTES};
+use crate::trainer;
+use crate::words::Words;
 
 /// How often a running training looks for Ctrl-C and calls `progress`.
 const LOOK_UP: Duration = Duration::from_millis(50);
@@ -150,9 +151,8 @@ impl Run {
     }
 
     /// Learns from what was taken in.
-    fn finish(self, py: Python<'_>, collectors: Vec<Collector>) -> PyResult<Trained> {
+    fn finish(self, py: Python<'_>, words: Vec<Words>) -> PyResult<Trained> {
         let encoder = self.watch(py, || {
-            let words = arena::gather(collectors);
             let merges = trainer::train(words, self.vocab_size, &self.progress)?;
             self.progress.check(merges.len())?;
             Ok(Encoder::new(&merges))
@@ -218,7 +218,7 @@ impl Tokenizer {
             return Err(PyValueError::new_err("buffer_size must be at least 1"));
         }
         let run = Run::new(vocab_size, pattern, sample, num_threads, progress)?;
-        let collectors = {
+        let words = {
             let mut ingest = run
                 .pool
                 .install(|| Ingest::new(&run.splitter, run.sample, &run.progress));
@@ -235,9 +235,9 @@ impl Tokenizer {
                 py.detach(|| run.pool.install(|| ingest.add_texts(&buffer)))?;
                 run.look_up(py)?;
             }
-            ingest.into_collectors()
+            py.detach(|| run.pool.install(|| ingest.finish()))
         };
-        self.set(run.finish(py, collectors)?);
+        self.set(run.finish(py, words)?);
         Ok(())
     }
 
@@ -256,14 +256,14 @@ impl Tokenizer {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let run = Run::new(vocab_size, pattern, sample, num_threads, progress)?;
-        let collectors = run.watch(py, || {
+        let words = run.watch(py, || {
             let mut ingest = Ingest::new(&run.splitter, run.sample, &run.progress);
             for path in &paths {
                 ingest.add_file(path)?;
             }
-            Ok(ingest.into_collectors())
+            Ok(ingest.finish())
         })?;
-        self.set(run.finish(py, collectors)?);
+        self.set(run.finish(py, words)?);
         Ok(())
     }
 

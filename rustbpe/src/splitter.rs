@@ -14,6 +14,8 @@ use rustc_hash::FxHashMap;
 use std::fmt;
 use std::sync::OnceLock;
 
+use crate::ablation::without;
+
 /// The split pattern of GPT-4, the default.
 ///
 /// Contractions; a word with at most one leading character that is no letter; up to three digits;
@@ -75,6 +77,7 @@ impl std::error::Error for SplitError {}
 impl Splitter {
     pub fn new(pattern: &str) -> Result<Self, SplitError> {
         let max_digits = match pattern {
+            _ if without("splitter") => return Self::by_regex(pattern),
             GPT4_PATTERN => 3,
             NANOCHAT_PATTERN => 2,
             _ => return Self::by_regex(pattern),

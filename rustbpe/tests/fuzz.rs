@@ -7,7 +7,8 @@ use rustbpe::ingest::Ingest;
 use rustbpe::progress::Progress;
 use rustbpe::random::Random;
 use rustbpe::splitter::{Splitter, GPT4_PATTERN, NANOCHAT_PATTERN};
-use rustbpe::trainer::{self, Pair, Token, BYTES};
+use rustbpe::token::{Pair, Token, BYTES};
+use rustbpe::trainer;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -114,10 +115,7 @@ fn merges_equal_the_definition() {
             let progress = Progress::default();
             let mut ingest = Ingest::new(splitter, 1.0, &progress);
             ingest.add_texts(&texts).unwrap();
-            let words = ingest.finish();
-            // 32-bit slots from the start, from somewhere on, or never.
-            let narrow = BYTES + random.below(120);
-            trainer::train_widening_at(narrow, words, BYTES + n_merges, &progress).unwrap()
+            trainer::train(ingest.finish(), BYTES + n_merges, &progress).unwrap()
         });
         assert_eq!(
             merges,

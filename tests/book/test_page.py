@@ -560,11 +560,11 @@ def test_a_conversation(visitor: Visitor, models: dict[str, Transformer]) -> Non
 
 
 def test_a_long_conversation_forgets_the_oldest_turns_and_says_so(here: Visitor) -> None:
-    """As ``minillm chat`` does: half of the 512 positions are for what was said."""
+    """As ``minillm chat`` does, in the same place."""
     chat = alive(here, "chat")
-    tokenizer = lab.tokenizer()
-    question = "小兔" * 100
-    assert 512 / 3 > len(tokenizer.render_for_completion([Message("user", question)])) > 80
+    tokenizer, window = lab.tokenizer(), lab.identity().window
+    question = "小兔" * 40
+    assert window / 3 > len(tokenizer.render_for_completion([Message("user", question)])) > 20
     for _ in range(4):
         chat.get_by_label("说一句话").fill(question)
         chat.get_by_role("button", name="发送").click()
@@ -791,7 +791,23 @@ def test_without_trained_models_a_page_says_which_command_makes_them(
         assert "start.js" not in pages[name]
         assert pages[name].count("<code>python -m minillm.book.lab</code>") == 1
     assert re.search(r"(?m)^Note: .*: run `python -m minillm\.book\.lab`", pages["messages"])
-    assert not (tmp_path / "html" / "_static" / "minillm" / "weights").exists()
+    weights = tmp_path / "html" / "_static" / "minillm" / "weights"
+    assert {path.name for path in weights.iterdir()} == {"index.js", "vocabularies.js"}
+    assert (weights / "index.js").read_text(encoding="utf-8") == "MiniLLM.models = {};\n"
+
+
+@pytest.mark.parametrize("name", page.WITHOUT_MODEL)
+def test_without_trained_models_what_needs_none_is_alive(
+    browser: Any, untrained: Path, tmp_path: Path, name: str
+) -> None:
+    pages = built(tmp_path, SITE.replace("chat", name))
+    assert "minillm.book.lab" not in pages["index"]
+    assert "minillm.book.lab" in pages["cell"]
+    visitor = Visitor(browser, (tmp_path / "html").as_uri())
+    tab = visitor.open("index.html")
+    tab.locator(f"minillm-{name} .minillm-live .minillm-token").first.wait_for()
+    assert not visitor.trouble
+    visitor.context.close()
 
 
 def test_an_unknown_widget_is_an_error(island: Path, tmp_path: Path) -> None:

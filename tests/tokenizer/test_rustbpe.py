@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,17 @@ def test_merges_equal_rustbpe_0_1_0_on_real_text(peer: Peer, real_data: Path) ->
     with (real_data / "pretrain_zh.jsonl").open(encoding="utf-8") as lines:
         texts = [json.loads(next(lines))["text"] for _ in range(300)]
     assert tokens(train(texts, 2000)) == peer.train(texts, 2000)
+
+
+def test_modules_import_only_those_listed_before_them() -> None:
+    source = Path(__file__).parents[2] / "rustbpe" / "src"
+    listing = (source / "lib.rs").read_text(encoding="utf-8")
+    listed = re.findall(r"^//! \d+\. \[`(\w+)`\]", listing, re.M)
+    assert sorted(listed) == sorted(path.stem for path in source.glob("*.rs") if path.stem != "lib")
+    for number, name in enumerate(listed):
+        code = re.sub(r"//.*", "", (source / f"{name}.rs").read_text(encoding="utf-8"))
+        imports = re.findall(r"crate::\{?(\w+)", code)
+        assert set(imports) <= {*listed[: number + 1]}, name
 
 
 few_letters = st.text(alphabet="ab c1'\n你们。", max_size=60)

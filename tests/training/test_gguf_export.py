@@ -186,15 +186,15 @@ def difference(served: Served) -> float:
 
 
 def test_log_probabilities_are_the_same(served: Served) -> None:
-    assert difference(served) < 1e-3
+    assert difference(served) < 1e-4
 
 
 def test_an_output_layer_of_its_own_and_narrow_heads(tmp_path: Path) -> None:
     with serve(tmp_path, UNTIED, small.tokenizer(), "F32") as served:
-        assert difference(served) < 1e-3
+        assert difference(served) < 1e-4
 
 
-@pytest.mark.parametrize(("kind", "most"), [("F16", 0.1), ("Q8_0", 1.0), ("Q4_0", 15.0)])
+@pytest.mark.parametrize(("kind", "most"), [("F16", 0.05), ("Q8_0", 0.8), ("Q4_0", 8.0)])
 def test_fewer_bits_change_them_little(tmp_path: Path, kind: str, most: float) -> None:
     with serve(tmp_path, CONFIG, small.tokenizer(), kind) as served:
         assert 1e-4 < difference(served) < most

@@ -19,7 +19,7 @@
       name = elements[i].tagName.toLowerCase().replace("minillm-", "");
       if (names.indexOf(name) < 0) names.push(name);
     }
-    files = ["minillm", "widgets", "weights/index"].concat(names.map(function (each) { return "widgets/" + each; }));
+    files = ["minillm", "widgets", "tokens", "weights/index"].concat(names.map(function (each) { return "widgets/" + each; }));
     files.forEach(function (file) {
       var script = document.createElement("script");
       script.src = folder + file + ".js";

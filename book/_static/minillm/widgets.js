@@ -107,5 +107,5 @@
     });
   }
 
-  Object.assign(MiniLLM, {STAGES, title, models, language, offered, h, button, slider, pause, widget});
+  Object.assign(MiniLLM, {STAGES, title, models, script, language, offered, h, button, slider, pause, widget});
 })();

@@ -54,11 +54,11 @@ MiniLLM.widget("chat", async (element, settings) => {
     return words;
   }
 
-  /** Half of the model's positions are for what was said, the others for the answer. */
-  function forget(tokenizer, room) {
+  /** Looks back on so many tokens only: it never learned to answer to longer conversations. */
+  function forget(tokenizer, window) {
     const length = () => tokenizer.render_for_completion(messages).length;
     let last;
-    while (messages.length > 1 && length() > room / 2) {
+    while (messages.length > 1 && length() > window) {
       messages.splice(0, 2); // a question and its answer
       for (last of paragraphs.splice(0, 2)) last.classList.add("minillm-forgotten");
     }
@@ -74,7 +74,7 @@ MiniLLM.widget("chat", async (element, settings) => {
     try {
       const {model, tokenizer} = await MiniLLM.language(name);
       if (mine.stopped) return;
-      const room = model.config.max_position_embeddings;
+      const room = model.config.max_position_embeddings, window = MiniLLM.models[name].window ?? room / 2;
       const asked = tokenizer.render_for_completion([{role: "user", content: question}]).length;
       if (asked >= room) {
         status.textContent = `这句话有 ${asked} 个词元，它最多读 ${room - 1} 个：说短一点。`;
@@ -83,7 +83,7 @@ MiniLLM.widget("chat", async (element, settings) => {
       input.value = "";
       status.textContent = "";
       say("user", question);
-      forget(tokenizer, room);
+      forget(tokenizer, window);
       cache ??= new MiniLLM.KVCache(model.config);
       const prompt = [...messages], words = say("assistant", ""), said = messages[messages.length - 1];
       for (const text of MiniLLM.reply(model, tokenizer, prompt, {cache})) {
@@ -94,7 +94,7 @@ MiniLLM.widget("chat", async (element, settings) => {
       }
       if (answer !== mine) return;
       const length = tokenizer.render_conversation(messages).ids.length;
-      status.textContent = `它记着 ${length} 个词元；超过 ${room / 2} 个，就从最早的话忘起。`;
+      status.textContent = `它记着 ${length} 个词元；超过 ${window} 个，就从最早的话忘起。`;
     } catch (error) {
       status.textContent = `${error.message}。`;
     } finally {

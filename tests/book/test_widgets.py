@@ -1,0 +1,671 @@
+"""The widgets that show what is inside show what the package computes."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+from test_page import SCRIPTS, as_stored, lively
+from visitor import Visitor
+
+from minillm.book import page
+from minillm.model import generate
+from minillm.model.generate import Sampling
+from minillm.model.transformer import Transformer, document_mask
+from minillm.tokenizer import bpe
+from minillm.tokenizer.vocabulary import SPLIT_PATTERN, RustBPETokenizer
+from minillm.training import dataset, packing
+
+PAGE = """<!DOCTYPE html><html lang="zh" data-theme="light"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>t</title><link rel="icon" href="data:,">
+<link rel="stylesheet" href="minillm/widgets.css"><script defer src="minillm/start.js"></script>
+{elements}</html>"""
+NAMES = ("merges", "mask", "glass", "sampler")
+TEXT = "小猫和小狗一起去公园玩，看见6只鸟。"
+
+
+def random_texts(count: int, seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    pieces = [
+        *"小猫狗看见鸟公园去玩一起",
+        "，",
+        "。",
+        "12",
+        "345",
+        " a",
+        "cat",
+        "it's",
+        "\U0001f430",
+        "龘",
+    ]
+    return ["".join(draw.choices(pieces, k=draw.randint(1, 14))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> RustBPETokenizer:
+    """A vocabulary that stands in for the shipped one: other texts, other merges."""
+    return RustBPETokenizer.train(random_texts(300, seed=1), 500)
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return as_stored(lively(), "I8")
+
+
+@pytest.fixture(scope="module")
+def island(
+    tmp_path_factory: pytest.TempPathFactory, shipped: RustBPETokenizer, model: Transformer
+) -> Path:
+    """A page with the four widgets, on a lively random model."""
+    folder = tmp_path_factory.mktemp("island")
+    shutil.copytree(SCRIPTS, folder / "minillm")
+    weights = folder / "minillm" / "weights"
+    tokenizers = {"tiny": small.tokenizer(), "shipped": shipped}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page.lab, "tokenizer", small.tokenizer)
+        patch.setattr(RustBPETokenizer, "load", lambda: shipped)
+        page.write_vocabularies(weights)
+    written = weights.joinpath("vocabularies.js").read_text(encoding="utf-8")
+    assert list(json.loads(written.partition("=")[2].rstrip("\n;"))) == list(tokenizers)
+    names = ("fresh", "pretrain", "sft")
+    page.write_index(weights, {name: {"stage": name, "step": None} for name in names})
+    for name in names:
+        content = page.page_weights(lively(), small.tokenizer())
+        page._write_script(weights / f"{name}.js", f"MiniLLM.models['{name}'].weights", content)
+    settings = {
+        "merges": {"text": TEXT, "vocabulary": "tiny"},
+        "glass": {"text": TEXT, "model": "pretrain", "plain": ""},
+        "sampler": {"text": "小猫", "model": "sft"},
+    }
+    elements = [page.element(n, "<p>静止的画面</p>", settings.get(n, {})) for n in NAMES]
+    text = PAGE.replace("{elements}", "\n".join(elements))
+    (folder / "page.html").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def visitor(browser: Any, island: Path) -> Iterator[Visitor]:
+    """Opened from a file, where scripts may fetch nothing."""
+    visitor = Visitor(browser, island.as_uri(), viewport={"width": 1000, "height": 700})
+    visitor.open("page.html")
+    yield visitor
+    assert not visitor.trouble
+    visitor.context.close()
+
+
+def alive(visitor: Visitor, name: str) -> Any:
+    """The widget as it was in the beginning."""
+    tab = visitor.open("page.html")
+    widget = tab.locator(f"minillm-{name}")
+    widget.scroll_into_view_if_needed()
+    widget.locator(".minillm-live").wait_for()
+    return widget
+
+
+def ids_in(widget: Any, kind: str = ".minillm-token") -> list[int]:
+    found: list[int] = widget.locator(kind).evaluate_all("all => all.map((e) => +e.dataset.id)")
+    return found
+
+
+def slider(widget: Any, name: str) -> Any:
+    return widget.locator(".minillm-slider", has_text=name).locator("input")
+
+
+def at_depths(widget: Any, depths: list[int]) -> list[list[int]]:
+    """The ids of the tokens after so many merges."""
+    found: list[list[int]] = slider(widget, "合并").evaluate(
+        """(e, depths) => depths.map((depth) => {
+          e.value = depth;
+          e.dispatchEvent(new Event("input"));
+          const chips = e.closest(".minillm").querySelectorAll(".minillm-token");
+          return [...chips].map((chip) => +chip.dataset.id);
+        })""",
+        depths,
+    )
+    return found
+
+
+def drag(widget: Any, name: str, value: float) -> None:
+    slider(widget, name).evaluate(
+        "(e, value) => { e.value = value; e.dispatchEvent(new Event('input')); }", value
+    )
+
+
+# --- Merges ---
+
+
+def depths(tokenizer: RustBPETokenizer) -> list[int]:
+    merges = len(tokenizer.mergeable_ranks) - 256
+    return [0, 1, 2, merges // 3, merges - 1, merges]
+
+
+@pytest.mark.parametrize("name", ["tiny", "shipped"])
+def test_merges_are_those_of_the_package(
+    visitor: Visitor, shipped: RustBPETokenizer, name: str
+) -> None:
+    tokenizer = {"tiny": small.tokenizer(), "shipped": shipped}[name]
+    widget = alive(visitor, "merges")
+    widget.get_by_label("词表").select_option(name)
+    different = 0
+    for text in [TEXT, *random_texts(12)]:
+        widget.get_by_label("一句话").fill(text)
+        found = at_depths(widget, depths(tokenizer))
+        for depth, ids in zip(depths(tokenizer), found, strict=True):
+            ranks = dict(list(tokenizer.mergeable_ranks.items())[: 256 + depth])
+            assert ids == bpe.encode(text, ranks, SPLIT_PATTERN), (text, depth)
+        assert found[-1] == tokenizer.encode(text)
+        different += len(tokenizer.encode(text)) < len(text.encode())
+    assert different > 6
+
+
+def test_a_sentence_alone_teaches_what_train_bpe_learns_from_it(visitor: Visitor) -> None:
+    widget = alive(visitor, "merges")
+    widget.get_by_label("词表").select_option("own")
+    for text in ["小猫看小猫", "哈哈哈哈", "aaab", *random_texts(12, seed=2)]:
+        widget.get_by_label("一句话").fill(text)
+        ranks = bpe.train_bpe([text], 10_000, SPLIT_PATTERN)
+        assert int(slider(widget, "合并").get_attribute("max")) == len(ranks) - 256
+        every = [*range(len(ranks) - 256 + 1)]
+        for depth, ids in zip(every, at_depths(widget, every), strict=True):
+            known = dict(list(ranks.items())[: 256 + depth])
+            assert ids == bpe.encode(text, known, SPLIT_PATTERN), (text, depth)
+
+
+def test_the_hand_worked_merges_and_why(visitor: Visitor) -> None:
+    """The table of chapter 3."""
+    widget = alive(visitor, "merges")
+    widget.get_by_label("词表").select_option("own")
+    widget.get_by_label("一句话").fill("小猫看小猫")
+    assert "第 1 次合并" in widget.inner_text()
+    assert "有 2 处，一样多的有 5 对，取编号最小的" in widget.inner_text()
+    widget.get_by_role("button", name="下一次改动").click()
+    assert "一样多的有 4 对" in widget.inner_text()
+    assert "15 个字节，现在是 11 个词元" in widget.inner_text()
+    for _ in range(3):
+        widget.get_by_role("button", name="下一次改动").click()
+    assert ids_in(widget) == [260, 231, 156, 139, 260]
+    assert "「小猫」和「猫」成为「小猫」，编号 260" in widget.inner_text().replace("\n", "")
+    widget.get_by_role("button", name="上一次改动").click()
+    assert ids_in(widget) == [259, 256, 231, 156, 139, 259, 256]
+
+
+def test_the_arrows_stop_where_the_sentence_changes(visitor: Visitor) -> None:
+    tokenizer = small.tokenizer()
+    widget = alive(visitor, "merges")
+    place, merges = slider(widget, "合并"), len(tokenizer.mergeable_ranks) - 256
+    ranks = list(tokenizer.mergeable_ranks.items())
+    widget.get_by_label("一句话").fill("小猫去公园")
+    states = [
+        bpe.encode("小猫去公园", dict(ranks[: 256 + n]), SPLIT_PATTERN) for n in range(merges + 1)
+    ]
+    changes = [n for n in range(1, merges + 1) if states[n] != states[n - 1]]
+    assert len(changes) < merges
+    seen = [int(place.input_value())]
+    for _ in changes[1:]:
+        widget.get_by_role("button", name="下一次改动").click()
+        seen.append(int(place.input_value()))
+    assert seen == changes
+
+
+def test_a_token_in_the_middle_of_a_character_shows_the_character(visitor: Visitor) -> None:
+    widget = alive(visitor, "merges")
+    widget.get_by_label("词表").select_option("own")
+    widget.get_by_label("一句话").fill("小猫看小猫")
+    drag(widget, "合并", 2)  # 8F E7: the end of one character and the beginning of the next
+    chip = widget.locator(".minillm-token", has_text="8F E7").first
+    shares = chip.locator(".minillm-part").evaluate_all(
+        "all => all.map((e) => [e.textContent, e.style.getPropertyValue('--from'), "
+        "e.style.getPropertyValue('--to')])"
+    )
+    assert [(text, round(float(a[:-1])), round(float(b[:-1]))) for text, a, b in shares] == [
+        ("小", 67, 100),
+        ("猫", 0, 33),
+    ]
+    assert chip.get_attribute("title") == "（“小”的一部分）（“猫”的一部分），编号 257，字节 8F E7"
+
+
+def test_neighbours_never_have_the_same_colour(visitor: Visitor) -> None:
+    widget = alive(visitor, "merges")
+    for text in random_texts(10, seed=3):
+        widget.get_by_label("一句话").fill(text)
+        drag(widget, "合并", 0)
+        colours = widget.locator(".minillm-token").evaluate_all(
+            "all => all.map((e) => getComputedStyle(e).backgroundColor)"
+        )
+        assert all(a != b for a, b in pairwise(colours))
+
+
+# --- Mask ---
+
+CONVERSATIONS = [
+    ["8加4等于多少？", "12。"],
+    ["你好。", "你好，我是米粒。", "张静住在哪里？", "张静住在北京。"],
+    [
+        "小兔把红色的雨伞放在桌子上。小兔去了公园。小狗把雨伞拿到了箱子里。雨伞在哪里？",
+        "在箱子里。",
+    ],
+    ["你是谁？", "我是米粒。"],
+]
+"""Those of the widget."""
+
+
+def sequences(conversations: list[list[str]]) -> list[dataset.TokenSequence]:
+    roles = ("user", "assistant")
+    return [
+        small.tokenizer().render_conversation(
+            [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
+        )
+        for turns in conversations
+    ]
+
+
+def batch_of(found: list[dataset.TokenSequence], length: int, packed: bool) -> packing.Batch:
+    kept = [sequence for one in found for sequence in dataset.fit("sft", [one], length)]
+    data = dataset.TokenDataset(
+        np.array([i for ids, _ in kept for i in ids], np.int32),
+        np.array([m for _, mask in kept for m in mask], np.uint8),
+        np.cumsum([0, *(len(ids) for ids, _ in kept)]),
+        1,
+    )
+    units = packing.pack(data.positions(), length, range(len(kept)))
+    return packing.collate(data, units if packed else [[i] for i in range(len(kept))], length)
+
+
+def rows_in(widget: Any) -> dict[str, list[list[int]]]:
+    found: dict[str, list[list[int]]] = widget.locator(".minillm-batch-row").evaluate_all(
+        """rows => Object.fromEntries(["id", "mask", "label", "position", "document"].map((key) =>
+          [key, rows.map((row) => [...row.querySelectorAll("button")]
+            .map((e) => e.dataset[key] === undefined ? 0 : +e.dataset[key]))]))"""
+    )
+    return found
+
+
+@pytest.mark.parametrize("length", [64, 63, 47, 30, 24])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_mask_is_that_of_render_conversation(
+    visitor: Visitor, length: int, packed: bool
+) -> None:
+    """And rows are packed as training packs them."""
+    widget = alive(visitor, "mask")
+    slider(widget, "行长").evaluate(
+        "(e) => { e.max = 200; }"
+    )  # this vocabulary is small, its sequences long
+    length *= 3
+    widget.get_by_label("打包").set_checked(packed)
+    for first in CONVERSATIONS[0], ["<|assistant_end|>？", "好 的\U0001f430"]:
+        for place, text in zip(("用户", "助手"), first, strict=True):
+            widget.get_by_label(f"第一段对话里{place}的话").fill(text)
+        drag(widget, "行长", length)
+        rendered = sequences([first, *CONVERSATIONS[1:]])
+        batch, rows = batch_of(rendered, length, packed), rows_in(widget)
+        assert rows["id"] == batch.input_ids.tolist()
+        assert rows["label"] == batch.labels.tolist()
+        assert rows["position"] == batch.position_ids.tolist()
+        assert rows["document"] == batch.document_ids.tolist()
+        kept = [s for one in rendered for s in dataset.fit("sft", [one], length)]
+        masks = {tuple(ids[:-1]): mask[:-1] for ids, mask in kept}
+        for ids, mask, documents in zip(rows["id"], rows["mask"], rows["document"], strict=True):
+            for document in set(documents) - {-1}:
+                places = [i for i, d in enumerate(documents) if d == document]
+                learned = [mask[i] for i in places]
+                assert learned == masks[tuple(ids[i] for i in places)]
+                assert learned[1:] != [0] * (len(learned) - 1)
+
+
+def test_what_a_token_may_look_at(visitor: Visitor) -> None:
+    widget = alive(visitor, "mask")
+    slider(widget, "行长").evaluate("(e) => { e.max = 200; }")
+    drag(widget, "行长", 150)
+    batch = batch_of(sequences(CONVERSATIONS), 150, packed=True)
+    documents, width = batch.document_ids, batch.document_ids.shape[1]
+    assert max(len(set(row.tolist()) - {-1}) for row in documents) > 1
+    apart = document_mask(documents)[:, 0]
+    together = torch.ones(width, width).tril().bool()
+    buttons = widget.locator(".minillm-batch button")
+    for checked in (True, False):
+        widget.get_by_label("按对话隔开").set_checked(checked)
+        for row, t in ((0, 0), (0, 100), (0, width - 1), (len(documents) - 1, 90)):
+            buttons.nth(row * width + t).click()
+            seen = buttons.evaluate_all("all => all.map((e) => e.matches('.minillm-seen'))")
+            expected = torch.zeros_like(documents).bool()
+            expected[row] = (apart[row] if checked else together)[t]
+            assert seen == expected.flatten().tolist(), (checked, row, t)
+            leaked = widget.locator(".minillm-leak").count()
+            assert leaked == int((expected[row] & (documents[row] != documents[row, t])).sum())
+
+
+def test_the_keyboard_walks_along_the_tokens(visitor: Visitor) -> None:
+    widget = alive(visitor, "mask")
+    widget.locator(".minillm-batch button").nth(3).focus()
+    assert widget.locator(".minillm-batch button[tabindex='0']").count() == 1
+    for _ in range(2):
+        visitor.tab.keyboard.press("ArrowRight")
+    assert widget.locator(".minillm-batch button").nth(5).get_attribute("aria-pressed") == "true"
+    assert "position_ids 5" in widget.inner_text()
+    visitor.tab.keyboard.press("Tab")  # leaves the row
+    assert not widget.locator(".minillm-batch :focus").count()
+
+
+# --- Glass ---
+
+
+def bars_in(widget: Any) -> dict[int, float]:
+    return {
+        int(id): float(p)
+        for id, p in widget.locator(".minillm-bar").evaluate_all(
+            "all => all.map((e) => [e.dataset.id, e.dataset.p])"
+        )
+    }
+
+
+def prompt() -> list[int]:
+    return [small.tokenizer().bos_id, *small.tokenizer().encode(TEXT)]
+
+
+@torch.no_grad()
+def masses(model: Transformer, ids: list[int]) -> torch.Tensor:
+    logits = model(torch.tensor([ids]))[0, -1, : small.tokenizer().vocab_size]
+    return logits.softmax(-1)
+
+
+def best(masses: torch.Tensor, count: int) -> dict[int, float]:
+    found = masses.topk(count)
+    return dict(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
+
+def without(model: Transformer, heads: list[tuple[int, int]]) -> Transformer:
+    """The model whose heads are silenced by hooks on what ``o_proj`` reads."""
+    changed = Transformer(model.config).eval()
+    changed.load_state_dict(model.state_dict())
+    D = model.config.head_dim
+    for layer, head in heads:
+
+        def silence(_: Any, args: Any, head: int = head) -> Any:
+            heard = args[0].clone()
+            heard[..., head * D : (head + 1) * D] = 0
+            return (heard,)
+
+        changed.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(silence)
+    return changed
+
+
+def test_bars_are_the_model_s_and_a_click_writes(visitor: Visitor, model: Transformer) -> None:
+    widget, ids = alive(visitor, "glass"), prompt()
+    for _ in range(3):
+        expected = best(masses(model, ids), 8)
+        assert bars_in(widget) == pytest.approx(expected, abs=1e-4)
+        assert ids_in(widget) == ids
+        chosen = list(expected)[1]
+        widget.locator(".minillm-bar").nth(1).click()
+        ids.append(chosen)
+    assert ids_in(widget) == ids
+    widget.locator(".minillm-token").nth(4).click()
+    assert bars_in(widget) == pytest.approx(best(masses(model, ids[:5]), 8), abs=1e-4)
+    widget.locator(".minillm-bar").nth(0).click()  # in the place of what stood there
+    assert ids_in(widget) == [*ids[:5], *best(masses(model, ids[:5]), 1)]
+
+
+def test_a_head_that_is_off_changes_the_answer_as_a_hook_does(
+    visitor: Visitor, model: Transformer
+) -> None:
+    widget, ids, heads = alive(visitor, "glass"), prompt(), []
+    whole = bars_in(widget)
+    for layer, head in ((0, 1), (1, 3)):
+        switch = widget.get_by_role("switch", name=f"第 {layer + 1} 层第 {head + 1} 个头")
+        switch.click()
+        assert switch.get_attribute("aria-checked") == "false"
+        heads.append((layer, head))
+        expected = masses(without(model, heads), ids)
+        assert bars_in(widget) == pytest.approx(best(expected, 8), abs=1e-4)
+        assert bars_in(widget) != pytest.approx(whole, abs=1e-3)
+    # Without a cache, since the decoder with one does not call the modules that have the hooks.
+    said = [*generate.generate(without(model, heads), [ids], 16, (), Sampling(), False, 300)]
+    written = small.tokenizer().decode([step[0] for step in said])
+    end = small.tokenizer().special_id("<|assistant_end|>")
+    assert end not in [step[0] for step in said]
+    assert widget.locator("dd").all_inner_texts()[1] == written.rstrip("\ufffd") + "……"
+    widget.get_by_role("button", name="全部打开").click()
+    assert bars_in(widget) == pytest.approx(whole, abs=1e-6)
+
+
+def test_every_layer_says_what_the_last_one_would(visitor: Visitor, model: Transformer) -> None:
+    widget, ids = alive(visitor, "glass"), prompt()
+    streams: list[torch.Tensor] = []
+    hooks = [
+        part.register_forward_hook(lambda *a: streams.append(a[-1][0, -1]))
+        for part in (model.model.embed_tokens, *model.model.layers)
+    ]
+    last = int(masses(model, ids).argmax())
+    for hook in hooks:
+        hook.remove()
+    rows = [row.split("\t") for row in widget.locator("tbody").inner_text().split("\n")]
+    assert [row[0].strip() for row in rows] == ["嵌入", "第 1 层后", "第 2 层后"]
+    for row, stream in zip(rows, streams, strict=True):
+        with torch.no_grad():
+            early = model.lm_head(model.model.norm(stream))[:300].softmax(-1)
+        assert row[2] == f"{early.max():.1%}"
+        assert row[3] == f"第 {int((early > early[last]).sum()) + 1}"
+        assert row[4] == f"{early[last]:.1%}"
+
+
+def test_attention_is_drawn_for_every_head(visitor: Visitor, model: Transformer) -> None:
+    from minillm.book import show
+
+    widget, ids = alive(visitor, "glass"), prompt()
+    expected = show.attention_weights(model, ids)  # [L, H, T, T]
+    pictures = widget.locator("canvas").evaluate_all(
+        """all => all.map((e) => [...e.getContext("2d").getImageData(0, 0, e.width, e.height).data]
+          .filter((_, i) => i % 4 === 3))"""
+    )
+    found = torch.tensor(pictures).view(expected.shape) / 255
+    torch.testing.assert_close(found, expected.sqrt(), atol=0.01, rtol=0)
+    widget.locator(".minillm-map").nth(6).click()  # layer 2, head 3
+    shares = widget.locator(".minillm-token").evaluate_all(
+        "all => all.map((e) => +e.style.getPropertyValue('--seen'))"
+    )
+    assert shares == pytest.approx(expected[1, 2, -1].tolist(), abs=1e-4)
+    assert "第 2 层第 3 个头" in widget.inner_text()
+
+
+# --- Sampler ---
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(1.0),
+        Sampling(0.0),
+        Sampling(0.5, top_k=7),
+        Sampling(1.5, top_p=0.9),
+        Sampling(2.0, top_k=30, top_p=0.5),
+    ],
+    ids=str,
+)
+def test_the_sampler_s_masses_are_the_package_s(
+    visitor: Visitor, model: Transformer, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+) -> None:
+    ids = small.tokenizer().render_for_completion([{"role": "user", "content": "小猫"}])
+    with torch.no_grad():
+        logits = model(torch.tensor([ids]))[:, -1, :300]
+    seen: list[torch.Tensor] = []
+
+    def first(masses: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(masses[0] / masses.sum())
+        return torch.zeros(1, 1, dtype=torch.long)
+
+    monkeypatch.setattr(torch, "multinomial", first)
+    order = logits[0].argsort(descending=True).tolist()
+    chosen = int(generate.choose(logits, sampling, torch.Generator()))
+    package = dict(zip(order, seen[0].tolist(), strict=True)) if seen else {chosen: 1.0}
+
+    widget = alive(visitor, "sampler")
+    drag(widget, "温度", sampling.temperature)
+    drag(widget, "top-k", sampling.top_k)
+    drag(widget, "top-p", sampling.top_p)
+    assert bars_in(widget) == pytest.approx({i: package.get(i, 0) for i in order[:10]}, abs=1e-4)
+    kept = [i for i, p in package.items() if p]
+    before = logits[0].softmax(-1)
+    assert f"留下 {len(kept)} 个，它们原来占 {before[kept].sum():.1%}" in widget.inner_text()
+
+
+def test_twenty_answers_are_counted(visitor: Visitor) -> None:
+    widget = alive(visitor, "sampler")
+    ask = widget.get_by_role("button", name="20 遍")
+    ask.click()
+    widget.get_by_text("20 遍，").wait_for()
+    counts = widget.locator(".minillm-tally b").all_inner_texts()
+    assert sum(int(text.split()[0]) for text in counts) == 20
+    assert len(counts) > 1
+    drag(widget, "温度", 0)
+    ask.click()
+    widget.get_by_text("20 遍，1 种").wait_for()
+
+
+def first_learned_with(byte: bytes) -> dict[str, Any]:
+    """The character with this byte in the first merged token that has the whole of it."""
+    for token in list(small.tokenizer().mergeable_ranks)[256:]:
+        for start in range(len(token)):
+            character, at = token[start : start + 3], token.find(byte) - start
+            if 0 <= at < 3 == len(character) and character.decode(errors="ignore"):
+                share = {"from": pytest.approx(at / 3), "to": pytest.approx((at + 1) / 3)}
+                return {"text": character.decode(), **share}
+    raise AssertionError(byte)
+
+
+def test_a_part_of_a_character_shows_the_likeliest_whole_one(visitor: Visitor) -> None:
+    """A model that always goes on with 龘 after its first byte, although 。 has the same one."""
+    visitor.open("page.html")
+    alive(visitor, "sampler")
+    found = visitor.tab.evaluate(
+        """async () => {
+          const {tokenizer} = await MiniLLM.language("sft");
+          const [bytes, other] = ["龘", "龙"].map((text) => [...new TextEncoder().encode(text)]);
+          const likely = {[bytes[0]]: bytes[1], [bytes[1]]: bytes[2]}, {vocab_size} = tokenizer;
+          const model = {
+            config: {
+              num_hidden_layers: 0, hidden_size: 4, num_attention_heads: 1,
+              max_position_embeddings: 9, num_key_value_heads: 1,
+            },
+            forward(id, cache) {
+              cache.ids.push(id);
+              const logits = new Float32Array(vocab_size);
+              logits[300 - 1] = 9; // no character goes on with it
+              logits[other[1]] = 3;
+              logits[likely[id] ?? 0] = 5;
+              return logits;
+            },
+          };
+          const cache = new MiniLLM.KVCache(model.config);
+          const whole = MiniLLM.glyphs_after({model, tokenizer}, [], bytes[0], cache);
+          const middle = MiniLLM.glyphs_after({model, tokenizer}, [bytes[0]], bytes[1], cache);
+          const [known] = new TextEncoder().encode("猫").slice(1); // a character of the vocabulary
+          const loose = MiniLLM.glyphs_after({model, tokenizer}, [], known, cache);
+          const [unknown] = MiniLLM.completed(tokenizer, [{byte: 0xf8}]);
+          return [whole, middle, loose, [unknown]];
+        }"""
+    )
+    assert found[0] == [{"text": "龘", "from": 0, "to": pytest.approx(1 / 3)}]
+    assert found[1] == [{"text": "龘", "from": pytest.approx(1 / 3), "to": pytest.approx(2 / 3)}]
+    [loose] = found[2]
+    assert "猫".encode()[1] == 0x8C
+    assert loose == first_learned_with(b"\x8c")
+    assert found[3] == [{"byte": 0xF8}]  # no character has it
+
+
+# --- All of them ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_widgets_fit_a_phone_and_have_names(browser: Any, island: Path, name: str) -> None:
+    visitor = Visitor(browser, island.as_uri(), viewport={"width": 390, "height": 800})
+    widget = alive(visitor, name)
+    assert visitor.tab.evaluate("() => document.scrollingElement.scrollWidth") <= 390
+    unnamed = widget.locator(":is(input, select, button):visible").evaluate_all(
+        "all => all.filter(e => !(e.textContent || e.ariaLabel || e.labels?.length)).length"
+    )
+    assert unnamed == 0
+    still = widget.get_by_text("静止的画面")
+    assert not still.is_visible()
+    visitor.tab.emulate_media(media="print")
+    assert still.is_visible()
+    assert not visitor.trouble
+    visitor.context.close()
+
+
+def test_in_jupyter_they_show_the_readers_weights(
+    browser: Any, small_lab: pytest.MonkeyPatch, tmp_path: Path, model: Transformer
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page.lab, "QUIET", False)
+        options = {"tokenizer": small.tokenizer(), "text": TEXT, "plain": ""}
+        outputs = [
+            page.widget(name, "", {"我的": lively()}, **options) for name in ("glass", "sampler")
+        ]
+        outputs += [page.widget("merges", text=TEXT, vocabulary="shipped"), page.widget("mask")]
+    text = "<!DOCTYPE html><meta charset='utf-8'>" + "\n".join(html.data for html in outputs)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    visitor = Visitor(browser, tmp_path.as_uri(), viewport={"width": 1000, "height": 700})
+    expected = best(masses(model, prompt()), 8)
+    assert bars_in(alive(visitor, "glass")) == pytest.approx(expected, abs=1e-4)
+    shown = list(bars_in(alive(visitor, "sampler")))[:8]
+    assert shown == list(expected)
+    merges = alive(visitor, "merges")
+    depth = len(RustBPETokenizer.load().mergeable_ranks) - 256
+    assert at_depths(merges, [depth]) == [RustBPETokenizer.load().encode(TEXT)]
+    assert alive(visitor, "mask").locator(".minillm-learned").count() > 10
+    assert not visitor.trouble
+    visitor.context.close()
+
+
+CONTRAST = """(widget) => {
+  const rgba = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const behind = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      const [r, g, b, a = 1] = rgba(getComputedStyle(e).backgroundColor);
+      layers.push([r, g, b, a]);
+      if (a === 1) break;
+    }
+    const over = (under, [r, g, b, a]) => [r, g, b].map((v, i) => a * v + (1 - a) * under[i]);
+    return layers.reverse().reduce(over, [255, 255, 255]);
+  };
+  const luminance = (c) => {
+    const [r, g, b] = c.map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return [...widget.querySelectorAll("*")]
+    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()))
+    .filter((e) => !e.closest(":disabled"))
+    .map((e) => {
+      const [a, b] = [rgba(getComputedStyle(e).color).slice(0, 3), behind(e)].map(luminance);
+      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 100)];
+    }).sort((a, b) => a[0] - b[0])[0];
+}"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_stands_out_in_light_and_dark(visitor: Visitor, name: str) -> None:
+    widget = alive(visitor, name)
+    dark = {"text-base": "#ced6dd", "text-muted": "#9ca4af", "surface": "#29313d"}
+    dark |= {"background": "#14181e", "border": "#48566b"}
+    for theme, colours in (("light", {}), ("dark", dark)):
+        style = "".join(f"--pst-color-{key}: {value};" for key, value in colours.items())
+        visitor.tab.evaluate(
+            """([theme, style]) => {
+              document.documentElement.dataset.theme = theme;
+              document.documentElement.style = style;
+            }""",
+            [theme, style],
+        )
+        worst = widget.locator(".minillm-live").evaluate(CONTRAST)
+        assert worst[0] >= 4.5, (theme, worst)
