@@ -82,7 +82,7 @@ show.table(["", *scoring.SHOWCASE], [[r[0], *(said[:40] for said in r[1:])] for 
 # :::{table} 一个模型由什么组成
 # :name: tab-takeaway-parts
 #
-# | 要带什么 | 少了它会怎样 |
+# | 要带什么 | 没有它会怎样 |
 # |---|---|
 # | 权重 | 没有模型 |
 # | 形状：几层、几个头、旋转的底数 | 权重不知道怎样乘；底数写错，不报错，只是变笨 |
@@ -91,7 +91,7 @@ show.table(["", *scoring.SHOWCASE], [[r[0], *(said[:40] for said in r[1:])] for 
 # | 在哪里停 | 答完不停 |
 # :::
 #
-# 把五样装在一起，有两种通行的办法。Hugging Face 的是一个文件夹，llama.cpp 的是一个文件，叫 GGUF。这一章两种都做，让五个程序说出同一句话；再把文件压小，看它先忘掉什么。
+# 把五样装在一起，有两种通行的办法。Hugging Face 的是一个文件夹，llama.cpp 的是一个文件，叫 GGUF。这一章两种都做，让五个程序说出同一句话；再把文件压小，看先坏的是什么。
 #
 # ## 手算
 #
@@ -119,7 +119,7 @@ show.table(["", *scoring.SHOWCASE], [[r[0], *(said[:40] for said in r[1:])] for 
 # | 1.2 | 95 | 1.197 | 6 | 6 | 1.2 |
 # :::
 #
-# int8 的误差在千分位，int4 的误差到 0.08。误差至多是半个尺度，而尺度由组里的大数决定：**大数旁边的小数，最吃亏**。0.34 差了 0.06，将近两成。<!-- by: round(0.06 / 0.34, 2) == 0.18 -->
+# int8 的误差在千分位，int4 的误差到 0.08。误差一般至多是半个尺度（int4 正的一端少一个整数，可以到一个尺度），而尺度由组里的大数决定：**大数旁边的小数，最吃亏**。0.34 差了 0.06，将近两成。<!-- by: round(0.06 / 0.34, 2) == 0.18 -->
 
 
 # %%
@@ -137,6 +137,8 @@ assert q8.tolist() == [[27, -127, 57, 95]]
 assert q4.tolist() == [[2, -8, 4, 6]]
 assert np.allclose(q8 * d8, [0.340, -1.6, 0.718, 1.197], atol=5e-4)
 assert np.allclose(q4 * d4, [0.4, -1.6, 0.8, 1.2])
+assert np.allclose(four / d4, [1.7, -8, 3.6, 6])
+assert round(float(np.abs(q4 * d4 - four).max()), 2) == 0.08
 print(f"int8: d = {d8.item():.4f}, int4: d = {d4.item():.1f}")
 
 # %% [markdown]
@@ -165,7 +167,7 @@ for kind, ours in ((Type.Q8_0, q8 * d8), (Type.Q4_0, q4 * d4)):
 # %%
 folder = model_folder.model_folder(run.weights)
 for path in sorted(folder.iterdir()):
-    print(f"{path.name:24} {path.stat().st_size:9,}")
+    print(f"{path.name:24} {-(-path.stat().st_size // 1000):5,} KB")
 
 # %% [markdown]
 # 五样东西各有去处：`model.safetensors` 是权重（与原来的文件是同一份，不多占磁盘），`config.json` 是形状，`tokenizer.json` 是分词器，`chat_template.jinja` 是对话的写法，`generation_config.json` 说在哪里停。形状那一份：
@@ -194,7 +196,7 @@ show.source(gguf_export.neighbours, gguf_export.tensor_type)
 # **对话模板**（chat template）是一小段程序，用 Jinja 这种语言写成，把消息变成一串文字，里面夹着特殊词元的名字。它放在模型的文件夹和 GGUF 文件里，跟着模型走：别人的程序不必知道 `<|user_start|>`，照着执行就行。要紧的是开头这几行：
 
 # %%
-print(*chat_template().splitlines()[3:6], sep="\n")
+print("\n".join(chat_template().splitlines()[3:6]).replace("\uffff", r"\uffff"))
 
 # %% [markdown]
 # 为什么要替换 `<|`？“弄坏它”里会看到。
@@ -253,12 +255,14 @@ sys.stdin.read()
 @contextmanager
 def served(path):
     """The address of llama.cpp's server with one file."""
-    with path.with_suffix(".log").open("w") as log:
+    with path.with_suffix(".log").open("w+", encoding="utf-8") as log:
         command = [sys.executable, "-c", SERVER, str(path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-        with subprocess.Popen(command, text=True, **pipes) as process:
+        with subprocess.Popen(command, encoding="utf-8", **pipes) as process:
             address = process.stdout.readline().strip()
-            assert address.startswith("http://127.0.0.1:"), path.with_suffix(".log").read_text()
+            assert address.startswith("http://127.0.0.1:"), path.with_suffix(".log").read_text(
+                "utf-8"
+            )
             yield address
 
 
@@ -288,7 +292,7 @@ with served(files["F16"]) as server:
     answers["llama.cpp"] = [words(ask_server(server, q)) for q in scoring.SHOWCASE]
 
 # %% [markdown]
-# 第四个是浏览器。网页里的模型把矩阵记成 int8，每行一个尺度，是 JavaScript 写的另一份实现。这里先用本书的代码算它那份权重会怎样回答；真的它在这一节末尾，请自己问。第五个是能随手发到手机上的文件：4 位的 GGUF，不到 0.6 MB，也由 llama.cpp 读。<!-- by: assert sizes["Q4_0"] < 600_000 -->
+# 第四个是浏览器。网页里的模型把矩阵记成 int8，每行一个尺度，是 JavaScript 写的另一份实现。这里先用本书的代码算它那份权重会怎样回答；真的它在这一节末尾，请自己问。第五个是能随手发到手机上的文件：4 位的 GGUF，约 0.6 MB，也由 llama.cpp 读。<!-- by: assert round(sizes["Q4_0"] / 1e6, 1) == 0.6 -->
 
 
 # %%
@@ -310,7 +314,7 @@ def in_rows(name, matrix):
 answers["browser"] = lab.showcase(with_matrices(in_rows))
 with served(files["Q4_0"]) as server:
     answers["phone"] = [words(ask_server(server, q)) for q in scoring.SHOWCASE]
-assert sizes["Q4_0"] < 600_000
+assert round(sizes["Q4_0"] / 1e6, 1) == 0.6
 
 # %% tags=["nbval-ignore-output"]
 names = {
@@ -343,12 +347,12 @@ for kind in ("F16", "Q8_0", "Q4_0"):
     with served(files[kind]) as server:
         theirs = [words(ask_server(server, q)) for q in singles]
     equal[kind] = sum(a == b for a, b in zip(ours, theirs, strict=True))
-assert equal["F16"] >= 57
+assert equal["F16"] >= 54
 assert equal["Q8_0"] >= 50
 equal
 
 # %% [markdown]
-# 两份各自写成的代码，连 16 位的舍入在内，几乎句句相同。<!-- by: assert equal["F16"] >= 57 -->
+# 两份各自写成的代码，连 16 位的舍入在内，几乎句句相同。<!-- by: assert equal["F16"] >= 54 -->
 #
 # 浏览器里的那一个，就在这里：
 #
@@ -403,7 +407,7 @@ print(f"weights {weights:,.0f} bytes, everything else {sizes['Q4_0'] - weights:,
 # %% [markdown]
 # 剩下的是词表、合并和对话模板。模型越大，这一份越不值一提；在这么小的模型里，它占了一小块。
 #
-# 快慢只比倍数，因为秒数随机器而变。每个程序都写同一个长回答，一次一个词元，只用一个线程：
+# 快慢只比倍数，因为秒数随机器而变。每个程序都写同一个长回答，一次一个词元，只用一个线程；llama.cpp 的速度是它的服务器报的，不算 HTTP：
 
 
 # %%
@@ -463,7 +467,7 @@ show.say(
 )
 
 # %% [markdown]
-# 差别不在算术。写一个词元，transformers 要走过许多层 Python，每一层的开销都比矩阵乘法大；模型大到十亿个参数，这份开销才显得小。<!-- by: reasoning -->大模型上，量化能加快写字，因为每写一个词元都要把全部权重从内存读一遍，字节少了，读得就快 {cite:p}`frantar2022gptq`。我们的模型整个放得进处理器的缓存，这一条用不上。
+# 差别不在算术。写一个词元，transformers 要走过许多层 Python，这份开销比矩阵乘法还大；模型大到十亿个参数，这份开销才显得小。<!-- by: reasoning -->大模型上，量化能加快写字，因为每写一个词元都要把全部权重从内存读一遍，字节少了，读得就快 {cite:p}`frantar2022gptq`。我们的模型整个放得进处理器的缓存，这一条用不上。
 #
 # ### 一个真的矩阵
 #
@@ -503,7 +507,7 @@ show.table(
 #
 # ### 考一考
 #
-# 十类题，每类 60 道，考四种文件。分数可以从 llama.cpp 的服务器问来，也可以把量化的权重还原，放回本书的模型里算。这里用后一种：权重与文件里的一样，别的都不变，量到的就只是量化。它漏掉一件事：llama.cpp 乘矩阵时，把每层的输入也化成 8 位整数。上面 60 题的比较里，这件事是算在内的。
+# 题分十类，每类 60 道，考四种文件。分数可以从 llama.cpp 的服务器问来，也可以把量化的权重还原，放回本书的模型里算。这里用后一种：权重与文件里的一样，别的都不变，量到的就只是量化。它漏掉一件事：llama.cpp 乘矩阵时，把每层的输入也化成 8 位整数。上面 60 题的比较里，这件事是算在内的。
 
 
 # %%
@@ -518,6 +522,7 @@ def as_in_the_file(kind):
     return with_matrices(change)
 
 
+# %%
 questions = {kind: scoring.questions(kind, 60) for kind in exercises.KINDS}
 prompts = {
     kind: [tokenizer.render_for_completion(to_messages(q.messages)) for q in found]
@@ -556,7 +561,7 @@ changed_share = {
 }
 assert abs(mean("Q8_0") - mean("F32")) <= 0.02
 assert abs(mean("Q4_0") - mean("F32")) <= 0.06
-assert changed_share["F16"] <= changed_share["Q8_0"] <= 0.03
+assert changed_share["F16"] <= changed_share["Q8_0"] <= 0.08
 assert changed_share["Q4_0"] >= max(0.03, 2 * changed_share["Q8_0"])
 
 # %% tags=["nbval-ignore-output"]
@@ -572,19 +577,14 @@ show.table(
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 assert changed_share["Q4_0"] >= 0.03
-lost = sum(
-    sum(a and not b for a, b in zip(correct["F32"][k], correct["Q4_0"][k], strict=True))
-    for k in exercises.KINDS
-)
-won = sum(
-    sum(b and not a for a, b in zip(correct["F32"][k], correct["Q4_0"][k], strict=True))
-    for k in exercises.KINDS
-)
+pairs = [
+    p for k in exercises.KINDS for p in zip(correct["F32"][k], correct["Q4_0"][k], strict=True)
+]
 show.say(
-    f"平均分，F32 是 {mean('F32'):.3f}，Q4_0 是 {mean('Q4_0'):.3f}。可是 600 个回答里，",
-    f"Q4_0 有 {round(600 * changed_share['Q4_0'])} 个变了，Q8_0 有 "
-    f"{round(600 * changed_share['Q8_0'])} 个，F16 有 {round(600 * changed_share['F16'])} 个；"
-    f"Q4_0 把 {lost} 道对的改错，把 {won} 道错的改对。",
+    f"平均分，F32 是 {mean('F32'):.3f}，Q4_0 是 {mean('Q4_0'):.3f}。可是 {len(pairs)} 个回答里，",
+    f"Q4_0 有 {round(len(pairs) * changed_share['Q4_0'])} 个变了，Q8_0 有 "
+    f"{round(len(pairs) * changed_share['Q8_0'])} 个，F16 有 {round(len(pairs) * changed_share['F16'])} 个；"
+    f"Q4_0 把 {pairs.count((True, False))} 道对的改错，把 {pairs.count((False, True))} 道错的改对。",
 )
 
 # %% [markdown]
@@ -592,7 +592,7 @@ show.say(
 #
 # ### 先坏的是什么
 #
-# 贪心解码每一步取分数排第一的词元。量化把分数推动一点，只有第一名和第二名靠得近，名次才会换。所以先量每个回答的“险处”：F32 的模型写它时，两名之差在哪一步最小，有多小。
+# 贪心解码每一步取分数排第一的词元。量化把分数推动一点，只有第一名和第二名靠得近，名次才会换。所以先量每个回答的“险处”：F32 的模型写它时，两名之差在哪一步最小，有多小。<!-- by: reasoning -->
 
 
 # %%
@@ -613,14 +613,28 @@ by_lead = [float(quarter.mean()) for quarter in quarters]
 assert by_lead[0] >= 0.1
 assert by_lead[0] >= 3 * by_lead[3]
 
-# %% mystnb={"figure": {"caption": "600 个回答按“险处”从窄到宽分成四份：Q4_0 改变了其中多少。", "name": "fig-takeaway-leads"}, "image": {"alt": "四根横条，按两名之差从小到大分成四份，每份里回答改变了的比例，第一份最长"}}
+# %% mystnb={"figure": {"caption": "全部回答按“险处”从窄到宽分成四份，每份里 Q4_0 改变了多少。", "name": "fig-takeaway-leads"}, "image": {"alt": "四根横条，按两名之差从小到大分成四份，每份里回答改变了的比例，第一份最长"}}
 assert by_lead[0] >= 3 * by_lead[3]
 labels = ["narrowest quarter", "second", "third", "widest quarter"]
 show.bars(dict(zip(labels, by_lead, strict=True)), "share of answers that Q4_0 changes", colour)
 
 # %% [markdown]
-# 变的多半是本来就拿不准的。<!-- by: assert by_lead[0] >= 3 * by_lead[3] -->拿不准的有两种：一种是怎样说都行，比如结尾用哪一句客气话，变了也不算错；另一种是没有学好，比如一步说出减法的得数，碰对的会碰错，碰错的也会碰对。一步一步数的，每一步都有把握，就不容易动。
-#
+# 变的多半是本来就拿不准的。<!-- by: assert by_lead[0] >= 3 * by_lead[3] -->拿不准的有两种：一种是怎样说都行，比如结尾用哪一句客气话，训练数据里随机取一句，换一句也不算错；另一种是没有学好，碰对的会碰错，碰错的也会碰对。<!-- by: reasoning -->
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+different = [
+    [tokenizer.decode(ids).partition("。")[0] for ids in pair]
+    for k in exercises.KINDS
+    for pair in zip(said["F32"][k], said["Q4_0"][k], strict=True)
+    if pair[0] != pair[1]
+]
+only_manners = sum(first == second for first, second in different)
+assert len(different) == other.sum()
+show.say(
+    f"Q4_0 改变的 {len(different)} 个回答里，第一句没有变、只换了后面的话的有 {only_manners} 个。"
+)
+
+# %% [markdown]
 # 再往下压呢？用手算的办法把矩阵压到 3 位、2 位，还是 32 个数一组，嵌入表留在 8 位：
 
 # %%
@@ -700,7 +714,7 @@ assert shares["one scale for all"] <= shares["groups of 32"] - 0.2
 show.bars(shares, "accuracy (200 questions)", [colour, show.COLOURS["bad"]])
 
 # %% [markdown]
-# 尺度被那一行撑大，别的行差不多都变成了 0。<!-- by: assert (restored(one, 127, one.size)[1:] == 0).mean() > 0.9 --><!-- by: assert shares["one scale for all"] <= shares["groups of 32"] - 0.2 -->这不是凑出来的：几十亿参数的模型里，自己会长出少数特别大的数，第一批 8 位的做法就坏在它们身上 {cite:p}`dettmers2022int8`。把大数从一边挪到另一边，像上面那样乘除，反过来用，就是一种补救 {cite:p}`xiao2023smoothquant`。
+# 尺度被那一行撑大，别的行差不多都变成了 0。<!-- by: assert (restored(one, 127, one.size)[1:] == 0).mean() > 0.9 --><!-- by: assert shares["one scale for all"] <= shares["groups of 32"] - 0.2 -->这里的大数是我们放的。几十亿参数的模型里，自己会长出少数特别大的数，不过是在激活里；连激活也化成 8 位的做法，就坏在它们身上 {cite:p}`dettmers2022int8`。把大数从激活挪到权重，像上面那样一乘一除，就是一种补救 {cite:p}`xiao2023smoothquant`。
 #
 # 怎样发现？看误差不要只看平均，要逐行看；量化以后，从前的考试全部重考一遍。
 #
@@ -742,7 +756,7 @@ count
 # %% [markdown]
 # 模型收到的，与一段真的三轮对话一个词元也不差：用户替助手说了一句话，模型无从知道这句话不是自己说的。<!-- by: assert plain_ids == tokenizer.render_for_completion(forged) -->换成系统提示、工具的输出，也是一样：谁能打出特殊词元，谁就能冒充任何人。
 #
-# 文字是怎样变成特殊词元的？Hugging Face 的分词器和 llama.cpp，都先在**整段文字**里找特殊词元的名字，找到就切出来；模板已经把用户的话和真的标记拼在一起，那时再也分不出谁是谁。本书的包不走这条路：用户的话单独编码，从不在里面找特殊词元（{numref}`第 %s 章 <sec-bpe>`）。可是模板只能写文字，于是只好在 `<` 和 `|` 之间塞一个 U+FFFF，名字就对不上了；`tokenizer.json` 里有一步，在找过特殊词元之后把它拿掉。所以我们的文件夹得到的编号，与本书的包完全相同：<!-- by: assert our_ids == tokenizer.render_for_completion([Message("user", typed)]) -->
+# 文字是怎样变成特殊词元的？Hugging Face 的分词器和 llama.cpp，都先在**整段文字**里找特殊词元的名字，找到就切出来；模板已经把用户的话和真的标记拼在一起，那时再也分不出谁是谁。本书的包不走这条路：用户的话单独编码，从不在里面找特殊词元（{numref}`第 %s 章 <sec-bpe>`）。可是模板只能写文字，于是只好在 `<` 和 `|` 之间塞一个 U+FFFF，名字就对不上了；`tokenizer.json` 里有一步，在找过特殊词元之后把它拿掉（GGUF 里没有这一步，塞进去的字就留着，用户的每个 `<|` 多占三个字节）。所以我们的文件夹得到的编号，与本书的包完全相同：<!-- by: assert our_ids == tokenizer.render_for_completion([Message("user", typed)]) -->
 
 # %% tags=["nbval-ignore-output"]
 show.table(["", "回答"], [["朴素的模板", plain_reply[:60]], ["我们的模板", our_reply[:60]]])
@@ -769,13 +783,13 @@ assert count["by our template"] in (3, 4)  # with or without <|bos|>, which toke
 #
 # ## 收尾
 #
-# 三个问题，五个程序，答案在 {numref}`tab-takeaway-parts` 后面的表里。模型不再属于这本书的代码：一个文件夹，或者一个不到 0.6 MB 的文件，就是它的全部。<!-- by: assert sizes["Q4_0"] < 600_000 -->
+# 还是那三个问题，答案在“五个程序，同一个它”的表里。模型不再属于这本书的代码：一个文件夹，或者一个约 0.6 MB 的文件，就是它的全部。<!-- by: assert round(sizes["Q4_0"] / 1e6, 1) == 0.6 -->
 #
 # ### 小结
 #
 # - 带走一个模型要带五样：权重、形状、分词器、对话的写法、在哪里停。少一样，多半不报错，只是变了一个模型。<!-- by: reasoning -->
 # - 量化用整数记权重，一组数共用一个尺度。32 个一组，8 位平均 8.5 位，4 位平均 4.5 位。<!-- by: (32 * 8 + 16) / 32 == 8.5 --><!-- by: (32 * 4 + 16) / 32 == 4.5 -->
-# - 8 位几乎不改变回答；4 位改变不少，平均分却看不出来。先变的是第一名和第二名靠得近的地方。<!-- by: assert changed_share["Q4_0"] >= max(0.03, 2 * changed_share["Q8_0"]) --><!-- by: assert by_lead[0] >= 3 * by_lead[3] -->
+# - 8 位很少改变回答；4 位改变不少，平均分却看不出来。先变的是第一名和第二名靠得近的地方。<!-- by: assert changed_share["Q4_0"] >= max(0.03, 2 * changed_share["Q8_0"]) --><!-- by: assert by_lead[0] >= 3 * by_lead[3] -->
 # - 大数撑大尺度，同组的小数跟着遭殃，所以组要小。
 # - 对话模板若原样放进用户的话，用户就能伪造对话；要让用户的文字永远变不成特殊词元。
 #
@@ -875,6 +889,6 @@ show.say(
 # ### 延伸阅读
 #
 # - {cite:t}`dettmers2022int8`：大模型里的离群值从哪里来，为什么第一批 int8 会坏。
-# - {cite:t}`frantar2022gptq`：量化时让后面的权重补偿前面的误差，4 位也几乎不掉分；读它怎样从最小化输出的误差推出来。
-# - {cite:t}`xiao2023smoothquant`：把大数从激活挪到权重，函数不变，尺度变好。
-# - {cite:t}`dutta2024flips`：为什么平均分不够，要数改变了的回答。
+# - {cite:t}`frantar2022gptq`：量化时让后面的权重补偿前面的误差，4 位也几乎不掉分；读它怎样从最小化输出的误差推出来。<!-- by: @frantar2022gptq -->
+# - {cite:t}`xiao2023smoothquant`：把大数从激活挪到权重，函数不变，尺度变好。<!-- by: @xiao2023smoothquant -->
+# - {cite:t}`dutta2024flips`：为什么平均分不够，要数改变了的回答。<!-- by: @dutta2024flips -->
