@@ -214,6 +214,7 @@ show.lines(series, "steps of the stage (%)", "training loss (log scale)", colour
 # | {numref}`第 %s 章 <sec-identity>` {ref}`sec-identity` | 怎样给它一个名字？ | `microworld/identity`、`persona` |
 # | {numref}`第 %s 章 <sec-pipeline>` {ref}`sec-pipeline` | 怎样一条命令跑完，并知道它好不好？ | `evaluate`、`chat`、`scripts/` |
 # | {numref}`第 %s 章 <sec-scale>` {ref}`sec-scale` | 世界变大以后，什么会变？ | `config`、`data/hubs` |
+# | {numref}`第 %s 章 <sec-takeaway>` {ref}`sec-takeaway` | 怎样把它带到别的程序里，又压得多小？ | `training/model_folder`、`training/gguf_export` |
 #
 # 查东西去附录：[常见问题](faq.md)、{ref}`命令 <sec-commands>`、[术语表](glossary.md)。
 #

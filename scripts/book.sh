@@ -61,6 +61,8 @@ step "Environment"
 prepare_environment
 
 if [ "$action" = execute ]; then
+  # The last chapter runs the model in other programs.
+  install_once .takeaway_installed -c constraints.txt -e '.[takeaway]'
   step "Shared models"
   MINILLM_SEED=$seed python -m minillm.book.lab
   step "Chapters"
