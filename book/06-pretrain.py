@@ -547,6 +547,7 @@ show.table(["", *map(str, run.steps)], [[k, *v] for k, v in accuracy.items()], N
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "留出句子的续写正确率（每类 30 题）。横轴是训练步数，取对数。", "name": "fig-pretrain-skills"}, "image": {"alt": "四条线，每种能力一条，横轴是取对数的训练步数，纵轴是正确率，左端都贴着 0"}}
 assert all(values[0] <= 0.1 for values in accuracy.values())
 assert accuracy["echo"][-2] <= 0.2
+assert run.steps[-2] == 800
 show.lines(
     {kind: (run.steps, values) for kind, values in accuracy.items()},
     "training step",
@@ -561,7 +562,7 @@ show.lines(
 # - `fact`（换一种说法讲一个人的事）靠反复见到，一点一点涨。 <!-- by: assert jumps["reading"] > jumps["fact"] -->
 # - `reading`（回头找故事里的地点）是一下子学会的：相邻两个快照之间，正确率至少跳 0.5。 <!-- by: assert jumps["reading"] >= 0.5 -->
 # - `chain`（数着算没见过的加法）要连对好几步，错一步就不算。
-# - `echo`（原样照抄三个词）来得晚：到 800 步还几乎不会。 <!-- by: assert accuracy["echo"][-2] <= 0.2 -->
+# - `echo`（原样照抄三个词）来得晚：到 800 步还几乎不会。 <!-- by: assert accuracy["echo"][-2] <= 0.2 --> <!-- by: assert run.steps[-2] == 800 -->
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 jumps = {kind: max(np.diff(values)) for kind, values in accuracy.items()}
