@@ -394,7 +394,7 @@ show.lines(
 #
 # 上面的区间只管一件事：题是抽出来的。它不管另一件事：模型也是碰出来的。初始的权重、行的次序都由种子决定，种子不同，就是另一个模型；处理器不同，每次舍入差一点点，一千多步之后也是另一个模型。这一份运气有多大，只有多训练几次才知道。
 #
-# `python benchmarks/seeds.py` 用几个种子、两种舍入各走完一遍四个阶段，记进 `book/results/seeds.json`。下面每格是这些运行的平均，小字是它们的范围：
+# `python benchmarks/seeds.py` 用几个种子各走完一遍四个阶段，记进 `book/results/seeds.json`。下面每格是这些运行的平均，小字是它们的范围：
 
 # %%
 spread = lab.seeds()

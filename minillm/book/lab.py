@@ -81,7 +81,7 @@ FLOORS = {
 }
 """By kind of question: the accuracy that the ladder reaches after SFT and after DPO, on every
 machine. Other CPUs round differently, which changes the outcome much as another seed would: each of
-these is below the worst of the ten runs in book/results/seeds.json."""
+these is below the worst of the runs in book/results/seeds.json."""
 SNAPSHOTS = (25, 50, 100, 200, 400, 800)
 """Steps after which a run keeps its weights, for looking at what was learned when."""
 
