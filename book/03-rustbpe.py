@@ -585,7 +585,7 @@ show.table(["词表", "参数（百万）", "读的词元（百万）", "比特/
 # %%
 smaller = [512, 1024, 2048]
 holding = {s: sum("种花".encode() in t for t in tokenizers[s].mergeable_ranks) for s in sizes}
-assert (holding[2048], holding[4096]) == (3, 11)
+assert (holding[2048], holding[4096]) == (3, 12)
 assert {"周勇的爱好是种花".encode(), "周勇住在青岛".encode()} < set(
     tokenizers[4096].mergeable_ranks
 )
@@ -600,7 +600,7 @@ assert all(right[size]["chain"] > 0.4 for size in sizes)
 # 三件事，哪个种子都一样：
 #
 # - **512、1,024 和 2,048 的每字节比特数分不出高下，4,096 落在后面。** <!-- by: assert all(bits[4096] > bits[size] + 0.02 for size in smaller) -->
-# - **4,096 记人物的事差得远。** 在它的词表里，“周勇的爱好是种花”是一个词元，“周勇住在青岛”也是一个词元，“种花”散在 11 个词元里（2,048 只有 3 个）。事情写进了词表，却没有成为“周勇”和“种花”之间的联系；题目是“周勇一有空就……”，它就接不上了。 <!-- by: assert all(right[4096]["fact"] < right[size]["fact"] - 0.3 for size in smaller) -->
+# - **4,096 记人物的事差得远。** 在它的词表里，“周勇的爱好是种花”是一个词元，“周勇住在青岛”也是一个词元，“种花”散在 12 个词元里（2,048 只有 3 个）。事情写进了词表，却没有成为“周勇”和“种花”之间的联系；题目是“周勇一有空就……”，它就接不上了。 <!-- by: assert all(right[4096]["fact"] < right[size]["fact"] - 0.3 for size in smaller) -->
 # - **512 的算术不如 2,048。** 这怪不到数字的切法：0 到 20 里，512 只把 19 和 20 拆成两个词元。我们的解释是，损失对词元取平均，文本切得越碎，得数在里面的份量越轻。 <!-- by: assert right[512]["add"] + right[512]["shop"] < right[2048]["add"] + right[2048]["shop"] - 0.3 -->
 #
 # `chain` 在四个词表下都学得会：每一步只要接着数，词表大些小些都数得来。<!-- by: assert all(right[size]["chain"] > 0.4 for size in sizes) -->
