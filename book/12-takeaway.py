@@ -292,7 +292,7 @@ with served(files["F16"]) as server:
     answers["llama.cpp"] = [words(ask_server(server, q)) for q in scoring.SHOWCASE]
 
 # %% [markdown]
-# 第四个是浏览器。网页里的模型把矩阵记成 int8，每行一个尺度，是 JavaScript 写的另一份实现。这里先用本书的代码算它那份权重会怎样回答；真的它在这一节末尾，请自己问。第五个是能随手发到手机上的文件：4 位的 GGUF，约 0.6 MB，也由 llama.cpp 读。<!-- by: assert round(sizes["Q4_0"] / 1e6, 1) == 0.6 -->
+# 第四个是浏览器。网页里的模型把矩阵记成 int8，每行一个尺度（嵌入表记 10 位，因为每个词元的分数都从它那里出来），是 JavaScript 写的另一份实现。这里先用本书的代码算它那份权重会怎样回答；真的它在这一节末尾，请自己问。第五个是能随手发到手机上的文件：4 位的 GGUF，约 0.6 MB，也由 llama.cpp 读。<!-- by: assert round(sizes["Q4_0"] / 1e6, 1) == 0.6 -->
 
 
 # %%
@@ -307,7 +307,7 @@ def with_matrices(change, original=model):
 
 
 def in_rows(name, matrix):
-    numbers, scales = page.quantized(matrix)
+    numbers, scales = page.quantized(matrix, page.largest(name))
     return numbers * scales[:, None]
 
 

@@ -36,18 +36,23 @@ class Visitor:
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.address = address
         self.context = browser.new_context(**options)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(30_000)
         self.tab = self.context.new_page()
         self.trouble: list[str] = []
         self.tab.on("console", self._console)
         self.tab.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
-        self.tab.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
+        self.tab.on("requestfailed", self._failed)
         self.tab.on("response", self._response)
         self.tab.on("request", self._request)
 
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.trouble.append(f"console {message.type}: {message.text}")
+
+    def _failed(self, request: Any) -> None:
+        # A visitor who leaves a page stops what it is still loading.
+        if request.failure != "net::ERR_ABORTED":
+            self.trouble.append(f"failed: {request.url}: {request.failure}")
 
     def _response(self, response: Any) -> None:
         if response.status >= 400:

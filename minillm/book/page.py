@@ -36,6 +36,7 @@ Kind = Literal["F32", "F16", "I8"]
 
 WITHOUT_MODEL = ("mask", "merges")
 """Widgets that need a tokenizer only."""
+EMBEDDING = "model.embed_tokens.weight"
 _SCRIPTS = lab.ROOT / "book" / "_static" / "minillm"
 
 
@@ -46,8 +47,9 @@ def page_weights(model: Transformer, tokenizer: RustBPETokenizer, kind: Kind = "
     """A model and its tokenizer as one safetensors file.
 
     Args:
-        kind: of the numbers in matrices. I8: whole numbers from -127 to 127; ``NAME.scale`` holds
-            by what each row is to be multiplied.
+        kind: of the numbers in matrices. I8: whole numbers of 8 bits; ``NAME.scale`` holds by what
+            each row is to be multiplied. Those of the embedding have two more bits, four numbers'
+            in each byte of ``NAME.low``: they decide which token is the likeliest.
 
     Raises:
         UserError: the tokenizer cuts text in another way than the page does.
@@ -60,7 +62,11 @@ def page_weights(model: Transformer, tokenizer: RustBPETokenizer, kind: Kind = "
         if array.ndim == 2 and kind == "F16":
             array = array.astype(np.float16)
         elif array.ndim == 2 and kind == "I8":
-            array, tensors[f"{name}.scale"] = quantized(array)
+            array, tensors[f"{name}.scale"] = quantized(array, largest(name))
+            if name == EMBEDDING:
+                low = (array & 3).reshape(-1, 4) << np.arange(0, 8, 2)
+                array, tensors[f"{name}.low"] = array >> 2, low.sum(axis=1).astype(np.uint8)
+            array = array.astype(np.int8)
         tensors[name] = array
     about = {
         "model": vars(model.config),
@@ -79,12 +85,19 @@ def _vocabulary(tokenizer: RustBPETokenizer) -> dict[str, Any]:
     }
 
 
-def quantized(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """``[rows, columns]`` as int8 and the scale ``[rows]`` of each row: a row's largest number
-    becomes 127 or -127."""
-    scales = np.abs(matrix).max(axis=1) / 127
+def largest(name: str) -> int:
+    """The whole numbers of a matrix go from minus this to this."""
+    return 511 if name == EMBEDDING else 127
+
+
+def quantized(
+    matrix: NDArray[np.float32], largest: int
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """``[rows, columns]`` as whole numbers and the scale ``[rows]`` of each row: a row's largest
+    number becomes ``largest`` or its negative."""
+    scales = np.abs(matrix).max(axis=1) / largest
     scales[scales == 0] = 1
-    return np.rint(matrix / scales[:, None]).astype(np.int8), scales
+    return np.rint(matrix / scales[:, None]).astype(np.int16), scales
 
 
 class PageModel(NamedTuple):

@@ -112,7 +112,9 @@ def nasty(count: int) -> list[str]:
 @pytest.fixture(scope="module")
 def sharp() -> RustBPETokenizer:
     """A vocabulary whose tokens go across every border of ``nasty``: a wrong cut shows."""
-    whole = RustBPETokenizer.train(nasty(600), 2000, pattern="(?s:.+)")
+    # No token may be spelled like a special one.
+    texts = [re.sub(r"<\|\w+\|>", "<bos>", text) for text in nasty(600)]
+    whole = RustBPETokenizer.train(texts, 2000, pattern="(?s:.+)")
     return RustBPETokenizer(whole.mergeable_ranks)
 
 
@@ -199,11 +201,11 @@ def as_stored(model: Transformer, kind: page.Kind) -> Transformer:
     stored = Transformer(model.config).eval()
     stored.load_state_dict(model.state_dict())
     with torch.no_grad():
-        for parameter in stored.parameters():
+        for name, parameter in stored.named_parameters():
             if parameter.ndim == 2 and kind == "F16":
                 parameter.copy_(parameter.half())
             elif parameter.ndim == 2:
-                whole, scales = page.quantized(parameter.numpy())
+                whole, scales = page.quantized(parameter.numpy(), page.largest(name))
                 parameter.copy_(torch.from_numpy(whole.astype(np.float32) * scales[:, None]))
     return stored
 
@@ -219,7 +221,7 @@ def test_half_precision_has_small_and_large_numbers(tab: Any) -> None:
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
-    whole, scales = page.quantized(np.array([[0, 0], [-2.54, 1.27]], np.float32))
+    whole, scales = page.quantized(np.array([[0, 0], [-2.54, 1.27]], np.float32), 127)
     assert whole.tolist() == [[0, 0], [-127, 64]]
     assert scales.tolist() == pytest.approx([1, 0.02])
 
@@ -563,8 +565,8 @@ def test_a_long_conversation_forgets_the_oldest_turns_and_says_so(here: Visitor)
     """As ``minillm chat`` does, in the same place."""
     chat = alive(here, "chat")
     tokenizer, window = lab.tokenizer(), lab.identity().window
-    question = "小兔" * 40
-    assert window / 3 > len(tokenizer.render_for_completion([Message("user", question)])) > 20
+    question = "小兔" * 18
+    assert window / 3 > len(tokenizer.render_for_completion([Message("user", question)])) > 15
     for _ in range(4):
         chat.get_by_label("说一句话").fill(question)
         chat.get_by_role("button", name="发送").click()

@@ -34,22 +34,27 @@ globalThis.MiniLLM ??= (() => {
 
   /** A safetensors file (ArrayBuffer): {metadata, tensors: name → Float32Array}.
    *
-   * Of a matrix in whole numbers (I8), "NAME.scale" says by what to multiply each row. */
+   * Of a matrix in whole numbers (I8), "NAME.scale" says by what to multiply each row; "NAME.low" holds two more bits
+   * of each number, four to a byte. */
   function read_safetensors(buffer) {
     const size = Number(new DataView(buffer).getBigUint64(0, true)); // of the header
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, size)));
     const {__metadata__: metadata, ...entries} = header;
     const tensors = {};
     for (const [name, {dtype, data_offsets: [start, end]}] of Object.entries(entries)) {
-      const Stored = {F32: Float32Array, F16: Uint16Array, I8: Int8Array}[dtype];
+      const Stored = {F32: Float32Array, F16: Uint16Array, I8: Int8Array, U8: Uint8Array}[dtype];
       if (!Stored) throw new Error(`${name}: no way to read ${dtype}`);
       const stored = new Stored(buffer.slice(8 + size + start, 8 + size + end));
       tensors[name] = Float32Array.from(stored, dtype === "F16" ? half : undefined);
     }
     for (const [name, scales] of Object.entries(tensors)) {
       if (!name.endsWith(".scale")) continue;
-      const matrix = tensors[name.slice(0, -".scale".length)], columns = matrix.length / scales.length;
-      for (let i = 0; i < matrix.length; i++) matrix[i] *= scales[Math.floor(i / columns)];
+      const stem = name.slice(0, -".scale".length), matrix = tensors[stem], low = tensors[`${stem}.low`];
+      const columns = matrix.length / scales.length;
+      for (let i = 0; i < matrix.length; i++) {
+        if (low) matrix[i] = 4 * matrix[i] + ((low[i >> 2] >> (2 * (i & 3))) & 3);
+        matrix[i] *= scales[Math.floor(i / columns)];
+      }
       delete tensors[name];
     }
     return {metadata, tensors};
