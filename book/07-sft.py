@@ -457,6 +457,7 @@ show.table(
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 low, high = wilson_interval(later["练过", "只往回看一段"] * 60, 60)
+assert later["没练过", "记得整次聊天"] <= 0.5
 show.say(
     f"没练过的模型，读着整次聊天，从第二问起平均答对 {later['没练过', '记得整次聊天']:.2f}；",
     f"练过的是 {later['练过', '记得整次聊天']:.2f}；再让它只往回看 {sft.window} 个词元，",
