@@ -37,12 +37,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
-import gguf
-import numpy as np
-import torch
-import transformers
-from torch.nn.utils.rnn import pad_sequence
-
 from minillm.book import lab, page, show
 from minillm.data.rows import Message
 from minillm.evaluate import Evaluator, to_messages
@@ -50,6 +44,12 @@ from minillm.microworld import exercises, scoring
 from minillm.model import generate
 from minillm.tokenizer.hugging_face import chat_template
 from minillm.training import gguf_export, model_folder
+
+import gguf
+import numpy as np
+import torch
+import transformers
+from torch.nn.utils.rnn import pad_sequence
 
 lab.start()
 transformers.logging.set_verbosity_error()

@@ -285,7 +285,7 @@ def in_the_locales_encoding(source: str) -> list[int]:
 def lacks_encoding(call: ast.Call) -> bool:
     called, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
     name = called.rpartition(".")[2]
-    if "encoding" in given or called in ("os.open", "Image.open"):
+    if "encoding" in given or called in ("os.open", "Image.open", "opener.open"):
         return False
     if name in ("open", "fdopen"):
         modes = [given.get("mode", ""), *map(ast.unparse, call.args)]
