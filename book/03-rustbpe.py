@@ -313,12 +313,12 @@ assert round(1 - visit.call_count / (merges * len(distinct)), 2) == 0.97
 #
 # | 训练器 | 时间（RustBPE = 1） | 内存（RustBPE = 1） | 学到的词元 |
 # | --- | --- | --- | --- |
-# | RustBPE，读文件 | 1（1.73 秒） | 1（270 MB） | <!-- by: README.md --> |
-# | rustbpe 0.1.0（nanochat 所用） | 39.7 | 9.2 | 完全相同 <!-- by: README.md --> |
-# | gigabpe 0.1.0（GPT-2 的切分模式） | 13.7 | 4.7 | 89% 相同 <!-- by: README.md --> |
-# | Hugging Face tokenizers 0.23.1 | 70.2 | 19.9 | 相同，顺序不同 <!-- by: README.md --> |
+# | RustBPE，读文件 | 1（1.87 秒） | 1（362 MB） | <!-- by: README.md --> |
+# | rustbpe 0.1.0（nanochat 所用） | 25.7 | 7.2 | 完全相同 <!-- by: README.md --> |
+# | gigabpe 0.1.0（GPT-2 的切分模式） | 8.6 | 3.5 | 89% 相同 <!-- by: README.md --> |
+# | Hugging Face tokenizers 0.23.1 | 49.1 | 14.8 | 相同，顺序不同 <!-- by: README.md --> |
 #
-# 同一批训练器在英文上相差小得多：rustbpe 0.1.0 是 10.3 倍，gigabpe 是 2.1 倍。英文的切块是单词，重复极多，去重之后没剩多少；中文的切块是分句，很少重复，工夫全花在合并本身。<!-- by: README.md -->
+# 同一批训练器在英文上相差小得多：rustbpe 0.1.0 是 9.2 倍，gigabpe 是 2.0 倍。英文的切块是单词，重复极多，去重之后没剩多少；中文的切块是分句，很少重复，工夫全花在合并本身。<!-- by: README.md -->
 #
 # Rust 版本默认不启用。要用它，设 `ENABLE_RUSTBPE=1`，安装步骤见[常见问题](faq.md)。如果你的环境里已经装了它，下面的单元格会核对两者相同；没有装，就跳过核对：
 
