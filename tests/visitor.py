@@ -62,6 +62,13 @@ class Visitor:
         if not request.url.startswith((self.address, "data:", "blob:", "about:")):
             self.trouble.append(f"another host: {request.url}")
 
+    def widget(self, name: str) -> Any:
+        """A widget of the page ``page.html``, once it has been scrolled to and answers."""
+        widget = self.open("page.html").locator(f"minillm-{name}")
+        widget.scroll_into_view_if_needed()
+        widget.locator(".minillm-live").wait_for()
+        return widget
+
     def open(self, path: str) -> Any:
         self.tab.goto(f"{self.address}/{path}", wait_until="load")
         self.tab.evaluate("() => window.MathJax?.startup?.promise")

@@ -52,8 +52,14 @@ def page_weights(model: Transformer, tokenizer: RustBPETokenizer, kind: Kind = "
             in each byte of ``NAME.low``: they decide which token is the likeliest.
 
     Raises:
-        UserError: the tokenizer cuts text in another way than the page does.
+        UserError: the tokenizer cuts text in another way than the page does, or the model has a
+            part that the page does not compute.
     """
+    if not model.config.tie_word_embeddings or model.config.attention_hidden_size:
+        raise UserError(
+            "a page can only run a model whose output layer is its embedding table and whose heads "
+            "are hidden_size wide together"
+        )
     tensors: dict[str, NDArray[np.generic]] = {}
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight":  # the same tensor as the embedding

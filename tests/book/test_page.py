@@ -210,6 +210,15 @@ def as_stored(model: Transformer, kind: page.Kind) -> Transformer:
     return stored
 
 
+@pytest.mark.parametrize(
+    "change", [{"tie_word_embeddings": False}, {"attention_hidden_size": 64}], ids=str
+)
+def test_a_model_that_the_page_does_not_compute_is_refused(change: dict[str, Any]) -> None:
+    model = small.model(config=replace(small.CONFIG, **change))
+    with pytest.raises(UserError, match="can only run a model whose output layer is its embedding"):
+        page.page_weights(model, small.tokenizer())
+
+
 def test_half_precision_has_small_and_large_numbers(tab: Any) -> None:
     model = small.model()
     values = [0.0, -0.0, 6e-8, -6e-8, 1e-5, 6.1e-5, 0.1, -1.0, 1.5, 65504.0, -65504.0, 2048.0]
@@ -473,15 +482,6 @@ def here(browser: Any, island: Path) -> Iterator[Visitor]:
     visitor.context.close()
 
 
-def alive(visitor: Visitor, name: str) -> Any:
-    """The widget, once it has been scrolled to and answers."""
-    tab = visitor.open("page.html")
-    widget = tab.locator(f"minillm-{name}")
-    widget.scroll_into_view_if_needed()
-    widget.locator(".minillm-live").wait_for()
-    return widget
-
-
 @pytest.fixture(scope="module")
 def models(island: Path) -> dict[str, Transformer]:
     """The models of the page, in the numbers that it has."""
@@ -535,7 +535,7 @@ def test_nothing_is_loaded_before_it_is_needed(visitor: Visitor) -> None:
     tab.wait_for_timeout(300)
     assert requested == ["page.html", "widgets.css", "start.js"]
     assert tab.locator("minillm-chat p").inner_text() == "静止的画面"
-    chat = alive(visitor, "chat")
+    chat = visitor.widget("chat")
     assert "widgets.js" in requested
     assert "identity.js" not in requested
     chat.get_by_role("button", name="你是谁？").click()
@@ -546,7 +546,7 @@ def test_nothing_is_loaded_before_it_is_needed(visitor: Visitor) -> None:
 
 
 def test_a_conversation(visitor: Visitor, models: dict[str, Transformer]) -> None:
-    chat = alive(visitor, "chat")
+    chat = visitor.widget("chat")
     log = chat.get_by_role("log")
     chat.get_by_label("训练到").select_option("偏好优化（DPO）")
     chat.get_by_label("说一句话").fill("张静住在哪里？")
@@ -563,7 +563,7 @@ def test_a_conversation(visitor: Visitor, models: dict[str, Transformer]) -> Non
 
 def test_a_long_conversation_forgets_the_oldest_turns_and_says_so(here: Visitor) -> None:
     """As ``minillm chat`` does, in the same place."""
-    chat = alive(here, "chat")
+    chat = here.widget("chat")
     tokenizer, window = lab.tokenizer(), lab.identity().window
     question = "小兔" * 18
     assert window / 3 > len(tokenizer.render_for_completion([Message("user", question)])) > 15
@@ -586,7 +586,7 @@ def test_a_long_conversation_forgets_the_oldest_turns_and_says_so(here: Visitor)
 
 
 def test_a_question_that_is_too_long_is_left_in_place(here: Visitor) -> None:
-    chat = alive(here, "chat")
+    chat = here.widget("chat")
     chat.get_by_label("说一句话").fill("龘" * 200)
     chat.get_by_label("说一句话").press("Enter")
     chat.get_by_text("说短一点").wait_for()
@@ -599,7 +599,7 @@ def test_a_question_that_is_too_long_is_left_in_place(here: Visitor) -> None:
 def test_an_answer_can_be_stopped_and_a_conversation_begun_anew(
     here: Visitor, models: dict[str, Transformer]
 ) -> None:
-    chat = alive(here, "chat")
+    chat = here.widget("chat")
     stop = chat.get_by_role("button", name="停下")
     assert not stop.is_visible()
     chat.get_by_label("说一句话").fill("你是谁？")
@@ -620,7 +620,7 @@ def test_an_answer_can_be_stopped_and_a_conversation_begun_anew(
 def test_one_question_to_every_stage_and_to_every_step(
     visitor: Visitor, models: dict[str, Transformer]
 ) -> None:
-    stages = alive(visitor, "stages")
+    stages = visitor.widget("stages")
     columns = stages.locator("section")
     assert [text.strip() for text in columns.all_inner_texts()] == ["预训练", "SFT", "DPO", "身份"]
     stages.get_by_role("button", name="问一问").click()
@@ -642,7 +642,7 @@ def test_one_question_to_every_stage_and_to_every_step(
 
 @pytest.mark.parametrize("name", ["chat", "stages"])
 def test_widgets_fit_a_phone_and_print_their_picture(here: Visitor, name: str) -> None:
-    widget = alive(here, name)
+    widget = here.widget(name)
     tab = here.tab
     assert tab.evaluate("() => document.scrollingElement.scrollWidth") <= 390
     unnamed = widget.locator(":is(input, select, button):visible").evaluate_all(
@@ -667,7 +667,7 @@ def test_weights_that_do_not_arrive_are_named(here: Visitor, island: Path) -> No
     weights = island / "minillm" / "weights"
     content = weights.joinpath("sft.js").read_bytes()
     weights.joinpath("sft.js").unlink()
-    chat = alive(here, "chat")
+    chat = here.widget("chat")
     chat.get_by_label("训练到").select_option("监督微调（SFT）")
     chat.get_by_role("button", name="你是谁？").click()
     chat.get_by_text("权重没有载入").wait_for()

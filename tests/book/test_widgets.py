@@ -102,15 +102,6 @@ def visitor(browser: Any, island: Path) -> Iterator[Visitor]:
     visitor.context.close()
 
 
-def alive(visitor: Visitor, name: str) -> Any:
-    """The widget as it was in the beginning."""
-    tab = visitor.open("page.html")
-    widget = tab.locator(f"minillm-{name}")
-    widget.scroll_into_view_if_needed()
-    widget.locator(".minillm-live").wait_for()
-    return widget
-
-
 def ids_in(widget: Any, kind: str = ".minillm-token") -> list[int]:
     found: list[int] = widget.locator(kind).evaluate_all("all => all.map((e) => +e.dataset.id)")
     return found
@@ -153,7 +144,7 @@ def test_merges_are_those_of_the_package(
     visitor: Visitor, shipped: RustBPETokenizer, name: str
 ) -> None:
     tokenizer = {"tiny": small.tokenizer(), "shipped": shipped}[name]
-    widget = alive(visitor, "merges")
+    widget = visitor.widget("merges")
     widget.get_by_label("词表").select_option(name)
     different = 0
     for text in [TEXT, *random_texts(12)]:
@@ -168,7 +159,7 @@ def test_merges_are_those_of_the_package(
 
 
 def test_a_sentence_alone_teaches_what_train_bpe_learns_from_it(visitor: Visitor) -> None:
-    widget = alive(visitor, "merges")
+    widget = visitor.widget("merges")
     widget.get_by_label("词表").select_option("own")
     for text in ["小猫看小猫", "哈哈哈哈", "aaab", *random_texts(12, seed=2)]:
         widget.get_by_label("一句话").fill(text)
@@ -182,7 +173,7 @@ def test_a_sentence_alone_teaches_what_train_bpe_learns_from_it(visitor: Visitor
 
 def test_the_hand_worked_merges_and_why(visitor: Visitor) -> None:
     """The table of chapter 3."""
-    widget = alive(visitor, "merges")
+    widget = visitor.widget("merges")
     widget.get_by_label("词表").select_option("own")
     widget.get_by_label("一句话").fill("小猫看小猫")
     assert "第 1 次合并" in widget.inner_text()
@@ -200,7 +191,7 @@ def test_the_hand_worked_merges_and_why(visitor: Visitor) -> None:
 
 def test_the_arrows_stop_where_the_sentence_changes(visitor: Visitor) -> None:
     tokenizer = small.tokenizer()
-    widget = alive(visitor, "merges")
+    widget = visitor.widget("merges")
     place, merges = slider(widget, "合并"), len(tokenizer.mergeable_ranks) - 256
     ranks = list(tokenizer.mergeable_ranks.items())
     widget.get_by_label("一句话").fill("小猫去公园")
@@ -217,7 +208,7 @@ def test_the_arrows_stop_where_the_sentence_changes(visitor: Visitor) -> None:
 
 
 def test_a_token_in_the_middle_of_a_character_shows_the_character(visitor: Visitor) -> None:
-    widget = alive(visitor, "merges")
+    widget = visitor.widget("merges")
     widget.get_by_label("词表").select_option("own")
     widget.get_by_label("一句话").fill("小猫看小猫")
     drag(widget, "合并", 2)  # 8F E7: the end of one character and the beginning of the next
@@ -234,7 +225,7 @@ def test_a_token_in_the_middle_of_a_character_shows_the_character(visitor: Visit
 
 
 def test_neighbours_never_have_the_same_colour(visitor: Visitor) -> None:
-    widget = alive(visitor, "merges")
+    widget = visitor.widget("merges")
     for text in random_texts(10, seed=3):
         widget.get_by_label("一句话").fill(text)
         drag(widget, "合并", 0)
@@ -295,7 +286,7 @@ def test_the_mask_is_that_of_render_conversation(
     visitor: Visitor, length: int, packed: bool
 ) -> None:
     """And rows are packed as training packs them."""
-    widget = alive(visitor, "mask")
+    widget = visitor.widget("mask")
     slider(widget, "行长").evaluate(
         "(e) => { e.max = 200; }"
     )  # this vocabulary is small, its sequences long
@@ -322,7 +313,7 @@ def test_the_mask_is_that_of_render_conversation(
 
 
 def test_what_a_token_may_look_at(visitor: Visitor) -> None:
-    widget = alive(visitor, "mask")
+    widget = visitor.widget("mask")
     slider(widget, "行长").evaluate("(e) => { e.max = 200; }")
     drag(widget, "行长", 150)
     batch = batch_of(sequences(CONVERSATIONS), 150, packed=True)
@@ -344,7 +335,7 @@ def test_what_a_token_may_look_at(visitor: Visitor) -> None:
 
 
 def test_the_keyboard_walks_along_the_tokens(visitor: Visitor) -> None:
-    widget = alive(visitor, "mask")
+    widget = visitor.widget("mask")
     widget.locator(".minillm-batch button").nth(3).focus()
     assert widget.locator(".minillm-batch button[tabindex='0']").count() == 1
     for _ in range(2):
@@ -399,7 +390,7 @@ def without(model: Transformer, heads: list[tuple[int, int]]) -> Transformer:
 
 
 def test_bars_are_the_model_s_and_a_click_writes(visitor: Visitor, model: Transformer) -> None:
-    widget, ids = alive(visitor, "glass"), prompt()
+    widget, ids = visitor.widget("glass"), prompt()
     for _ in range(3):
         expected = best(masses(model, ids), 8)
         assert bars_in(widget) == pytest.approx(expected, abs=1e-4)
@@ -417,7 +408,7 @@ def test_bars_are_the_model_s_and_a_click_writes(visitor: Visitor, model: Transf
 def test_a_head_that_is_off_changes_the_answer_as_a_hook_does(
     visitor: Visitor, model: Transformer
 ) -> None:
-    widget, ids, heads = alive(visitor, "glass"), prompt(), []
+    widget, ids, heads = visitor.widget("glass"), prompt(), []
     whole = bars_in(widget)
     for layer, head in ((0, 1), (1, 3)):
         switch = widget.get_by_role("switch", name=f"第 {layer + 1} 层第 {head + 1} 个头")
@@ -438,7 +429,7 @@ def test_a_head_that_is_off_changes_the_answer_as_a_hook_does(
 
 
 def test_every_layer_says_what_the_last_one_would(visitor: Visitor, model: Transformer) -> None:
-    widget, ids = alive(visitor, "glass"), prompt()
+    widget, ids = visitor.widget("glass"), prompt()
     streams: list[torch.Tensor] = []
     hooks = [
         part.register_forward_hook(lambda *a: streams.append(a[-1][0, -1]))
@@ -460,7 +451,7 @@ def test_every_layer_says_what_the_last_one_would(visitor: Visitor, model: Trans
 def test_attention_is_drawn_for_every_head(visitor: Visitor, model: Transformer) -> None:
     from minillm.book import show
 
-    widget, ids = alive(visitor, "glass"), prompt()
+    widget, ids = visitor.widget("glass"), prompt()
     expected = show.attention_weights(model, ids)  # [L, H, T, T]
     pictures = widget.locator("canvas").evaluate_all(
         """all => all.map((e) => [...e.getContext("2d").getImageData(0, 0, e.width, e.height).data]
@@ -507,7 +498,7 @@ def test_the_sampler_s_masses_are_the_package_s(
     chosen = int(generate.choose(logits, sampling, torch.Generator()))
     package = dict(zip(order, seen[0].tolist(), strict=True)) if seen else {chosen: 1.0}
 
-    widget = alive(visitor, "sampler")
+    widget = visitor.widget("sampler")
     drag(widget, "温度", sampling.temperature)
     drag(widget, "top-k", sampling.top_k)
     drag(widget, "top-p", sampling.top_p)
@@ -518,7 +509,7 @@ def test_the_sampler_s_masses_are_the_package_s(
 
 
 def test_twenty_answers_are_counted(visitor: Visitor) -> None:
-    widget = alive(visitor, "sampler")
+    widget = visitor.widget("sampler")
     ask = widget.get_by_role("button", name="20 遍")
     ask.click()
     widget.get_by_text("20 遍，").wait_for()
@@ -544,7 +535,7 @@ def first_learned_with(byte: bytes) -> dict[str, Any]:
 def test_a_part_of_a_character_shows_the_likeliest_whole_one(visitor: Visitor) -> None:
     """A model that always goes on with 龘 after its first byte, although 。 has the same one."""
     visitor.open("page.html")
-    alive(visitor, "sampler")
+    visitor.widget("sampler")
     found = visitor.tab.evaluate(
         """async () => {
           const {tokenizer} = await MiniLLM.language("sft");
@@ -584,7 +575,7 @@ def test_a_part_of_a_character_shows_the_likeliest_whole_one(visitor: Visitor) -
 def test_the_likeliest_character_need_not_begin_with_the_likeliest_byte(visitor: Visitor) -> None:
     """BE comes a little more often after E9 than A9, but a dozen bytes are as likely after that,
     while only AC (E9 A9 AC: 马) comes after A9."""
-    alive(visitor, "sampler")
+    visitor.widget("sampler")
     shown = visitor.tab.evaluate(
         """async () => {
           const {tokenizer} = await MiniLLM.language("sft");
@@ -615,7 +606,7 @@ def test_the_likeliest_character_need_not_begin_with_the_likeliest_byte(visitor:
 @pytest.mark.parametrize("name", NAMES)
 def test_widgets_fit_a_phone_and_have_names(browser: Any, island: Path, name: str) -> None:
     visitor = Visitor(browser, island.as_uri(), viewport={"width": 390, "height": 800})
-    widget = alive(visitor, name)
+    widget = visitor.widget(name)
     assert visitor.tab.evaluate("() => document.scrollingElement.scrollWidth") <= 390
     unnamed = widget.locator(":is(input, select, button):visible").evaluate_all(
         "all => all.filter(e => !(e.textContent || e.ariaLabel || e.labels?.length)).length"
@@ -643,13 +634,13 @@ def test_in_jupyter_they_show_the_readers_weights(
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     visitor = Visitor(browser, tmp_path.as_uri(), viewport={"width": 1000, "height": 700})
     expected = best(masses(model, prompt()), 8)
-    assert bars_in(alive(visitor, "glass")) == pytest.approx(expected, abs=1e-4)
-    shown = list(bars_in(alive(visitor, "sampler")))[:8]
+    assert bars_in(visitor.widget("glass")) == pytest.approx(expected, abs=1e-4)
+    shown = list(bars_in(visitor.widget("sampler")))[:8]
     assert shown == list(expected)
-    merges = alive(visitor, "merges")
+    merges = visitor.widget("merges")
     depth = len(RustBPETokenizer.load().mergeable_ranks) - 256
     assert at_depths(merges, [depth]) == [RustBPETokenizer.load().encode(TEXT)]
-    assert alive(visitor, "mask").locator(".minillm-learned").count() > 10
+    assert visitor.widget("mask").locator(".minillm-learned").count() > 10
     assert not visitor.trouble
     visitor.context.close()
 
@@ -683,7 +674,7 @@ CONTRAST = """(widget) => {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_text_stands_out_in_light_and_dark(visitor: Visitor, name: str) -> None:
-    widget = alive(visitor, name)
+    widget = visitor.widget(name)
     dark = {"text-base": "#ced6dd", "text-muted": "#9ca4af", "surface": "#29313d"}
     dark |= {"background": "#14181e", "border": "#48566b"}
     for theme, colours in (("light", {}), ("dark", dark)):
