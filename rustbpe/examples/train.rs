@@ -17,9 +17,7 @@ fn main() {
         let progress = Progress::default();
         let mut ingest = Ingest::new(&splitter, 1.0, &progress);
         ingest.add_file(args[1].as_ref()).expect("a text file");
-        let words = ingest.finish();
-        eprintln!("read in {:?}", started.elapsed());
-        trainer::train(words, vocab_size, &progress).expect("nobody stops it")
+        trainer::train(ingest.finish(), vocab_size, &progress).expect("nobody stops it")
     });
     let seconds = started.elapsed().as_secs_f64();
     let megabytes = peak_memory().map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
