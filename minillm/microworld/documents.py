@@ -11,6 +11,7 @@ from minillm.microworld.exercises import (
     EVERY_KIND,
     FACTS,
     LIMIT,
+    SUM_POOLS,
     SUMS,
     count,
     count_dates,
@@ -63,13 +64,13 @@ def _number_line(rng: Random) -> str:
 
 def _counting(rng: Random) -> str:
     if rng.random() < 0.5:
-        return count(*operands(rng, False), 1)
+        return count(*operands(rng, SUMS.train), 1)
     rest, y = SUMS.pick(rng, False)
     return count(rest + y, y, -1)
 
 
 def _sum(rng: Random) -> str:
-    x, y = operands(rng, False)
+    x, y = operands(rng, SUM_POOLS["sft"])
     if rng.random() < 0.6:
         form = rng.choice(("{x}加{y}等于{z}。", "{x}+{y}={z}。"))
     else:

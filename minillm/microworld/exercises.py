@@ -7,6 +7,8 @@ that a new person or thing does not move the others. Training data never
   (but texts about a person *state* it: a model cannot know what it never read);
 * adds or subtracts a held-out pair of numbers (but two prices may be these numbers, and a longer
   count takes the same steps);
+* asks for the sum or difference of a pair of ``SUM_POOLS["rl"]``, half of the others, without asking
+  to count: reinforcement learning does (what SFT has learned by heart leaves it nothing to find);
 * adds up a held-out basket of two goods (but texts state the price of each);
 * puts an object in a held-out place;
 * counts a held-out number of days or months from a held-out start, unless it goes on further;
@@ -22,7 +24,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from minillm.microworld import words
 
@@ -45,12 +47,12 @@ class Split(Generic[Cell]):
         return rng.choice(self.held_out if held_out else self.train)
 
 
-def split(space: str, cells: Iterable[Cell]) -> Split[Cell]:
+def split(space: str, cells: Iterable[Cell], one_in: int = 5) -> Split[Cell]:
     train: list[Cell] = []
     held_out: list[Cell] = []
     for cell in cells:
         digest = hashlib.sha256(f"{space}{cell}".encode()).digest()
-        (held_out if digest[0] % 5 == 0 else train).append(cell)
+        (held_out if digest[0] % one_in == 0 else train).append(cell)
     return Split(tuple(train), tuple(held_out))
 
 
@@ -58,6 +60,13 @@ LIMIT = 20  # no sum exceeds it
 STARTS = words.WEEKDAYS + words.MONTHS
 FACTS = split("fact", itertools.product(words.PEOPLE, words.ATTRIBUTES))  # (person, attribute)
 SUMS = split("sum", ((a, b) for a in range(1, LIMIT) for b in range(1, a + 1) if a + b <= LIMIT))
+_PLAIN = split("plain sum", SUMS.train, one_in=2)
+SUM_POOLS: dict[Literal["sft", "rl", "test"], tuple[tuple[int, int], ...]] = {
+    "sft": _PLAIN.train,
+    "rl": _PLAIN.held_out,
+    "test": SUMS.held_out,
+}
+"""Who asks for which sums and differences without asking to count."""
 BASKETS = split("basket", itertools.combinations(words.GOODS, 2))
 PLACINGS = split("placing", itertools.product(words.OBJECTS, words.PLACES))
 DATES = split("date", itertools.product(STARTS, range(1, 10)))  # (start, steps onwards)
@@ -90,6 +99,7 @@ class Exercise:
     history: tuple[Turn, ...] = ()
     options: tuple[str, ...] = ()
     worked: bool = False  # the sentence shows the working, and a curt reply would skip it
+    counted: str = ""  # the right sentence with a working that nobody asked for
 
     @property
     def curt(self) -> str:
@@ -218,30 +228,40 @@ def count_dates(start: str, steps: int) -> str:
     return f"{now}是{start}，往后数{steps}{unit}：{walk}。"
 
 
-def operands(rng: Random, held_out: bool) -> tuple[int, int]:
-    """A pair of numbers whose sum is within ``LIMIT``, in either order."""
-    a, b = SUMS.pick(rng, held_out)
+def operands(rng: Random, pairs: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """One of ``pairs``, in either order."""
+    a, b = rng.choice(pairs)
     return (a, b) if rng.random() < 0.5 else (b, a)
 
 
-def _add(rng: Random, held_out: bool) -> Exercise:
-    x, y = operands(rng, held_out)
+def add(rng: Random, pairs: tuple[tuple[int, int], ...]) -> Exercise:
+    """A sum of one of ``pairs``, asked without asking to count."""
+    x, y = operands(rng, pairs)
     question = _frame(rng, rng.choice(words.ADDING).format(x=x, y=y))
     right, wrong = (f"{x}加{y}等于{total}。" for total in (x + y, _near(rng, x + y)))
-    return Exercise("add", question, str(x + y), right, wrong)
+    return Exercise("add", question, str(x + y), right, wrong, counted=count(x, y, 1))
 
 
-def _sub(rng: Random, held_out: bool) -> Exercise:
-    rest, y = operands(rng, held_out)
+def sub(rng: Random, pairs: tuple[tuple[int, int], ...]) -> Exercise:
+    """The sum of one of ``pairs`` less one of the two, asked without asking to count."""
+    rest, y = operands(rng, pairs)
     x = rest + y
     question = _frame(rng, rng.choice(words.SUBTRACTING).format(x=x, y=y))
     right, wrong = (f"{x}减{y}等于{left}。" for left in (rest, _near(rng, rest)))
-    return Exercise("sub", question, str(rest), right, wrong)
+    return Exercise("sub", question, str(rest), right, wrong, counted=count(x, y, -1))
+
+
+def _add(rng: Random, held_out: bool) -> Exercise:
+    return add(rng, SUM_POOLS["test" if held_out else "sft"])
+
+
+def _sub(rng: Random, held_out: bool) -> Exercise:
+    return sub(rng, SUM_POOLS["test" if held_out else "sft"])
 
 
 def _chain(rng: Random, held_out: bool) -> Exercise:
     if rng.random() < 0.5:
-        x, y = operands(rng, held_out)
+        x, y = operands(rng, SUMS.held_out if held_out else SUMS.train)
         core, right, answer = rng.choice(words.ADDING), count(x, y, 1), x + y
     else:
         answer, y = SUMS.pick(rng, held_out)  # never more than LIMIT / 2 steps back
@@ -307,6 +327,8 @@ EVERY_KIND = {kind: 1.0 for kind in KINDS if kind != "phrasing"}  # in training,
 
 # How replies sound before DPO: mostly blunt, so that there are manners left to teach.
 _CURT, _FULL = 0.45, 0.45  # and the rest polite
+# Few sums are counted unasked: enough to be found by who tries often, as reinforcement learning does.
+_COUNTED = 0.05
 
 
 def pick(rng: Random, weights: dict[_T, float]) -> _T:
@@ -324,7 +346,9 @@ def polite(rng: Random, sentence: str) -> str:
 
 
 def reply_to(rng: Random, asked: Exercise) -> str:
-    """The right answer in one of the three styles."""
+    """The right answer in one of the three styles; of a sum, rarely by counting."""
+    if asked.counted and rng.random() < _COUNTED:
+        return asked.counted
     way = rng.random()
     if way < _CURT:
         return asked.curt

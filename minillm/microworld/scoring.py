@@ -17,10 +17,15 @@ from minillm.microworld.exercises import (
     DATES,
     KINDS,
     MAKERS,
+    SUM_POOLS,
+    SUMS,
+    Exercise,
     Turn,
+    add,
     count,
     count_dates,
     operands,
+    sub,
     tale,
     tell,
 )
@@ -116,12 +121,18 @@ def questions(kind: str, n: int, seed: int = 0, held_out: bool = True) -> list[Q
     """
     rng = Random(f"questions {kind} {seed} {held_out}")
 
-    def question() -> Question:
-        asked = MAKERS[kind](rng, held_out)
-        messages = (*asked.history, ("user", asked.question))
-        return Question(kind, messages, asked.answer, asked.options)
+    return _different(lambda: _question(kind, MAKERS[kind](rng, held_out)), n)
 
-    return _different(question, n)
+
+def _question(kind: str, asked: Exercise) -> Question:
+    messages = (*asked.history, ("user", asked.question))
+    return Question(kind, messages, asked.answer, asked.options)
+
+
+def question_to_explore(rng: Random) -> Question:
+    """What reinforcement learning asks: a sum or a difference that SFT never asked in this way."""
+    kind, make = rng.choice((("add", add), ("sub", sub)))
+    return _question(kind, make(rng, SUM_POOLS["rl"]))
 
 
 Session: TypeAlias = list[tuple[str, Question | None]]
@@ -174,12 +185,12 @@ def _continue_fact(rng: Random) -> Continuation:
 
 
 def _continue_add(rng: Random) -> Continuation:
-    x, y = operands(rng, True)
+    x, y = operands(rng, SUMS.held_out)
     return Continuation("add", f"{x}加{y}等于", f"{x + y}。")
 
 
 def _continue_chain(rng: Random) -> Continuation:
-    return _cut("chain", count(*operands(rng, True), 1), "：")
+    return _cut("chain", count(*operands(rng, SUMS.held_out), 1), "：")
 
 
 def _continue_calendar(rng: Random) -> Continuation:
