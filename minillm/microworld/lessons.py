@@ -79,8 +79,8 @@ _SHARES: dict[str, dict[str, float]] = {
 
 
 # A chat is asked more than one thing. So this share of the rows are sessions, of at most so many
-# characters, three for each turn included, that nearly all fit into the tiny preset's 128 tokens.
-_SESSIONS, _LONGEST = 0.2, 138
+# characters, three for each turn included, that all fit into the tiny preset's 128 tokens.
+_SESSIONS, _LONGEST = 0.2, 124
 
 
 def conversations(category: str, n: int, seed: int = 0) -> Iterator[Turns]:
