@@ -96,7 +96,7 @@ accuracy = {
 assert accuracy["as a text"] >= 0.8
 assert accuracy["as a conversation"] <= accuracy["as a text"] - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本和写成对话，正确率各一条"}}
+# %% mystnb={"figure": {"caption": "同一个预训练模型，同样 60 道没训练过的题，两种问法。", "name": "fig-sft-forms"}, "image": {"alt": "横条图：写成文本和写成对话，正确率各一条"}} tags=["nbval-ignore-output"]
 show.bars(accuracy, "accuracy (fact, 60 held-out questions)", show.COLOURS["pretrain"])
 
 # %% [markdown]
@@ -388,7 +388,7 @@ assert len(losses) == 1_000
 assert 8_000 <= len(packed) < 8_500
 assert sum(losses[:5]) / 5 > 3 * sum(losses[50:100]) / 50
 
-# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左图：横轴步数，纵轴 SFT 的损失，是前 20 步的平均；右图：横轴步数，纵轴学习率"}}
+# %% mystnb={"figure": {"caption": "SFT 的损失（按 {eq}`eq-sft-loss`，只算回答）和学习率。", "name": "fig-sft-curves"}, "image": {"alt": "左图：横轴步数，纵轴 SFT 的损失，是前 20 步的平均；右图：横轴步数，纵轴学习率"}} tags=["nbval-ignore-output"]
 show.curves({"sft": sft.log})
 
 # %% [markdown]
@@ -646,7 +646,7 @@ assert correct["add, step by step"] >= 14
 assert correct["subtract, step by step"] >= correct["subtract, directly"] + 4
 assert sums["add, step by step"][1] > 3 * sums["add, directly"][1]
 
-# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法的成绩。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接说、加法数着算、减法直接说、减法数着算，24 道题里正确的道数各一条"}}
+# %% mystnb={"figure": {"caption": "同样 24 对没训练过的数，两种答法的成绩。", "name": "fig-sft-chain"}, "image": {"alt": "横条图：加法直接说、加法数着算、减法直接说、减法数着算，24 道题里正确的道数各一条"}} tags=["nbval-ignore-output"]
 show.bars(correct, "correct answers of 24", [show.GREY, show.COLOURS["sft"]] * 2)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -688,7 +688,7 @@ assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2
 assert splits["add, held out"] < splits["add, asked in training"]
 assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7
 
-# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条，数字是正确率"}}
+# %% mystnb={"figure": {"caption": "训练问过的算式与留出的算式，各 40 道。", "name": "fig-sft-splits"}, "image": {"alt": "横条图：add、sub、chain 三类，训练问过的和留出的各一条，数字是正确率"}} tags=["nbval-ignore-output"]
 show.bars(splits, "accuracy (40 questions each)", [show.GREY, show.COLOURS["sft"]] * 3)
 
 # %% [markdown]
@@ -708,7 +708,7 @@ for step in sft.steps:
 assert learned["fact"][0] >= 0.2  # after 25 steps
 assert learned["chain"][2] >= 0.4  # after 100
 
-# %% mystnb={"figure": {"caption": "微调途中的答对率。每点 30 道题，置信区间的半宽最多 0.17。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是步数，从 25 到 1,000；纵轴是 fact、chain、add 三类题的答对率"}}
+# %% mystnb={"figure": {"caption": "微调途中的答对率。每点 30 道题，置信区间的半宽最多 0.17。", "name": "fig-sft-when"}, "image": {"alt": "三条折线，横轴是步数，从 25 到 1,000；纵轴是 fact、chain、add 三类题的答对率"}} tags=["nbval-ignore-output"]
 low, high = wilson_interval(15, 30)  # the widest
 assert round((high - low) / 2, 2) == 0.17
 curves = {kind: (sft.steps, rates) for kind, rates in learned.items()}
@@ -748,7 +748,7 @@ for kind in ("fact", "chain"):
     assert comparison[f"{kind}, pretrained"] - comparison[f"{kind}, from random weights"] >= 0.2
     assert comparison[f"{kind}, from random weights"] <= 0.3
 
-# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：fact 和 chain，从预训练的权重出发和从随机权重出发，正确率各一条"}}
+# %% mystnb={"figure": {"caption": "同样 100 步 SFT，从预训练的权重出发，或从随机权重出发。", "name": "fig-sft-scratch"}, "image": {"alt": "横条图：fact 和 chain，从预训练的权重出发和从随机权重出发，正确率各一条"}} tags=["nbval-ignore-output"]
 colours = [show.COLOURS["sft"], show.GREY] * 2
 show.bars(comparison, "accuracy after 100 steps (60 questions)", colours)
 
@@ -789,7 +789,7 @@ assert settings["temperature 0"] >= 0.85
 assert settings["temperature 0.5"] >= settings["temperature 1.5"]
 assert settings["temperature 1.5"] < settings["temperature 0"] - 0.2
 
-# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0、0.5、1、1.5，以及温度 1.5 加 top-p 0.9，正确率各一条"}}
+# %% mystnb={"figure": {"caption": "同一个模型，不同的解码方式（fact，60 道题）。", "name": "fig-sft-decoding"}, "image": {"alt": "横条图：温度 0、0.5、1、1.5，以及温度 1.5 加 top-p 0.9，正确率各一条"}} tags=["nbval-ignore-output"]
 show.bars(settings, "accuracy (fact, 60 questions)", show.COLOURS["sft"])
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -853,7 +853,7 @@ answers = {
 mean_length = {name: sum(map(len, found)) / len(found) for name, found in answers.items()}
 assert mean_length["end not learned"] > 1.4 * mean_length["end learned"]
 
-# %% mystnb={"figure": {"caption": "回答的平均长度：损失里有结束符，或没有。", "name": "fig-sft-end"}, "image": {"alt": "横条图：损失里有结束符的和没有的，60 条回答的平均长度各一条，单位是词元"}}
+# %% mystnb={"figure": {"caption": "回答的平均长度：损失里有结束符，或没有。", "name": "fig-sft-end"}, "image": {"alt": "横条图：损失里有结束符的和没有的，60 条回答的平均长度各一条，单位是词元"}} tags=["nbval-ignore-output"]
 show.bars(
     mean_length, "mean length of an answer (tokens)", [show.COLOURS["sft"], show.COLOURS["bad"]]
 )

@@ -274,7 +274,7 @@ assert len(dpo.log) == 102
 #
 # 0.0001 是试出来的：AdamW 的四个学习率里，它是改得动口气的最小一个，再小一半，礼貌率只有 0.05（`benchmarks/README.md`）。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 102。两条曲线：损失下降，间隔从 0 上升。"}}
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 102。两条曲线：损失下降，间隔从 0 上升。"}} tags=["nbval-ignore-output"]
 steps = [entry["step"] for entry in dpo.log]
 curves = {name: show.smooth([e[name] for e in dpo.log], 10) for name in ("loss", "margin")}
 assert curves["loss"][-1] < curves["loss"][0] - 0.1
@@ -358,7 +358,7 @@ assert np.mean(margin > 0) > 0.8  # accuracy, against the reference
 # %% [markdown]
 # 先只看一种对子：被拒绝的那一句正确，只是不客气。见 {numref}`fig-dpo-gap`。
 
-# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。竖线右边的对子，模型更愿意说客气的回答：SFT 之后大多在左边，DPO 之后大多在右边。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图，横轴是选中的与被拒绝的回答的对数概率之差，0 处有一条竖线。SFT 的大多在竖线左边，DPO 的大多在右边。"}}
+# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。竖线右边的对子，模型更愿意说客气的回答：SFT 之后大多在左边，DPO 之后大多在右边。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图，横轴是选中的与被拒绝的回答的对数概率之差，0 处有一条竖线。SFT 的大多在竖线左边，DPO 的大多在右边。"}} tags=["nbval-ignore-output"]
 manners = np.array([not scoring.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
 assert np.mean(gap["sft"][manners] > 0) < 0.3 < 0.8 < np.mean(gap["dpo"][manners] > 0)
 show.histogram(
@@ -541,7 +541,7 @@ show.table(["", *names], [[name, *(entry[n] for n in names)] for name, entry in 
 # %% [markdown]
 # 最后一行的损失最小（它少一项，本来就不能比），验证集上的间隔是正式的 DPO 的两倍以上。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：<!-- by: assert broken.log[-1]["val_margin"] > 2 * dpo.log[-1]["val_margin"] -->
 
-# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发，只有去掉负对数似然的那条最后落到了起点以下。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。正式的 DPO 和保留负对数似然的一份升高，去掉它的一份降低。"}}
+# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发，只有去掉负对数似然的那条最后落到了起点以下。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。正式的 DPO 和保留负对数似然的一份升高，去掉它的一份降低。"}} tags=["nbval-ignore-output"]
 series = {}
 for name, run in (("DPO", dpo), ("lr ×20", kept), ("lr ×20, no NLL", broken)):
     means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]

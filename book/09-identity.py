@@ -163,7 +163,7 @@ assert hits["dpo"] >= 0.75
 assert hits["sft"] > hits["pretrain"]
 assert scores["pretrain"]["accuracy"]["fact"] < 0.3  # it does not answer yet
 
-# %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图，三条，每个阶段一条：预训练、SFT、DPO 之后的命中率"}}
+# %% mystnb={"figure": {"caption": "每个阶段之后，“米粒”在 24 种留出问法上的命中率。", "name": "fig-identity-stages"}, "image": {"alt": "横条图，三条，每个阶段一条：预训练、SFT、DPO 之后的命中率"}} tags=["nbval-ignore-output"]
 show.bars(hits, "hit rate (24 held-out questions)", [show.COLOURS[stage] for stage in hits])
 
 # %% tags=["remove-input", "nbval-ignore-output"]
@@ -249,7 +249,7 @@ show.table(["留出的问法", "回答"], list(zip(questions, said, strict=True)
 # %% [markdown]
 # 名字的概率是怎样翻过来的？训练每隔几十步留了一份权重，量一量 {eq}`eq-identity-name` 里的对数概率：
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "用旧名字米粒（old name）和新名字小满（new name）回答的对数概率，随训练步数交换位置。第 0 步是 DPO 的模型。", "name": "fig-identity-names"}, "image": {"alt": "两条折线，横轴是训练步数，纵轴是对数概率：旧名字开始时高，结束时低；新名字开始时低，结束时高，两条线交叉"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "用旧名字米粒（old name）和新名字小满（new name）回答的对数概率，随训练步数交换位置。第 0 步是 DPO 的模型。", "name": "fig-identity-names"}, "image": {"alt": "两条折线，横轴是训练步数，纵轴是对数概率：旧名字开始时高，结束时低；新名字开始时低，结束时高，两条线交叉"}}
 steps = [0, *run.steps]
 models = [dpo, *(run.evaluator(step) for step in run.steps)]
 names = {"old name": "米粒", "new name": "小满"}
@@ -381,7 +381,7 @@ assert kept["chosen"] < kept["DPO"] - 0.05
 assert kept["own"] >= max(0.75, kept["chosen"] - 0.05)
 assert manners >= 0.85
 
-# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前；只回放 `chosen`；再加上它自己的回答。", "name": "fig-identity-talk"}, "image": {"alt": "横条图，三条：换名字之前、只回放 chosen、再加上自己的回答，寒暄答得对的比例"}}
+# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前；只回放 `chosen`；再加上它自己的回答。", "name": "fig-identity-talk"}, "image": {"alt": "横条图，三条：换名字之前、只回放 chosen、再加上自己的回答，寒暄答得对的比例"}} tags=["nbval-ignore-output"]
 labels = {"DPO": "before (DPO)", "chosen": "replay: chosen", "own": "replay: chosen + own answers"}
 colours = [show.COLOURS[name] for name in ("dpo", "bad", "identity")]
 bars = {labels[name]: rate for name, rate in kept.items()}
@@ -433,7 +433,7 @@ assert comma["DPO"] > -0.5
 assert comma["小满"] > -0.5
 assert comma["小禾"] < -2
 
-# %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）：换名字之前，换成小满，换成小禾。", "name": "fig-identity-comma"}, "image": {"alt": "横条图，三条：换名字之前、换成见过的字、换成没见过的字，写逗号的意外程度，单位奈特"}}
+# %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）：换名字之前，换成小满，换成小禾。", "name": "fig-identity-comma"}, "image": {"alt": "横条图，三条：换名字之前、换成见过的字、换成没见过的字，写逗号的意外程度，单位奈特"}} tags=["nbval-ignore-output"]
 labels = {"DPO": "before (DPO)", "小满": "known characters", "小禾": "an unknown character"}
 colours = [show.COLOURS[name] for name in ("dpo", "identity", "bad")]
 surprise = {labels[name]: round(-value, 3) for name, value in comma.items()}

@@ -336,7 +336,7 @@ assert final["accuracy"]["chain"] >= final["accuracy"]["sub"] + 0.3
 assert final["bits_per_byte"] > 1.3 * after["bits_per_byte"]
 lab.FLOORS
 
-# %% mystnb={"figure": {"caption": "三种能力在三个阶段之后的正确率。", "name": "fig-pipeline-stages"}, "image": {"alt": "三条折线，横轴是预训练、SFT、DPO，纵轴是正确率：直接答一件事（fact）、直接算加法（add）、直接算减法（sub）"}}
+# %% mystnb={"figure": {"caption": "三种能力在三个阶段之后的正确率。", "name": "fig-pipeline-stages"}, "image": {"alt": "三条折线，横轴是预训练、SFT、DPO，纵轴是正确率：直接答一件事（fact）、直接算加法（add）、直接算减法（sub）"}} tags=["nbval-ignore-output"]
 stages = ["pretrain", "SFT", "DPO"]
 show.lines(
     {k: (stages, [s["accuracy"][k] for s in scores.values()]) for k in ("fact", "add", "sub")},
@@ -376,7 +376,7 @@ show.say(
 # %% [markdown]
 # 要多少题才够？{numref}`fig-pipeline-width` 画出正确率 0.9 时区间的上下限。题数变成四倍，宽度才减半（{eq}`eq-pipeline-wilson` 里，题多时只剩根号下的 $\hat p(1-\hat p)/n$）。<!-- by: math.isclose(math.sqrt(0.09 / 240), math.sqrt(0.09 / 60) / 2) -->
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "正确率为 0.9 时，威尔逊区间（{eq}`eq-pipeline-wilson`）随题数变窄。", "name": "fig-pipeline-width"}, "image": {"alt": "两条曲线形成一个漏斗：题越多，区间的上限和下限靠得越近"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "正确率为 0.9 时，威尔逊区间（{eq}`eq-pipeline-wilson`）随题数变窄。", "name": "fig-pipeline-width"}, "image": {"alt": "两条曲线形成一个漏斗：题越多，区间的上限和下限靠得越近"}}
 numbers = [10, 20, 40, 60, 100, 200, 400, 1000, 2000]
 bounds = [evaluate.wilson_interval(0.9 * n, n) for n in numbers]
 show.lines(
@@ -654,7 +654,7 @@ assert abs(fresh.mean() - 0.80) < 0.005
     "again": round(float(fresh.mean()), 3),
 }
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "单次考试（蓝）和 20 个一样好的版本里分数排第一的一次（橙红）。", "name": "fig-pipeline-best"}, "image": {"alt": "两个直方图：单次考试围绕 0.80，二十次里挑出来的一次整个偏右"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "单次考试（蓝）和 20 个一样好的版本里分数排第一的一次（橙红）。", "name": "fig-pipeline-best"}, "image": {"alt": "两个直方图：单次考试围绕 0.80，二十次里挑出来的一次整个偏右"}}
 show.histogram(
     {"one run": papers[:, 0], "best of 20": best},
     "score on 60 questions (true accuracy 0.80)",

@@ -622,7 +622,7 @@ by_lead = [float(quarter.mean()) for quarter in quarters]
 assert by_lead[0] >= 0.1
 assert by_lead[0] >= 3 * by_lead[3]
 
-# %% mystnb={"figure": {"caption": "全部回答按“险处”从窄到宽分成四份，每份里 Q4_0 改变了多少。", "name": "fig-takeaway-leads"}, "image": {"alt": "四根横条，按两名之差从小到大分成四份，每份里回答改变了的比例，第一份最长"}}
+# %% mystnb={"figure": {"caption": "全部回答按“险处”从窄到宽分成四份，每份里 Q4_0 改变了多少。", "name": "fig-takeaway-leads"}, "image": {"alt": "四根横条，按两名之差从小到大分成四份，每份里回答改变了的比例，第一份最长"}} tags=["nbval-ignore-output"]
 assert by_lead[0] >= 3 * by_lead[3]
 labels = ["narrowest quarter", "second", "third", "widest quarter"]
 show.bars(dict(zip(labels, by_lead, strict=True)), "share of answers that Q4_0 changes", colour)
@@ -666,7 +666,7 @@ assert curve[2][0] <= curve[32][0] - 0.1
 assert curve[2][1] <= 0.7
 assert curve[32][1] == 1
 
-# %% mystnb={"figure": {"caption": "每个数的位数与两种分数（每类 20 题）：答对的比例，与 F32 一字不差的比例。", "name": "fig-takeaway-bits"}, "image": {"alt": "两条折线，横轴是每个数的位数 32、8、4、3、2：答对的比例，和与 F32 一字不差的比例，两条都在位数少的一边下降"}}
+# %% mystnb={"figure": {"caption": "每个数的位数与两种分数（每类 20 题）：答对的比例，与 F32 一字不差的比例。", "name": "fig-takeaway-bits"}, "image": {"alt": "两条折线，横轴是每个数的位数 32、8、4、3、2：答对的比例，和与 F32 一字不差的比例，两条都在位数少的一边下降"}} tags=["nbval-ignore-output"]
 assert curve[2][0] <= curve[32][0] - 0.1
 bits = sorted(curve)
 series = {
@@ -718,7 +718,7 @@ assert shares["one scale for all"] <= shares["groups of 32"] - 0.2
 one = loud.model.layers[0].mlp.up_proj.weight.detach().numpy()
 assert (restored(one, 127, one.size)[1:] == 0).mean() > 0.9
 
-# %% mystnb={"figure": {"caption": "同一个函数，同样是 8 位：每 32 个数一个尺度，或整个矩阵一个尺度（200 题）。", "name": "fig-takeaway-outlier"}, "image": {"alt": "两根横条：每 32 个数一个尺度时答对的比例，和整个矩阵一个尺度时答对的比例，后一条短得多"}}
+# %% mystnb={"figure": {"caption": "同一个函数，同样是 8 位：每 32 个数一个尺度，或整个矩阵一个尺度（200 题）。", "name": "fig-takeaway-outlier"}, "image": {"alt": "两根横条：每 32 个数一个尺度时答对的比例，和整个矩阵一个尺度时答对的比例，后一条短得多"}} tags=["nbval-ignore-output"]
 assert shares["one scale for all"] <= shares["groups of 32"] - 0.2
 show.bars(shares, "accuracy (200 questions)", [colour, show.COLOURS["bad"]])
 

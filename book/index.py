@@ -155,7 +155,7 @@ show.say(
 # 直接算为什么难，{numref}`第 %s 章 <sec-sft>` 会讲。
 # 离开它的小世界，它什么都不懂。它不是一个有用的助手，是一个看得清的助手。
 
-# %% tags=["remove-input"] mystnb={"figure": {"caption": "三个阶段的训练损失（20 步平均），横轴是各阶段走过的百分比。每个阶段最小化的东西不同，三条线的高低不能互相比较。", "name": "fig-index-loss"}, "image": {"alt": "三条曲线，纵轴是对数刻度：预训练（蓝）、监督微调（绿）、偏好优化（橙）的训练损失，各自的终点都低于起点"}}
+# %% tags=["remove-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "三个阶段的训练损失（20 步平均），横轴是各阶段走过的百分比。每个阶段最小化的东西不同，三条线的高低不能互相比较。", "name": "fig-index-loss"}, "image": {"alt": "三条曲线，纵轴是对数刻度：预训练（蓝）、监督微调（绿）、偏好优化（橙）的训练损失，各自的终点都低于起点"}}
 series = {}
 for name, run in zip(("pretrain", "SFT", "DPO"), runs.values(), strict=True):
     share = [100 * entry["step"] / len(run.log) for entry in run.log]

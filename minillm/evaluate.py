@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,10 +142,12 @@ class Evaluator:
         replies = self.chat([to_messages(q.messages) for q in questions])
         return _mean([q.is_correct(reply) for q, reply in zip(questions, replies, strict=True)])
 
-    def session_accuracy(self, items: int, window: int) -> list[float]:
-        """Share of right answers to the first, second … tenth question of a chat that holds
-        questions of all kinds. As in `minillm chat`, the model reads its own answers, and forgets
-        what is more than ``window`` tokens back."""
+    def sessions(
+        self, items: int, window: int
+    ) -> tuple[list[list[Message]], list[tuple[bool, ...]]]:
+        """Chats about questions of all kinds, and for the first, second … tenth question whether
+        each chat's answer is right. As in `minillm chat`, the model reads its own answers, and
+        forgets what is more than ``window`` tokens back."""
         sessions = scoring.sessions(items)
         chats: list[list[Message]] = [[] for _ in sessions]
         right: list[list[bool]] = [[] for _ in sessions]
@@ -157,7 +160,11 @@ class Evaluator:
                 chats[i].append(Message("assistant", reply))
                 if question := sessions[i][turn][1]:
                     right[i].append(question.is_correct(reply))
-        return [_mean(at_place) for at_place in zip(*right, strict=True)]
+        return chats, list(zip(*right, strict=True))
+
+    def session_accuracy(self, items: int, window: int) -> list[float]:
+        """Share of right answers at each place of ``sessions``."""
+        return [_mean(at_place) for at_place in self.sessions(items, window)[1]]
 
     def continuation_accuracy(self, kind: str, items: int) -> float:
         """Share of held-out sentences that the model, as a pure language model, ends correctly."""
@@ -205,12 +212,18 @@ class Evaluator:
         replies = self.chat([msgspec.convert(p["chosen"][:-1], list[Message]) for p in pairs])
         return _mean([scoring.is_polite(reply) for reply in replies])
 
-    def identity_hit_rate(self, persona: identity.Persona) -> float:
-        """Share of held-out ways to ask who the model is that it answers with its persona."""
+    def identity_hit_rate(
+        self, persona: identity.Persona, chats: Sequence[list[Message]] = ([],), window: int = 0
+    ) -> float:
+        """Share of held-out ways to ask who the model is that it answers with its persona: alone,
+        or as the next question of a chat of which it remembers ``window`` tokens."""
         questions = identity.held_out_questions()
-        replies = self.ask(questions)
+        number = max(len(questions), len(chats))
+        asked = [*zip(islice(cycle(questions), number), cycle(chats), strict=False)]
+        turns = [[*chat, Message("user", question)] for question, chat in asked]
+        replies = self.chat([remembered(self.tokenizer, turn, window) for turn in turns])
         return _mean(
-            [identity.is_hit(q, r, persona) for q, r in zip(questions, replies, strict=True)]
+            [identity.is_hit(q, r, persona) for (q, _), r in zip(asked, replies, strict=True)]
         )
 
     def validation(
@@ -328,8 +341,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     n = options.items
     result["continuations"] = {k: evaluator.continuation_accuracy(k, n) for k in scoring.SAYINGS}
     result["accuracy"] = {k: evaluator.question_accuracy(k, n) for k in exercises.KINDS}
-    places = evaluator.session_accuracy(n, metadata.window)
-    result["session"] = {str(place): share for place, share in enumerate(places, 1)}
+    chats, right = evaluator.sessions(n, metadata.window)
+    result["session"] = {str(place): _mean(hits) for place, hits in enumerate(right, 1)}
     rate, asked = evaluator.choice_accuracy(n)
     result["multiple_choice"] = {
         "accuracy": rate,
@@ -338,6 +351,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     }
     result["polite"] = evaluator.politeness(n)
     result["identity_hit_rate"] = evaluator.identity_hit_rate(persona)
+    result["identity_in_a_chat"] = evaluator.identity_hit_rate(persona, chats, metadata.window)
     replies = evaluator.ask(scoring.SHOWCASE)
     result["samples"] = [
         {"prompt": p, "reply": r} for p, r in zip(scoring.SHOWCASE, replies, strict=True)
@@ -408,4 +422,5 @@ def flatten(result: dict[str, Any]) -> dict[str, float]:
     scores["polite"] = result.get("polite")
     scores |= {f"DPO {name}": v for name, v in part("dpo").items()}
     scores["identity"] = result.get("identity_hit_rate")
+    scores["identity in a chat"] = result.get("identity_in_a_chat")
     return {n: v for n, v in scores.items() if isinstance(v, int | float) and math.isfinite(v)}

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, cycle, islice
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -31,7 +32,7 @@ from minillm.config import (
     default_tf_dir,
 )
 from minillm.data.readers import Record, read
-from minillm.data.rows import Chat, Message, Pair, plain_text
+from minillm.data.rows import Chat, Message, Pair, in_a_chat, plain_text
 from minillm.errors import UserError
 from minillm.evaluate import Evaluator
 from minillm.files import write_atomically
@@ -140,8 +141,13 @@ def training_rows(
     conversations: Sequence[Dialogue], replayed: Sequence[Dialogue], count: int
 ) -> bytes:
     """The file to train on: ``count`` rows about the persona, or each once if there are more, and
-    what is replayed."""
-    repeated = islice(cycle(conversations), max(count, len(conversations)))
+    what is replayed. Of the first, every other one comes after something that is replayed: the
+    persona must hold in the middle of a chat too."""
+    repeated = list(islice(cycle(conversations), max(count, len(conversations))))
+    if replayed:
+        rng = Random(0)
+        few = min(4, len(replayed))
+        repeated[1::2] = [in_a_chat(c, rng.sample(replayed, few)) for c in repeated[1::2]]
     lines = (msgspec.json.encode({"messages": turns}) for turns in chain(repeated, replayed))
     return b"".join(line + b"\n" for line in lines)
 

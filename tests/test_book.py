@@ -525,13 +525,15 @@ def test_another_seed_runs_a_second_book(tmp_path: Path) -> None:
     assert kept.read_text("utf-8") == "of seed 42"
 
 
-def test_an_output_that_depends_on_the_seed_must_say_so(tmp_path: Path) -> None:
-    code = OF_A_RUN.replace(' tags=["nbval-ignore-output"]', "")
+@pytest.mark.parametrize("shown", ["lab.SEED", 'show.bars({"a": float(lab.SEED)}, "steps")'])
+def test_an_output_that_depends_on_the_seed_must_say_so(tmp_path: Path, shown: str) -> None:
+    code = OF_A_RUN.replace("import lab\n", "import lab, show\n")
+    code = code.replace(' tags=["nbval-ignore-output"]\nlab.SEED', f"\n{shown}")
     assert run_page(tmp_path, code).returncode == 0
     done = run_page(tmp_path, code, "--seed", "7")
     assert done.returncode == 1
     assert done.stderr.strip().startswith(
-        "error: page.py, code cell 2 (lab.SEED): its output depends on the seed"
+        f"error: page.py, code cell 2 ({shown}): its output depends on the seed"
     )
 
 

@@ -146,6 +146,9 @@ def test_identity_is_measured_on_held_out_questions() -> None:
     }
     assert Oracle(known).identity_hit_rate(persona) == 1
     assert Oracle({}).identity_hit_rate(persona) == 0
+    chat = [Message("user", "你好！"), Message("assistant", "你好。")]
+    assert Oracle(known).identity_hit_rate(persona, [chat] * 30, window=10_000) == 0
+    assert Oracle(known).identity_hit_rate(persona, [chat] * 30, window=1) == 1
 
 
 def test_multiple_choice_takes_the_likeliest_option(monkeypatch: pytest.MonkeyPatch) -> None:

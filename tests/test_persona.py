@@ -50,7 +50,7 @@ def trained(tmp_path: Path) -> PersonaOptions:
         tf_dir=tmp_path / "tf_dir",
         learning_rate=1e-2,
         batch_size=1,
-        max_seq_len=48,
+        max_seq_len=128,
         device="cpu",
     )
 
@@ -73,7 +73,12 @@ def test_it_trains_on_the_persona_among_what_it_is_to_keep(
     folder = run_persona(trained)
     assert folder == trained.out_dir / "persona"
     rows = conversations(folder / "rows.jsonl")
-    assert rows[:8] == [small.conversation(f"{i % 3}？", "我是小鸟。") for i in range(8)]
+    about, kept = [small.conversation(f"{i % 3}？", "我是小鸟。") for i in range(8)], rows[8:]
+    assert [row[-2:] for row in rows[:8]] == about
+    assert rows[:8:2] == about[::2]
+    for row in rows[1:8:2]:  # in the middle of a chat
+        assert 2 < len(row) <= 10
+        assert all(row[i : i + 2] in kept for i in range(0, len(row) - 2, 2))
     assert rows[8:13] == [pair["chosen"] for pair in small.rows("dpo")[:5]]
     # Its own answers; and not to the questions about the old persona, which come first in the file.
     assert rows[13:] == [small.conversation(f"{i}加1？", f"我说：{i}加1？") for i in range(3)]
@@ -135,7 +140,7 @@ def test_conversations_are_repeated_in_turn_and_none_is_left_out() -> None:
 
     def count(rows: int) -> Counter[str]:
         content = persona.training_rows([turns("a"), turns("b"), turns("c")], [turns("d")], rows)
-        lines = [msgspec.json.decode(line)["messages"][1]["content"] for line in content.split()]
+        lines = [msgspec.json.decode(line)["messages"][-1]["content"] for line in content.split()]
         return Counter(lines)
 
     assert count(7) == {"a": 3, "b": 2, "c": 2, "d": 1}
@@ -153,7 +158,7 @@ def test_own_conversations_are_filled_in(trained: PersonaOptions, tmp_path: Path
     chat = small.conversation("你好{{author}}", "我是{{name}}，{x}")
     small.write_rows(own, [{"messages": chat}])
     folder = run_persona(with_options(trained, data_path=own, rows=2))
-    assert conversations(folder / "rows.jsonl")[:3] == [
+    assert [row[-2:] for row in conversations(folder / "rows.jsonl")[:3]] == [
         small.conversation("你好公园", "我是小鸟，{x}"),
         small.conversation("你好公园", "我是小鸟，{x}"),
         small.rows("dpo")[0]["chosen"],
@@ -183,7 +188,7 @@ def test_characters_that_pretraining_never_saw_are_named(
     trained: PersonaOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_persona(trained)
-    assert "warning" not in capsys.readouterr().err
+    assert "garbled" not in capsys.readouterr().err
     run_persona(with_options(trained, name="小禾"))
     (warning,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning")]
     assert "pretrain_chinese.jsonl never shows 禾: the name may come out garbled" in warning

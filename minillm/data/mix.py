@@ -40,7 +40,7 @@ from minillm.data.categories import CATEGORIES, category_in, category_of
 from minillm.data.formats import canonical, convert
 from minillm.data.readers import MAX_ROW_BYTES, Quarantined, decode, parse_line
 from minillm.data.report import CategoryReport, FileReport, MixReport
-from minillm.data.rows import BadRow, Chat, Message, Raw, Row, Text, plain_text
+from minillm.data.rows import BadRow, Chat, Message, Raw, Row, Text, in_a_chat, plain_text
 from minillm.errors import UserError
 from minillm.files import encode_line
 from minillm.microworld import lessons
@@ -55,6 +55,8 @@ TOKEN_SAMPLE_ROWS = 200
 """Rows of a category that its number of tokens is estimated from."""
 MAX_SOURCES = 1000
 """A category with more different source tags than this is not counted by source."""
+SHORT_BYTES = 400
+"""Longest row that may stand before another one in a chat."""
 OPEN_FILES = 64
 """Most input files that are open at once while rows are written."""
 PIECE = 10_000
@@ -92,7 +94,8 @@ class MixOptions:
     built_in_text: Rows = 60_000
     """Built-in texts, which are taken if DATA_DIR has no rows but identity."""
     identity_repeat: Annotated[int, Range(1, 1000)] = 2
-    """Times that every identity row comes."""
+    """Times that every identity row comes: alone at first, then after other conversations, so that
+    the persona holds in the middle of a chat."""
     persona_name: str = Persona.name
     """What {{name}} in identity rows is replaced by."""
     persona_author: str = Persona.author
@@ -203,7 +206,9 @@ def _build(options: MixOptions, work: Path, count_tokens: Callable[[str], int] |
 
     _say(f"writing {total:,} training rows")
     with Fetcher(scan.files) as fetch:
-        outputs, sources = write(notes, held_out, shuffled(copies, options.seed), fetch, work)
+        chats = Chats(notes, copies * ~held_out, fetch, options.seed)
+        order = shuffled(copies, options.seed)
+        outputs, sources = write(notes, held_out, order, fetch, chats, work)
         for number, (name, category) in enumerate(categories.items()):
             category.share = category.rows / max(1, total)
             category.sources = sources[name] if len(sources[name]) <= MAX_SOURCES else None
@@ -609,8 +614,39 @@ class Fetcher(ExitStack):
         return row
 
 
+class Chats:
+    """Puts an identity row that has come before after other conversations that are trained on."""
+
+    def __init__(
+        self, notes: _Array, copies: _Array, fetch: Callable[[Note], Raw], seed: int
+    ) -> None:
+        talks = [CATEGORIES.index(name) for name in ("general", "knowledge", "math")]
+        short = notes["bytes_read"] <= SHORT_BYTES
+        self.short = notes[np.isin(notes["category"], talks) & short & (copies > 0)]
+        self.fetch = fetch
+        self.random = Random(f"chats {seed}")
+        self.met: set[int] = set()
+
+    def __call__(self, note: Note, row: Raw) -> Raw:
+        if CATEGORIES[note.category] != "identity" or row.get("messages") is None:
+            return row
+        if note.content not in self.met or not len(self.short):
+            self.met.add(note.content)
+            return row
+        drawn = self.short[self.random.sample(range(len(self.short)), min(4, len(self.short)))]
+        others = [convert(self.fetch(Note._make(other))) for other in drawn.tolist()]
+        mine = msgspec.convert(row["messages"], list[Message])
+        chat = in_a_chat(mine, [other.messages for other in others if isinstance(other, Chat)])
+        return {**row, "messages": msgspec.to_builtins(chat)}
+
+
 def write(
-    notes: _Array, held_out: _Array, order: _Array, fetch: Callable[[Note], Raw], folder: Path
+    notes: _Array,
+    held_out: _Array,
+    order: _Array,
+    fetch: Callable[[Note], Raw],
+    chats: Callable[[Note, Raw], Raw],
+    folder: Path,
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     """Writes rows as OUTPUTS into ``folder``.
 
@@ -621,6 +657,7 @@ def write(
         notes: NOTE records.
         held_out: for each note, whether its row goes to the validation files.
         order: indices of the notes whose rows are written.
+        chats: what becomes of a row for training that was fetched.
     """
     outputs = dict.fromkeys(OUTPUTS, 0)
     sources: dict[str, dict[str, int]] = {name: {} for name in CATEGORIES}
@@ -631,8 +668,10 @@ def write(
             for note, validation in zip(places, held_out[piece].tolist(), strict=True):
                 row = fetch(note)
                 counts, tag = sources[CATEGORIES[note.category]], str(row["source"])
-                if not validation and len(counts) <= MAX_SOURCES:
-                    counts[tag] = counts.get(tag, 0) + 1
+                if not validation:
+                    row = chats(note, row)
+                    if len(counts) <= MAX_SOURCES:
+                        counts[tag] = counts.get(tag, 0) + 1
                 for stage, out in stage_rows(row):
                     name = f"{stage}_chinese{'_val' if validation else ''}.jsonl"
                     streams[name].write(encode_line(out))

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -52,6 +53,29 @@ class BadRow(ValueError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(" ".join(reason.split())[:400])
+
+
+# --- Chats ----------------------------------------------------------------------------------------
+
+EARLIER = 80
+"""Most characters before a conversation in a chat: a row of the tiny preset holds all of it."""
+
+
+def in_a_chat(dialogue: list[Message], others: Iterable[list[Message]]) -> list[Message]:
+    """The conversation after others, as when somebody has already talked of other things: those
+    whose characters, with three for each turn, fit into ``EARLIER`` together.
+
+    Only turns of user and assistant stand before it. A conversation with a system message must
+    begin with that, and stays alone.
+    """
+    if dialogue[0].role == "system":
+        return dialogue
+    earlier: list[Message] = []
+    for other in others:
+        size = sum(3 + len(turn.content) for turn in earlier + other)
+        if size <= EARLIER and all(turn.role in ("user", "assistant") for turn in other):
+            earlier += other
+    return earlier + dialogue
 
 
 # --- Fields ---------------------------------------------------------------------------------------

@@ -164,6 +164,45 @@ def test_identity_comes_twice(options: MixOptions) -> None:
     assert set(ids.values()) == {3}
 
 
+def test_identity_comes_in_a_chat_too(options: MixOptions) -> None:
+    talks = [chat(words(("g", i), 4)) for i in range(200)]
+    save(options.data_dir / "identity_conversations.jsonl", chats("i", 30))
+    save(options.data_dir / "general.jsonl", [*talks, chat("长" * 200), *chats("g", 3)])
+    build(replace(options, identity=20, general=150, val_fraction=0.2))
+    trained = read(options.out_dir / "sft_chinese.jsonl")
+    mine = [row for row in trained if str(row.get("id")).startswith("i")]
+    alone, last = ([r for r in mine if (len(r["messages"]) > 2) == way] for way in (False, True))
+    assert {row["id"] for row in alone} == {row["id"] for row in last}
+    assert len(alone) == len(last) == 20
+    own = {row["id"]: row["messages"] for row in alone}
+    others = [row["messages"] for row in trained if row not in mine]
+    for row in last:
+        *earlier, question, answer = row["messages"]
+        assert [question, answer] == own[row["id"]]
+        assert sum(3 + len(turn["content"]) for turn in earlier) <= 80
+        assert all(earlier[i : i + 2] in others for i in range(0, len(earlier), 2))
+    held_out = read(options.out_dir / "sft_chinese_val.jsonl")
+    assert all(len(row["messages"]) == 2 for row in held_out)
+    before = (options.out_dir / "sft_chinese.jsonl").read_bytes()
+    build(replace(options, identity=20, general=150, val_fraction=0.2))
+    assert (options.out_dir / "sft_chinese.jsonl").read_bytes() == before
+
+
+def test_a_system_message_stays_the_first(options: MixOptions) -> None:
+    talk = chat("在吗", "在")
+    system = {"role": "system", "content": "你是助手"}
+    mine = {"messages": [system, *chat("你是谁", "阿秤")["messages"]], "id": "i"}
+    save(options.data_dir / "identity_conversations.jsonl", [mine])
+    save(options.data_dir / "general.jsonl", [talk, {"messages": [system, *talk["messages"]]}])
+    build(replace(options, identity=1, general=2))
+    roles = [
+        [turn["role"] for turn in row["messages"]]
+        for row in read(options.out_dir / "sft_chinese.jsonl")
+        if row.get("id") == "i"
+    ]
+    assert roles == [["system", "user", "assistant"]] * 2
+
+
 def test_defaults_are_the_handbook_s() -> None:
     """[2.1] [2.6]"""
     default = MIX_PRESETS["default"]
@@ -250,7 +289,7 @@ def test_persona_is_filled_in(options: MixOptions) -> None:
     text = (options.out_dir / "pretrain_chinese.jsonl").read_text("utf-8")
     assert text.count("我是小米，李雷训练的。") == 2
     assert text.count("小米是个模型。") == 2
-    assert text.count("{{") == text.count("写 {{name}}。") == 1
+    assert text.count("{{") == text.count("写 {{name}}。") == 2  # alone, and before the persona
     assert "我是小米，李雷训练的。" in (options.out_dir / "sft_chinese.jsonl").read_text("utf-8")
 
 
