@@ -128,8 +128,14 @@ show.table(
     ["空间", "训练会问", "留出"],
     [[name, len(s.train), len(s.held_out)] for name, s in spaces.items()],
 )
+asked, explored, held_out = (set(exercises.SUM_POOLS[pool]) for pool in ("sft", "rl", "test"))
+assert len(asked) == len(explored) == 38
+assert asked | explored == set(exercises.SUMS.train)
+assert held_out == set(exercises.SUMS.held_out)
 
 # %% [markdown]
+# 两个加数，训练会问的 76 格又对半分。38 格随便问；另外 38 格，微调只说“请数着算”，从不直接问得数。直接问它们是{numref}`第 %s 章 <sec-thinking>` 的事：那里要模型自己发现数着算的好处，背过得数的题就没有什么可发现的。<!-- by: assert len(asked) == len(explored) == 38 --><!-- by: 38 + 38 == 76 -->
+#
 # 张静住的城市、8 加 4，都在留出的格子里。三个问题里的前两个，训练一次也不会问。
 # 不过留出的档案在文档里有*陈述*（“张静的家在北京。”），否则模型无从知道。要考的是：读到过的事，换成提问，会不会答。
 #

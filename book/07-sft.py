@@ -692,7 +692,7 @@ assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7
 show.bars(splits, "accuracy (40 questions each)", [show.GREY, show.COLOURS["sft"]] * 3)
 
 # %% [markdown]
-# 直接报得数，问过的算式答得好些，没问过的就掉下去：其中有不少是背的。<!-- by: assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2 --><!-- by: assert splits["add, held out"] < splits["add, asked in training"] -->`chain` 两边都高：它学到的是方法。<!-- by: assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7 -->区分“记住”和“学会”，只有留出集做得到。
+# 微调直接问过的数对只有一半，另一半留给{numref}`第 %s 章 <sec-thinking>`；直接问的题里有百分之五用数着算来答。<!-- by: minillm/microworld/exercises.py -->直接报得数，问过的算式答得好些，没问过的就掉下去：其中有不少是背的。<!-- by: assert splits["sub, held out"] <= splits["sub, asked in training"] - 0.2 --><!-- by: assert splits["add, held out"] < splits["add, asked in training"] -->`chain` 两边都高：它学到的是方法。<!-- by: assert min(splits["chain, held out"], splits["chain, asked in training"]) >= 0.7 -->区分“记住”和“学会”，只有留出集做得到。
 #
 # ### 什么时候学会的
 #

@@ -176,7 +176,7 @@ def test_only_pages_with_a_widget_load_its_scripts(
                 assert told == (not trained and kind not in WITHOUT_MODEL), (name, kind)
         else:
             assert not found, name
-    chapters = ("index", "03-rustbpe", "04-tensors", "05-model", "07-sft", "09-identity")
+    chapters = ("index", "03-rustbpe", "04-tensors", "05-model", "07-sft", "10-identity")
     assert {f"book/{chapter}.html" for chapter in chapters} <= with_widgets
 
 

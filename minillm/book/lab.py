@@ -69,7 +69,7 @@ RESULTS = ROOT / "book" / "results" / "seeds.json"
 """What other seeds and other arithmetic lead to: ``benchmarks/seeds.py`` writes it."""
 _PERSONA = Persona()
 READER = Persona("小满", "这位读者")
-"""The persona that chapter 9 gives the model. All its characters occur in the built-in data: a
+"""The persona that chapter 10 gives the model. All its characters occur in the built-in data: a
 character that pretraining never saw comes out garbled."""
 FLOORS = {
     "fact": 0.85,

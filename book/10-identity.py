@@ -134,7 +134,7 @@ for turns in identity.persona_conversations(3):
     print(turns[0]["content"], "→", turns[1]["content"])
 
 # %% [markdown]
-# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2），并把占位符换成 `--persona_name` 和 `--persona_author`。这是从头训练时的办法；模型已经训练好了，见下面的实验。
+# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2）：第一次单独一行，以后接在几段别的对话后面，因为人们聊到一半也会问“你是谁”。它还把占位符换成 `--persona_name` 和 `--persona_author`。这是从头训练时的办法；模型已经训练好了，见下面的实验。
 #
 # 怎样知道它学会了，而不是背下了那几句问话？训练里没有出现过的 24 种问法作**留出集**（held-out set），回答里要有名字；问是谁训练的，还要有作者：
 
@@ -188,7 +188,7 @@ show.source(lab.identity, persona.training_rows)
 # %% [markdown]
 # 关键在数据的两半：
 #
-# - **新的**：200 段关于小满的对话，重复 4 次，共 800 行；
+# - **新的**：200 段关于小满的对话，重复 4 次，共 800 行，其中一半接在几段回放的对话后面；
 # - **旧的**：偏好数据里 1,500 个客气的回答（`chosen`），原样再学一遍。这叫**回放**（replay），它把事实、算术和礼貌都留住。<!-- by: assert after["polite"] >= 0.85 -->
 #
 # 回放为什么用偏好数据里的回答，而不用 SFT 的数据？数一数两边客气的回答：
@@ -218,6 +218,7 @@ me
 before, after = runs["dpo"].scores(persona=me), run.scores(persona=me)
 assert before["identity_hit_rate"] == 0
 assert after["identity_hit_rate"] >= 0.85
+assert after["identity_in_a_chat"] >= 0.7
 assert after["polite"] >= 0.85
 assert after["polite"] > before["polite"] - 0.15
 
@@ -231,6 +232,7 @@ show.table(
     ["", "换之前（DPO）", "换之后（身份）"],
     [
         ["自称小满（24 种留出的问法）", before["identity_hit_rate"], after["identity_hit_rate"]],
+        ["聊了十个问题之后再问", before["identity_in_a_chat"], after["identity_in_a_chat"]],
         ["礼貌（60 题）", before["polite"], after["polite"]],
         ["十类题的平均正确率", mean_accuracy(before), mean_accuracy(after)],
     ],
@@ -238,7 +240,7 @@ show.table(
 )
 
 # %% [markdown]
-# 名字换了，礼貌还在，十类题也还会做。没有考的呢？见“弄坏它”。听听它怎么说，这几个问法都是训练里没有的：<!-- by: assert mean_accuracy(after) > mean_accuracy(before) - 0.1 -->
+# 名字换了，礼貌还在，十类题也还会做；聊了一阵再问，它也记得自己是谁。<!-- by: assert after["identity_in_a_chat"] >= 0.7 -->没有考的呢？见“弄坏它”。听听它怎么说，这几个问法都是训练里没有的：<!-- by: assert mean_accuracy(after) > mean_accuracy(before) - 0.1 -->
 
 # %% tags=["nbval-ignore-output"]
 evaluator = run.evaluator()

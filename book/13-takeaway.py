@@ -61,7 +61,7 @@ transformers.logging.disable_progress_bar()
 # 模型训练好了，权重是一个 3.48 MB 的文件。把这个文件发给朋友，他就能和它说话吗？
 
 # %%
-run = lab.identity()  # the model that chapter 9 gave its name
+run = lab.identity()  # the model that chapter 10 gave its name
 model, tokenizer = run.model(), lab.tokenizer()
 assert round(run.weights.stat().st_size / 1e6, 2) == 3.48
 
