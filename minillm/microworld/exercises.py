@@ -7,8 +7,9 @@ that a new person or thing does not move the others. Training data never
   (but texts about a person *state* it: a model cannot know what it never read);
 * adds or subtracts a held-out pair of numbers (but two prices may be these numbers, and a longer
   count takes the same steps);
-* asks for the sum or difference of a pair of ``SUM_POOLS["rl"]``, half of the others, without asking
-  to count: reinforcement learning does (what SFT has learned by heart leaves it nothing to find);
+* asks for the sum or difference of a pair of ``SUM_POOLS["rl"]``, half of the others, without
+  asking to count: reinforcement learning does (what SFT has learned by heart leaves it nothing to
+  find);
 * adds up a held-out basket of two goods (but texts state the price of each);
 * puts an object in a held-out place;
 * counts a held-out number of days or months from a held-out start, unless it goes on further;
@@ -328,7 +329,8 @@ EVERY_KIND = {kind: 1.0 for kind in KINDS if kind != "phrasing"}  # in training,
 
 # How replies sound before DPO: mostly blunt, so that there are manners left to teach.
 _CURT, _FULL = 0.45, 0.45  # and the rest polite
-# Few sums are counted unasked: enough to be found by who tries often, as reinforcement learning does.
+# Few sums are counted unasked: enough to be found by who tries often, as reinforcement learning
+# does.
 _COUNTED = 0.05
 
 
