@@ -435,7 +435,8 @@ def _train(
 
             started = time.monotonic()
             with _messages_to(run.folder / "messages.txt"):
-                if isinstance(config, GRPOConfig):
+                if run.stage == "grpo":
+                    assert isinstance(config, GRPOConfig)
                     grpo.train_grpo(config, keep, reward)
                 else:
                     loop.train(config, run.stage, keep)
