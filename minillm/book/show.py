@@ -3,8 +3,8 @@ source.
 
 Pictures of text are HTML with real text, which can be selected and searched and needs no Chinese
 font in a plot. Figures are PNG with a transparent background, in colours that can be told apart by
-the colour-blind (Okabe & Ito 2008) and read on white and on black. The same colour means the same
-thing everywhere: see ``COLOURS``.
+the colour-blind (Okabe & Ito 2008, and a violet) and read on white and on black. The same
+colour means the same thing everywhere: see ``COLOURS``.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ COLOURS = {
     "identity": "#CC79A7",
     "bad": "#D55E00",
     "other": "#56B4E9",
+    "grpo": "#8C32E6",
 }
 """By stage; ``bad``: what goes wrong; ``other``: a comparison. Untrained is grey."""
 STAGE_NAMES = {
@@ -57,6 +58,7 @@ STAGE_NAMES = {
     "pretrain": "预训练",
     "sft": "SFT",
     "dpo": "DPO",
+    "grpo": "强化学习",
     "identity": "身份",
 }
 _CYCLE = [c for name, c in COLOURS.items() if name != "fresh"]
