@@ -315,7 +315,8 @@ show.source(dataset.fit)
 # 预训练的长文本可以切成几段，一个字也不丢。对话不行：后半段没有问题，只有半个回答，学了没有好处。所以 SFT 从尾部截断；截到没有一个要学的词元，就整段丢掉。
 
 # %%
-sequence = tokenizer.render_conversation(rows[0].messages)
+rendered = (tokenizer.render_conversation(r.messages) for r in rows if len(r.messages) == 2)
+sequence = next((ids, mask) for ids, mask in rendered if sum(mask) > 6)
 whole, question = len(sequence[0]), sequence[1].index(1)  # tokens: all, and those before the answer
 limits = {"ample": 128, "too short by 3": whole - 4, "question only": question - 1}
 kept = {name: dataset.fit("sft", [sequence], max_seq_len=n) for name, n in limits.items()}
