@@ -28,7 +28,7 @@ import msgspec
 import torch
 from safetensors.torch import load_file
 
-from minillm.config import STAGES, TRAINING, ModelConfig, Stage, TrainConfig
+from minillm.config import STAGES, TRAINING, DataStage, ModelConfig, TrainConfig
 from minillm.training.checkpoint import checkpoint_paths, weights_path
 from minillm.training.loop import train
 
@@ -45,7 +45,7 @@ class Options:
     """Of the moments."""
 
 
-def row(stage: Stage, i: int) -> dict[str, Any]:
+def row(stage: DataStage, i: int) -> dict[str, Any]:
     def chat(answer: str) -> list[dict[str, str]]:
         question = {"role": "user", "content": f"{i}加{i % 7}等于多少？"}
         return [question, {"role": "assistant", "content": answer}]
@@ -57,7 +57,7 @@ def row(stage: Stage, i: int) -> dict[str, Any]:
     return {"chosen": chat(f"等于{i + i % 7}，请收好。"), "rejected": chat(str(i))}
 
 
-def settings(stage: Stage, folder: Path, steps: int) -> TrainConfig:
+def settings(stage: DataStage, folder: Path, steps: int) -> TrainConfig:
     """A small model, and rows for it."""
     data_path = folder / f"{stage}.jsonl"
     data_path.write_bytes(b"".join(msgspec.json.encode(row(stage, i)) + b"\n" for i in range(300)))
@@ -79,7 +79,7 @@ def settings(stage: Stage, folder: Path, steps: int) -> TrainConfig:
     )
 
 
-def begin(config: TrainConfig, stage: Stage) -> int:
+def begin(config: TrainConfig, stage: DataStage) -> int:
     """Trains in a process of its own and returns its number. A fork, so that nothing is imported
     again; this process never computes anything, so it has no threads that a fork would lose."""
     child = os.fork()
@@ -97,7 +97,7 @@ def begin(config: TrainConfig, stage: Stage) -> int:
     return child
 
 
-def finish(config: TrainConfig, stage: Stage) -> float:
+def finish(config: TrainConfig, stage: DataStage) -> float:
     """Trains to the end; returns the seconds it took."""
     started = time.monotonic()
     _, status = os.waitpid(begin(config, stage), 0)
@@ -106,7 +106,7 @@ def finish(config: TrainConfig, stage: Stage) -> float:
     return time.monotonic() - started
 
 
-def result(config: TrainConfig, stage: Stage) -> dict[str, Any]:
+def result(config: TrainConfig, stage: DataStage) -> dict[str, Any]:
     """All that must be the same."""
     newest = checkpoint_paths(config.out_dir, stage)[-1]
     lines = (config.out_dir / f"{stage}_log.jsonl").read_bytes()
@@ -129,7 +129,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     )
 
 
-def drill(stage: Stage, options: Options, say: Callable[[str], object]) -> bool:
+def drill(stage: DataStage, options: Options, say: Callable[[str], object]) -> bool:
     """Whether every killed run of a stage ended like the one that was not killed."""
     rng = random.Random(f"{stage} {options.seed}")
     with tempfile.TemporaryDirectory() as name:

@@ -26,7 +26,7 @@ from setting import machine, start
 import msgspec
 
 from minillm.book import lab
-from minillm.config import PREVIOUS_STAGE, TRAINING, Stage, TrainConfig
+from minillm.config import PREVIOUS_STAGE, TRAINING, DataStage, TrainConfig
 from minillm.errors import UserError
 from minillm.evaluate import EvaluateOptions, evaluate
 from minillm.training.dataset import validation_path
@@ -38,7 +38,7 @@ class Options:
     """Try learning rates."""
 
     preset: Literal["tiny", "default"] = "tiny"
-    stage: Stage = "pretrain"
+    stage: DataStage = "pretrain"
     steps: int = 200
     optimizers: tuple[Literal["muon", "adamw"], ...] = ("muon", "adamw")
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 3e-3, 6e-3, 1.2e-2, 2.4e-2)
@@ -54,7 +54,7 @@ class Options:
     accumulation_steps: int | None = None
 
 
-def result(config: TrainConfig, stage: Stage) -> dict[str, float]:
+def result(config: TrainConfig, stage: DataStage) -> dict[str, float]:
     """Trains, and says how it went."""
     train(config, stage)
     lines = (config.out_dir / f"{stage}_log.jsonl").read_bytes().splitlines()

@@ -12,7 +12,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib import import_module
 from io import TextIOWrapper
@@ -65,6 +65,11 @@ COMMANDS = {
     "sft": Command("stage 2: learn to answer", "config:TRAINING", "training.loop:train", "sft"),
     "dpo": Command(
         "stage 3: learn what people prefer", "config:TRAINING", "training.loop:train", "dpo"
+    ),
+    "grpo": Command(
+        "stage 4: learn to think, from right and wrong alone",
+        "config:GRPO_PRESETS",
+        "training.grpo:train_grpo",
     ),
     "persona": Command(
         "give a trained model another persona", "persona:PERSONA_PRESETS", "persona:run_persona"
@@ -196,7 +201,7 @@ def _take_preset(arguments: list[str]) -> str:
 def _unknown(command: str, argument: str, options: Any) -> str:
     """One line for an argument that nobody asked for; for a flag with the nearest that exists."""
     parts = [options, *filter(is_dataclass, vars(options).values())]
-    flags = [f"--{field}" for part in parts for field in vars(part)]
+    flags = [f"--{field.name}" for part in parts for field in fields(part) if field.init]
     near = difflib.get_close_matches(argument.replace("-", "_").replace("__", "--", 1), flags, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     kind = "flag" if argument.startswith("-") else "argument"

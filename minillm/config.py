@@ -14,11 +14,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from tyro.conf import Suppress
+
 from minillm.errors import UserError
 
-Stage = Literal["pretrain", "sft", "dpo"]
-STAGES: tuple[Stage, ...] = ("pretrain", "sft", "dpo")
-PREVIOUS_STAGE: dict[Stage, Stage | None] = {"pretrain": None, "sft": "pretrain", "dpo": "sft"}
+DataStage = Literal["pretrain", "sft", "dpo"]
+Stage = Literal[DataStage, "grpo"]
+STAGES: tuple[DataStage, ...] = ("pretrain", "sft", "dpo")
+"""Those that learn from rows: the data mix writes a file for each. GRPO makes its own answers."""
+ALL_STAGES: tuple[Stage, ...] = (*STAGES, "grpo")
+PREVIOUS_STAGE: dict[Stage, Stage | None] = {
+    "pretrain": None,
+    "sft": "pretrain",
+    "dpo": "sft",
+    "grpo": "dpo",
+}
 Preset = Literal["default", "tiny", "smoke"]
 PRESETS: tuple[Preset, ...] = ("default", "tiny", "smoke")
 
@@ -200,6 +210,63 @@ class TrainConfig:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class GRPOConfig(TrainConfig):
+    """How GRPO trains: in every step the model answers some questions, each several times; what is
+    better than the average answer to its question becomes likelier. A *step* is one such batch of
+    answers, with all the updates that are made on it."""
+
+    data_path: Path | None = None  # type: ignore[assignment]  # only this stage has questions of its own
+    """Questions with answers that can be checked: {"question": …, "answer": …} or conversations, in
+    any format that `minillm import` reads; those of FILE_val.jsonl beside it are used for
+    validation. If the answer (or what stands behind its last ####) is a number, a reply is right
+    whose last number equals it; else one whose last sentence contains it. None: sums and
+    differences of the built-in world that SFT never asked for in this way."""
+    max_new_tokens: Size = 96
+    """Longest answer, in tokens; a longer one is cut off. With its question it must fit into
+    --max_seq_len."""
+    questions: Size = 16
+    """Questions in each step."""
+    group_size: Size = 8
+    """Answers to each question; they are compared with one another."""
+    divide_by_std: bool = False
+    """Divide advantages by the standard deviation of their group's rewards, as the first GRPO
+    did."""
+    length_penalty: NonNegative = 0.0
+    """Taken off the reward of a right answer for every 100 tokens of it."""
+    updates: Annotated[int, Range(1, 1000)] = 1
+    """Optimizer steps on each batch of answers."""
+    clip: Annotated[float, Range(0, 1, above=True)] = 0.2
+    """With several updates: a token's probability is pushed until it is 1 ± this times what it was
+    when the answer was sampled."""
+    kl_weight: NonNegative = 0.0
+    """How strongly the model is held to the weights that the stage starts from."""
+
+    max_steps: Count = 200
+    """Batches of answers."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices of the blocks by Muon, all else by AdamW."""
+
+    # What only stages with rows have is no option here.
+    epochs: Suppress[int] = field(default=1, init=False)
+    accumulation_steps: Suppress[int] = field(default=1, init=False)
+    beta: Suppress[float] = field(default=TrainConfig.beta, init=False)
+    nll_weight: Suppress[float] = field(default=TrainConfig.nll_weight, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_size == 1:
+            raise UserError(
+                "--group_size 1: an answer counts by how much better it is than the others to the "
+                "same question, so there must be at least 2"
+            )
+        if self.max_new_tokens >= self.max_seq_len:
+            raise UserError(
+                f"--max_new_tokens {self.max_new_tokens} leaves no room for a question in "
+                f"--max_seq_len {self.max_seq_len}: lower the one or raise the other"
+            )
+
+
 MODELS: dict[Preset, ModelConfig] = {
     "default": ModelConfig(),
     "tiny": ModelConfig(
@@ -216,7 +283,7 @@ MODELS: dict[Preset, ModelConfig] = {
 
 # Learning rates are among the best of those that benchmarks/sweep.py tried, which does not tell
 # neighbours apart; DPO's are the lowest that taught nearly every answer to be polite.
-_DEFAULT: dict[Stage, TrainConfig] = {
+_DEFAULT: dict[DataStage, TrainConfig] = {
     "pretrain": TrainConfig(),
     "sft": TrainConfig(
         data_path=Path("data/processed/sft_chinese.jsonl"),
@@ -237,7 +304,7 @@ _DEFAULT: dict[Stage, TrainConfig] = {
 }
 
 
-def _tiny(stage: Stage, **changes: Any) -> TrainConfig:
+def _tiny(stage: DataStage, **changes: Any) -> TrainConfig:
     # Trial runs keep to folders of their own, so that they never overwrite the weights of a real
     # one.
     return replace(
@@ -252,7 +319,7 @@ def _tiny(stage: Stage, **changes: Any) -> TrainConfig:
     )
 
 
-def _smoke(stage: Stage) -> TrainConfig:
+def _smoke(stage: DataStage) -> TrainConfig:
     return replace(
         _DEFAULT[stage],
         data_path=Path(f"data/processed/smoke/{stage}_chinese.jsonl"),
@@ -268,7 +335,7 @@ def _smoke(stage: Stage) -> TrainConfig:
     )
 
 
-TRAINING: dict[Preset, dict[Stage, TrainConfig]] = {
+TRAINING: dict[Preset, dict[DataStage, TrainConfig]] = {
     "default": _DEFAULT,
     "tiny": {
         "pretrain": _tiny("pretrain", learning_rate=6e-3, epochs=1, max_steps=1500),
@@ -283,4 +350,39 @@ TRAINING: dict[Preset, dict[Stage, TrainConfig]] = {
         "dpo": _tiny("dpo", learning_rate=1e-4, epochs=2),
     },
     "smoke": {stage: _smoke(stage) for stage in STAGES},
+}
+
+GRPO_PRESETS: dict[Preset, GRPOConfig] = {
+    # Sensible, but never tried: nobody has trained the default model so far.
+    "default": GRPOConfig(
+        learning_rate=1e-5,
+        decay_fraction=0.0,
+        weight_decay=0.0,
+        save_every=50,
+        eval_every=20,
+    ),
+    "tiny": GRPOConfig(
+        out_dir=Path("out/tiny"),
+        model=MODELS["tiny"],
+        max_seq_len=128,
+        batch_size=8,
+        max_steps=40,
+        learning_rate=3e-4,
+        warmup_fraction=0.1,
+        decay_fraction=0.0,
+        weight_decay=0.0,
+        eval_every=10,
+    ),
+    "smoke": GRPOConfig(
+        out_dir=Path("out/smoke"),
+        max_seq_len=128,
+        batch_size=4,
+        max_new_tokens=8,
+        questions=2,
+        group_size=2,
+        max_steps=2,
+        device="cpu",
+        dtype="float32",
+        save_every=1,
+    ),
 }

@@ -66,7 +66,7 @@ def test_help_shows_every_flag_with_its_default(
         assert "--preset" in text
     if isinstance(options, dict):
         options = options[command]
-    fields = vars(options).keys() if not isinstance(options, type) else options.__dataclass_fields__
+    fields = [name for name, field in options.__dataclass_fields__.items() if field.init]
     positional = {"import": {"paths"}, "download": {"name"}}.get(command, set())
     for field in set(fields) - {"model", "sampling"} - positional:
         assert f"--{field}" in text, field

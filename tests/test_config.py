@@ -25,6 +25,14 @@ FINE = {
     "TrainConfig.beta": {10**12},
     "TrainConfig.nll_weight": {0, 10**12},
     "TrainConfig.seed": {0, 10**12},
+    "GRPOConfig.learning_rate": {10**12},
+    "GRPOConfig.warmup_fraction": {0},
+    "GRPOConfig.decay_fraction": {0},
+    "GRPOConfig.weight_decay": {0, 10**12},
+    "GRPOConfig.clip_norm": {10**12},
+    "GRPOConfig.length_penalty": {0, 10**12},
+    "GRPOConfig.kl_weight": {0, 10**12},
+    "GRPOConfig.seed": {0, 10**12},
     **{
         f"MixOptions.{name}": {0}
         for name in (
@@ -69,8 +77,9 @@ def numbers() -> list[tuple[Any, str]]:
     """Every setting that is a number: the defaults that it is one of, and its name."""
     found = []
     for options in every_default().values():
+        settable = {field.name for field in fields(options) if field.init}
         for name, hint in get_type_hints(type(options)).items():
-            if {int, float} & {hint, *get_args(hint)}:
+            if name in settable and {int, float} & {hint, *get_args(hint)}:
                 found.append((options, name))
     return found
 

@@ -22,7 +22,7 @@ model.transformer model.decode model.generate
 training.dataset training.packing training.objectives training.optimizers training.devices
 training.llama_folder training.checkpoint training.model_folder training.gguf_export
 training.log training.export training.loop
-evaluate chat persona
+evaluate training.questions training.reinforcement training.grpo chat persona
 cli
 book.lab book.show book.page
 """

@@ -2,8 +2,9 @@
 
 A chapter can be run first, last or alone: it asks for the stages that it builds on, and whatever
 has not been trained on this machine is trained then. The ladder is the ``tiny`` preset on the
-built-in data, in the layout of ``bash scripts/run.sh --preset tiny``: pretrain, SFT, DPO. Beside it
-stand variants: short runs with one thing changed, to see what that thing is good for.
+built-in data, in the layout of ``bash scripts/run.sh --preset tiny``: pretrain, SFT, DPO; and on
+top of it GRPO. Beside it stand variants: short runs with one thing changed, to see what that thing
+is good for.
 
 A folder of the cache is named by a hash of everything that decides its content: the code, the
 settings and the data. So a changed default or a changed line of the trainer never shows old
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import os
 import platform
 import shutil
@@ -37,7 +39,15 @@ from filelock import FileLock
 import minillm
 from minillm import evaluate
 from minillm import persona as personas
-from minillm.config import PREVIOUS_STAGE, STAGES, TRAINING, Stage, TrainConfig
+from minillm.config import (
+    GRPO_PRESETS,
+    PREVIOUS_STAGE,
+    STAGES,
+    TRAINING,
+    GRPOConfig,
+    Stage,
+    TrainConfig,
+)
 from minillm.data import mix
 from minillm.errors import UserError
 from minillm.evaluate import EvaluateOptions, Evaluator
@@ -47,8 +57,9 @@ from minillm.microworld.identity import Persona
 from minillm.model.transformer import Transformer
 from minillm.tokenizer import learn
 from minillm.tokenizer.vocabulary import RustBPETokenizer
-from minillm.training import loop
+from minillm.training import grpo, loop
 from minillm.training.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_path
+from minillm.training.reinforcement import Reward, correct
 
 
 def _seed(text: str) -> int:
@@ -84,6 +95,8 @@ machine. Other CPUs round differently, which changes the outcome much as another
 these is below the worst of the runs in book/results/seeds.json."""
 SNAPSHOTS = (25, 50, 100, 200, 400, 800)
 """Steps after which a run keeps its weights, for looking at what was learned when."""
+GRPO_SNAPSHOTS = (10, 20, 30)
+"""The same for GRPO, which needs few steps."""
 
 
 def cache_dir() -> Path:
@@ -245,7 +258,7 @@ class Run:
                     data_dir=data(),
                     tokenizer_path=tokenizer_path(self.vocab_size),
                     items=items,
-                    max_seq_len=TRAINING["tiny"][self.stage].max_seq_len,
+                    max_seq_len=training(self.stage).max_seq_len,
                     persona_name=persona.name,
                     persona_author=persona.author,
                     device="cpu",
@@ -305,7 +318,8 @@ def tokenizer(vocab_size: int | None = None) -> RustBPETokenizer:
 def training(stage: Stage) -> TrainConfig:
     """How the tiny preset trains a stage, with the book's seed."""
     # Logs go elsewhere in every shell; the result does not depend on it.
-    return replace(TRAINING["tiny"][stage], tf_dir=Path(), seed=SEED)
+    config = GRPO_PRESETS["tiny"] if stage == "grpo" else TRAINING["tiny"][stage]
+    return replace(config, tf_dir=Path(), seed=SEED)
 
 
 def fresh() -> Transformer:
@@ -325,7 +339,10 @@ def _ladder_dir() -> Path:
 
 
 def ladder(stage: Stage) -> Run:
-    """A stage of the tiny preset, with all stages before it: the models of the whole book."""
+    """A stage of the tiny preset, with all stages before it: the models of the whole book. GRPO has
+    a folder of its own, since more code decides its result than that of the others."""
+    if stage == "grpo":
+        return variant("grpo", "grpo")
     previous = PREVIOUS_STAGE[stage]
     if previous and not weights_path(_ladder_dir(), stage).exists():
         ladder(previous)
@@ -338,6 +355,7 @@ def variant(
     start: Run | None = None,
     data_path: Path | None = None,
     vocab_size: int | None = None,
+    reward: Reward = correct,
     **changes: Any,
 ) -> Run:
     """The tiny preset's ``stage`` with something changed.
@@ -345,24 +363,30 @@ def variant(
     Args:
         name: letters and hyphens, for the folder and for the reader.
         start: whose weights to start from; None: fresh ones for pretraining, else the ladder's.
-        data_path: rows to train on; None: the ladder's.
+        data_path: rows to train on; None: the ladder's. For GRPO questions; None: the world's.
         vocab_size: of ``tokenizer(vocab_size)``, for a model that starts from fresh weights; None:
             the ladder's tokenizer.
-        changes: fields of TrainConfig with new values.
+        reward: of GRPO. Its source decides what is taken from the cache, not that of what it calls
+            outside the package.
+        changes: fields of TrainConfig or GRPOConfig with new values.
     """
     previous = PREVIOUS_STAGE[stage]
     if start is None and previous:
         start = ladder(previous)
-    data_path = data_path or data() / f"{stage}_chinese.jsonl"
+    module = "training.grpo" if stage == "grpo" else "training.loop"
+    if data_path is None and stage != "grpo":
+        data_path = data() / f"{stage}_chinese.jsonl"
     origin = (_ladder_dir().name, start and start.folder.name, start and start.stage)
     settings = [repr(training(stage)), repr(sorted(changes.items()))]
     if vocab_size:
         model = replace(training(stage).model, vocab_size=vocab_size)
         changes = {"model": model, "tokenizer_path": tokenizer_path(vocab_size), **changes}
         settings.append(file_sha256(tokenizer_path(vocab_size) / "tokenizer_meta.json"))
-    key = _key("training.loop", _ARITHMETIC, origin, file_sha256(data_path), *settings)
+    if reward is not correct:
+        settings.append(inspect.getsource(reward))
+    key = _key(module, _ARITHMETIC, origin, data_path and file_sha256(data_path), *settings)
     folder = cache_dir() / f"{name}-{key}"
-    return _train(Run(name, stage, folder, vocab_size), data_path, start, changes)
+    return _train(Run(name, stage, folder, vocab_size), data_path, start, changes, reward)
 
 
 def identity(persona: Persona = READER, replay_own: int = 0) -> Run:
@@ -382,15 +406,20 @@ def identity(persona: Persona = READER, replay_own: int = 0) -> Run:
     return variant("identity", "sft", start, path, max_steps=steps, learning_rate=2e-3)
 
 
-def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]) -> Run:
+def _train(
+    run: Run,
+    data_path: Path | None,
+    start: Run | None,
+    changes: dict[str, Any],
+    reward: Reward = correct,
+) -> Run:
     how = "from the cache"
     with _lock(f"{run.folder.name}-{run.stage}"):
         if not run.weights.exists():
             _about_to_make()
-            changes = {"tokenizer_path": tokenizer_path(), **changes}
+            changes = {"data_path": data_path, "tokenizer_path": tokenizer_path(), **changes}
             config = replace(
                 training(run.stage),
-                data_path=data_path,
                 out_dir=run.folder,
                 tf_dir=run.folder / "tensorboard",
                 init_from=start.weights if start else None,
@@ -399,14 +428,17 @@ def _train(run: Run, data_path: Path, start: Run | None, changes: dict[str, Any]
             )
 
             def keep(step: int, model: Transformer) -> None:
-                if step in SNAPSHOTS:
+                if step in (GRPO_SNAPSHOTS if run.stage == "grpo" else SNAPSHOTS):
                     made = tokenizer(run.vocab_size).fingerprint
                     about = Metadata(run.stage, step, model.config, made, "", {})
                     save_checkpoint(_snapshot_path(run.folder, run.stage, step), model, about)
 
             started = time.monotonic()
             with _messages_to(run.folder / "messages.txt"):
-                loop.train(config, run.stage, keep)
+                if isinstance(config, GRPOConfig):
+                    grpo.train_grpo(config, keep, reward)
+                else:
+                    loop.train(config, run.stage, keep)
             how = f"trained now, {time.monotonic() - started:.0f} s"
     print(f"{run.name}: {len(run.log):,} steps ({how})", flush=True)
     return run
@@ -433,10 +465,11 @@ def start() -> None:
 def report() -> dict[str, dict[str, float]]:
     """Every score of the book's models, after each stage: stage → name in the tables → score.
 
-    ``identity`` is the reader's persona on top of DPO.
+    ``identity`` is the reader's persona on top of DPO, and so is ``grpo``.
     """
     results: dict[str, dict[str, Any]] = {stage: ladder(stage).scores() for stage in STAGES}
     results["identity"] = identity().scores(persona=READER)
+    results["grpo"] = ladder("grpo").scores()
     return {stage: evaluate.flatten(result) for stage, result in results.items()}
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from minillm.config import PREVIOUS_STAGE, STAGES, ModelConfig, Stage, TrainConfig
+from minillm.config import ALL_STAGES, PREVIOUS_STAGE, ModelConfig, Stage, TrainConfig
 from minillm.errors import UserError
 from minillm.files import write_atomically
 from minillm.model.transformer import Transformer
@@ -203,7 +203,7 @@ def find_weights(out_dir: Path, stage: Stage) -> Path:
     """
     path = weights_path(out_dir, stage)
     if not path.is_file():
-        script = {"pretrain": "train_pretrain", "sft": "train_full_sft", "dpo": "train_dpo"}[stage]
+        script = "train_full_sft" if stage == "sft" else f"train_{stage}"
         raise UserError(
             f"{path}: no {stage} weights; run `python trainer/{script}.py` first, or name others"
         )
@@ -295,7 +295,7 @@ def keep_tokenizer(config: TrainConfig, tokenizer: RustBPETokenizer, write: bool
         return
     if find_tokenizer(None, out_dir).fingerprint == tokenizer.fingerprint:
         return
-    places = [out_dir / "tokenizer", *(weights_path(out_dir, stage) for stage in STAGES)]
+    places = [out_dir / "tokenizer", *(weights_path(out_dir, stage) for stage in ALL_STAGES)]
     if there := next((path for path in places if path.exists()), None):
         raise UserError(
             f"{there}: belongs to another tokenizer than that of {folder}: choose another --out_dir"
@@ -384,26 +384,29 @@ def newest_checkpoint(
 def check_continues(path: Path, metadata: Metadata, this: Metadata, total_steps: int) -> None:
     """Raises UserError if ``this`` run cannot go on from a checkpoint.
 
-    What decides the order of the rows, the state of the optimizer or DPO's reference must be what
-    it was: else step n of the one run would not be step n of the other. All else, such as the
-    learning rate or --epochs, may change, but there must be a step left to do.
+    What decides the order of the rows or questions, the state of the optimizer or the reference
+    must be what it was: else step n of the one run would not be step n of the other. All else, such
+    as the learning rate or --epochs, may change, but there must be a step left to do.
     """
     remedy = "go on with what it was trained with, or start anew without --resume"
     if metadata.step >= total_steps:
+        flags = "--max_steps" if this.stage == "grpo" else "--max_steps or --epochs"
         raise UserError(
             f"{path}: stands at step {metadata.step} already, and this run ends after "
-            f"{total_steps}: raise --max_steps or --epochs, or start anew without --resume"
+            f"{total_steps}: raise {flags}, or start anew without --resume"
         )
     if metadata.data != this.data:
         raise UserError(f"{path}: --data_path held other rows then; {remedy}")
-    reference = metadata.train.get("started_from")
-    if this.stage == "dpo" and reference and reference != this.train["started_from"]:
+    reference, previous = metadata.train.get("started_from"), PREVIOUS_STAGE[this.stage]
+    compares = this.stage == "dpo" or (this.stage == "grpo" and this.train["kl_weight"] > 0)
+    if compares and previous and reference and reference != this.train["started_from"]:
         raise UserError(
-            f"{path}: began with other SFT weights than those that are there now, and DPO compares "
-            f"with them in every step; {remedy}"
+            f"{path}: began with other {previous.upper()} weights than those that are there now, "
+            f"and {this.stage.upper()} compares with them in every step; {remedy}"
         )
-    for name in ("optimizer", "max_seq_len", "seed", "rows_per_step"):
-        before, now = metadata.train.get(name), this.train[name]
+    names = ("optimizer", "max_seq_len", "seed", "rows_per_step", "questions", "group_size")
+    for name in names:  # the last two are GRPO's
+        before, now = metadata.train.get(name), this.train.get(name)
         if before != now:
             flag = f"--{name} {before}"
             if name == "rows_per_step":
@@ -419,7 +422,7 @@ def load_for_inference(
     Raises:
         UserError: no weights, or a tokenizer that they were not trained with.
     """
-    stages = [stage] if stage else reversed(STAGES)
+    stages = [stage] if stage else reversed(ALL_STAGES)
     path = next((p for s in stages if (p := weights_path(out_dir, s)).exists()), None)
     path = path or find_weights(out_dir, stage or "pretrain")
     model, metadata = load_checkpoint(path)
@@ -439,7 +442,7 @@ def load(
     Args:
         out_dir: the folder that training wrote to, or one in Hugging Face's format with a Llama
             model of anybody's.
-        stage: pretrain, sft or dpo; None: the latest that there is, or the folder's only one.
+        stage: pretrain, sft, dpo or grpo; None: the latest that there is, or the folder's only one.
         tokenizer_path: a tokenizer's folder; None: ``out_dir/tokenizer`` if it exists, else the one
             that comes with the package. Of a folder in Hugging Face's format: None is its own.
         device: cpu, cuda, or auto: a CUDA GPU where there is one.

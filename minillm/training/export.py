@@ -16,7 +16,7 @@ from typing import Annotated, TypeAlias
 import numpy as np
 import torch
 
-from minillm.config import Range, Stage, check_ranges
+from minillm.config import DataStage, Range, check_ranges
 from minillm.errors import UserError
 from minillm.files import atomic_file
 from minillm.tokenizer.vocabulary import RustBPETokenizer, find_tokenizer
@@ -31,7 +31,7 @@ class ExportOptions:
     """Turn JSON Lines into a file of token tensors (read it by torch.load(FILE,
     weights_only=True))."""
 
-    format: Stage = "pretrain"
+    format: DataStage = "pretrain"
     """pretrain: input_ids, labels; sft: input_ids, loss_mask; dpo: both of chosen and of
     rejected."""
     data_path: Path | None = None
@@ -58,7 +58,7 @@ class ExportOptions:
 
 Columns: TypeAlias = dict[str, tuple[type[np.generic], int]]
 _SFT: Columns = {"input_ids": (np.int32, 0), "loss_mask": (np.int32, 0)}
-COLUMNS: dict[Stage, Columns] = {
+COLUMNS: dict[DataStage, Columns] = {
     "pretrain": {"input_ids": (np.int32, 0), "labels": (np.int64, IGNORE_INDEX)},
     "sft": _SFT,
     "dpo": {f"{side}_{name}": _SFT[name] for side in ("chosen", "rejected") for name in _SFT},

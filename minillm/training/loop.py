@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from minillm.config import Stage, TrainConfig
+from minillm.config import GRPOConfig, Stage, TrainConfig
 from minillm.errors import UserError
 from minillm.model.transformer import Transformer
 from minillm.progress import Progress
@@ -66,10 +66,17 @@ def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None
         KeyboardInterrupt: Ctrl-C or SIGTERM; a step that had begun was finished and saved for
             ``--resume``.
     """
+    return run_trainer(
+        config, lambda process, stop: Trainer(config, stage, process, stop, after_step)
+    )
+
+
+def run_trainer(config: TrainConfig, make: Callable[[Process, StopRequest], Trainer]) -> Path:
+    """Makes a trainer in this process, which it prepares, and runs it. See ``train``."""
     process = set_up_process(config.device, config.dtype)
     try:
         with StopRequest() as stop:
-            return Trainer(config, stage, process, stop, after_step).run()
+            return make(process, stop).run()
     except (RuntimeError, MemoryError) as error:
         if advice := advice_on(error, config):
             raise UserError(advice) from error
@@ -82,16 +89,20 @@ def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None
 def advice_on(error: Exception, config: TrainConfig) -> str | None:
     """What a user can do about an error that PyTorch raised; None: it is not one of these."""
     text = " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+    if out_of_memory(error):
         if config.batch_size == 1:
             return (
                 "out of memory with one packed row at a time: lower --max_seq_len, or choose a "
                 "smaller model or another --device"
             )
+        more = (
+            f" and raise --accumulation_steps {config.accumulation_steps} by the same factor"
+            if not isinstance(config, GRPOConfig)  # which goes through its rows, however many
+            else ""
+        )
         return (
-            f"out of memory: lower --batch_size {config.batch_size} and raise "
-            f"--accumulation_steps {config.accumulation_steps} by the same factor: the result is "
-            "the same, the memory less"
+            f"out of memory: lower --batch_size {config.batch_size}{more}: the result is the same, "
+            "the memory less"
         )
     if "DataLoader worker" in text:
         return (
@@ -104,6 +115,12 @@ def advice_on(error: Exception, config: TrainConfig) -> str | None:
             "its message, and go on with --resume"
         )
     return None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was too little memory, of a GPU or of the machine."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 class MicroBatches(Dataset[Batch]):
@@ -172,20 +189,30 @@ class Trainer:
 
     def set_up_model(self) -> None:
         """The weights to train, and the objective: those of the newest checkpoint with --resume,
-        else those that the stage starts from. DPO needs the latter either way, as its reference."""
+        else those that the stage starts from, which an objective may need either way, as its
+        reference."""
         config, stage = self.config, self.stage
         self.checkpoint = None
         if config.resume:
             self.checkpoint = newest_checkpoint(config, stage, self.tokenizer, self.say)
         self.started_from = ""
-        if self.checkpoint is None or stage == "dpo":
+        if self.checkpoint is None or self.compares():
             start = starting_model(config, stage, self.tokenizer, self.say)
             model, self.started_from, self.window = start
         else:
             model, self.window = self.checkpoint.model, self.checkpoint.metadata.window
         self.model = model.to(self.process.device)
-        self.objective = objective_of(stage, config, self.model)
+        self.objective = self.make_objective()
         self.say(f"{self.model.num_parameters():,} trainable parameters, on {self.process.device}")
+
+    def compares(self) -> bool:
+        """Whether the objective compares with the weights that the stage starts from."""
+        return self.stage == "dpo"
+
+    def make_objective(self) -> Objective:
+        """What is minimised. It is called with the weights that the stage starts from, or if it
+        does not compare with them, with any."""
+        return objective_of(self.stage, self.config, self.model)
 
     def set_up_data(self) -> None:
         """Rows to train on, rows to validate on where there are some, and the number of steps."""
@@ -200,6 +227,7 @@ class Trainer:
         rows = self.rows = packed(config.data_path, config.epochs, True)
         path = validation_path(config.data_path)
         self.val_rows = packed(path, 1, False) if path.exists() else None
+        self.data_sha256 = rows.data.sha256
         self.window = max(self.window, rows.data.usual_length())
         self.total_steps = math.ceil(len(rows) / self.rows_per_step)
         if config.max_steps is not None:
@@ -236,7 +264,7 @@ class Trainer:
             step,
             self.model.config,
             self.tokenizer.fingerprint,
-            self.rows.data.sha256,
+            self.data_sha256,
             train,
         )
 
@@ -387,15 +415,19 @@ class Trainer:
         """Raises UserError where the loss or its gradient is infinite or not a number."""
         if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
             return
-        first = step * self.rows_per_step
-        last = min(first + self.rows_per_step, len(self.rows))
         raise UserError(
-            f"{self.stage} step {step + 1}, packed rows {first + 1} to {last} of {len(self.rows)}: "
+            f"{self.stage} step {step + 1}, {self.learned_from(step)}: "
             f"loss {values['loss']}, gradient norm {values['grad_norm']}: not finite, so training "
             f"stops; lower --learning_rate {self.config.learning_rate} (nothing that was saved is "
             "lost)"
         )
 
+    def learned_from(self, step: int) -> str:
+        """What a step (from 0) learns from, in words."""
+        first = step * self.rows_per_step
+        last = min(first + self.rows_per_step, len(self.rows))
+        return f"packed rows {first + 1} to {last} of {len(self.rows)}"
 
-SAID_LAST = ("loss", "val_loss", "val_accuracy")
+
+SAID_LAST = ("loss", "reward", "val_loss", "val_accuracy")
 """Values of the last step that are printed."""
