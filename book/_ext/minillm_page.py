@@ -37,7 +37,10 @@ class Widget(SphinxDirective):
     required_arguments = 1
     has_content = True
     option_spec: ClassVar[Any] = dict.fromkeys(
-        ("model", "models", "plain", "question", "questions", "text", "vocabulary"),
+        (
+            *("after", "before", "model", "models", "plain", "question", "questions"),
+            *("text", "vocabulary"),
+        ),
         directives.unchanged,
     )
 

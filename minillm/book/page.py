@@ -29,6 +29,7 @@ from minillm.book import lab
 from minillm.config import STAGES
 from minillm.errors import UserError
 from minillm.files import write_atomically
+from minillm.microworld import scoring, words
 from minillm.model.transformer import Transformer
 from minillm.tokenizer.vocabulary import SPLIT_PATTERN, RustBPETokenizer
 
@@ -136,7 +137,7 @@ def models_of_the_book() -> Iterator[PageModel]:
 
 def write_site(folder: Path) -> list[str]:
     """Writes the models of the book into a folder of the built site, as scripts: one for each, and
-    ``index.js``, which lists them. Returns their names.
+    ``index.js``, which lists them; and what tells right answers. Returns the models' names.
 
     Raises:
         UserError: they have not been trained on this machine; says which command does.
@@ -147,6 +148,7 @@ def write_site(folder: Path) -> list[str]:
         index[name] = {"stage": stage, "step": step, "window": window, "bytes": len(content)}
         _write_script(folder / f"{name}.js", f"MiniLLM.models[{json.dumps(name)}].weights", content)
     write_index(folder, index)
+    write_verifier(folder)
     return list(index)
 
 
@@ -167,6 +169,17 @@ def vocabularies() -> dict[str, Any]:
 def write_vocabularies(folder: Path) -> None:
     """Writes ``vocabularies`` into a folder of the built site, as a script."""
     _write_script(folder / "vocabularies.js", "MiniLLM.vocabularies", vocabularies())
+
+
+def verifier() -> dict[str, Any]:
+    """What ``Question.is_correct`` looks for in an answer, for the page to find the same right."""
+    denial, word = scoring.DENIAL.pattern, scoring.WORD.pattern
+    return {"closings": words.CLOSINGS, "denial": denial, "word": word}
+
+
+def write_verifier(folder: Path) -> None:
+    """Writes ``verifier`` into a folder of the built site, as a script."""
+    _write_script(folder / "verifier.js", "MiniLLM.verifier", verifier())
 
 
 def _write_script(path: Path, place: str, value: Any) -> None:
@@ -227,6 +240,8 @@ def widget(
     scripts = [(_SCRIPTS / file).read_text(encoding="utf-8") for file in shared]
     if name in WITHOUT_MODEL:
         scripts.append(_assignment("MiniLLM.vocabularies", vocabularies()))
+    if name == "samples":
+        scripts.append(_assignment("MiniLLM.verifier", verifier()))
     for stage, model in models.items():
         weights = base64.b64encode(page_weights(model, tokenizer or lab.tokenizer())).decode()
         value = {"stage": stage, "step": None, "weights": weights}

@@ -56,9 +56,10 @@ _DOMAINS = [
     words.MONTHS,
 ]
 _DOMAIN = {word: domain for domain in _DOMAINS for word in domain}
-_WORD = re.compile("|".join(sorted(_DOMAIN, key=len, reverse=True)))  # 小猫 before 猫
+WORD = re.compile("|".join(sorted(_DOMAIN, key=len, reverse=True)))  # 小猫 before 猫
+"""Whoever and whatever an answer may name."""
 _NUMBER = re.compile(r"\d+")
-_DENIAL = re.compile("[不没]|并非")
+DENIAL = re.compile("[不没]|并非")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Question:
         for closing in words.CLOSINGS:
             reply = reply.replace(closing, "")
         sentences = [part for part in re.split("[。！？\n]", reply) if part.strip()]
-        if not sentences or _DENIAL.search(sentences[-1]):
+        if not sentences or DENIAL.search(sentences[-1]):
             return False
         if _NUMBER.search(self.answer) and self.kind != "calendar":
             return self._is_right_number(sentences[-1])
@@ -90,7 +91,7 @@ class Question:
         asked, said = _NUMBER.findall(self.messages[-1][1]), _NUMBER.findall(sentence)
         if not said or said[-1] != _NUMBER.findall(self.answer)[0]:
             return False
-        if any(word not in self.messages[-1][1] for word in _WORD.findall(sentence)):
+        if any(word not in self.messages[-1][1] for word in WORD.findall(sentence)):
             return False
         # Adding commutes; a curt reply repeats nothing, and a shop's question holds no numbers.
         orders = [asked, asked[::-1]] if "加" in sentence or "+" in sentence else [asked]
@@ -98,11 +99,11 @@ class Question:
 
     def _is_right_word(self, sentence: str) -> bool:
         spoken = "".join(content for _, content in self.messages)
-        found = _WORD.findall(sentence)
+        found = WORD.findall(sentence)
         domain = _DOMAIN[self.answer]
         same = [word for word in found if _DOMAIN[word] is domain]
         if self.kind == "calendar":  # a count from the day that was asked to the answer
-            counted_from_start = len(same) == 1 or same[:1] == _WORD.findall(spoken)[:1]
+            counted_from_start = len(same) == 1 or same[:1] == WORD.findall(spoken)[:1]
             return same[-1:] == [self.answer] and counted_from_start
         letter = re.search("[A-D]", sentence) if self.options else None
         if letter and self.options["ABCD".index(letter.group())] != self.answer:

@@ -75,6 +75,13 @@
     return {element: h("label", {class: "minillm-slider"}, h("span", {}, name), input, output), input};
   }
 
+  /** One answer to a prompt: {text, length}. The token that ends it counts, unless it was cut off before. */
+  function one_answer({model, tokenizer}, prompt, options) {
+    const {vocab_size} = tokenizer, stop_ids = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id];
+    const ids = [...MiniLLM.generate(model, prompt, {stop_ids, vocab_size, ...options})].map(({id}) => id);
+    return {text: tokenizer.decode(ids), length: ids.length + (ids.length < options.max_new_tokens ? 1 : 0)};
+  }
+
   /** Lets the browser draw, and whoever reads press a button. */
   const pause = () => new Promise((done) => setTimeout(done));
 
@@ -107,5 +114,5 @@
     });
   }
 
-  Object.assign(MiniLLM, {STAGES, title, models, script, language, offered, h, button, slider, pause, widget});
+  Object.assign(MiniLLM, {STAGES, title, models, script, language, offered, h, button, slider, one_answer, pause, widget});
 })();

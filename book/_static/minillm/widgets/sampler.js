@@ -5,7 +5,7 @@
 //   model   to begin with
 MiniLLM.widget("sampler", async (element, settings) => {
   "use strict";
-  const {h, button, slider, pause, bars, draw, glyphs_after, percent, generate, probabilities, read, KVCache} = MiniLLM;
+  const {h, button, slider, pause, bars, draw, glyphs_after, percent, one_answer, probabilities, read, KVCache} = MiniLLM;
   const SHOWN = 10; // bars
   const TIMES = 20; // answers
   const LENGTH = 40; // tokens of one
@@ -72,12 +72,10 @@ MiniLLM.widget("sampler", async (element, settings) => {
 
   /** Answers one after the other, counted by what they say. */
   async function ask() {
-    const {model, tokenizer} = loaded, mine = ++asking, counts = new Map(), own = new KVCache(model.config);
-    const stop_ids = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id];
+    const mine = ++asking, counts = new Map(), own = new KVCache(loaded.model.config);
     for (let time = 1; time <= TIMES; time++) {
-      const options = {max_new_tokens: LENGTH, stop_ids, vocab_size: tokenizer.vocab_size, cache: own};
-      options.sampling = {...sampling(), seed: seed++};
-      const said = tokenizer.decode([...generate(model, prompt, options)].map(({id}) => id));
+      const options = {max_new_tokens: LENGTH, sampling: {...sampling(), seed: seed++}, cache: own};
+      const {text: said} = one_answer(loaded, prompt, options);
       counts.set(said, (counts.get(said) ?? 0) + 1);
       const often = [...counts].sort((a, b) => b[1] - a[1]);
       tally.replaceChildren(h("p", {}, `${time} 遍，${counts.size} 种：`),
