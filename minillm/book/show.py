@@ -3,7 +3,7 @@ source.
 
 Pictures of text are HTML with real text, which can be selected and searched and needs no Chinese
 font in a plot. Figures are PNG with a transparent background, in colours that can be told apart by
-the colour-blind (Okabe & Ito 2008) and read on white and on black. The same colour means the same
+the colour-blind (Okabe & Ito 2008; olive is Tol's) and read on white and on black. The same colour means the same
 thing everywhere: see ``COLOURS``.
 """
 
@@ -47,6 +47,7 @@ COLOURS = {
     "pretrain": "#0072B2",
     "sft": "#009E73",
     "dpo": "#E69F00",
+    "grpo": "#999933",
     "identity": "#CC79A7",
     "bad": "#D55E00",
     "other": "#56B4E9",
@@ -57,9 +58,10 @@ STAGE_NAMES = {
     "pretrain": "预训练",
     "sft": "SFT",
     "dpo": "DPO",
+    "grpo": "GRPO",
     "identity": "身份",
 }
-_CYCLE = [c for name, c in COLOURS.items() if name != "fresh"]
+_CYCLE = [c for name, c in COLOURS.items() if name not in ("fresh", "grpo")]
 _WIDTH = 6.5  # inches
 _STYLE: Any = {
     "font.size": 10,
@@ -526,6 +528,27 @@ def lines(
 
 _AXES_HEIGHT = 165.0
 """Of a figure of lines, in points; about."""
+
+
+@_drawn
+def panels(
+    courses: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    xlabel: str,
+    colours: Sequence[str] | None = None,
+) -> Picture:
+    """Several figures of lines side by side, ``label of y → name → (x, y)``, on the same x; the
+    first one names the lines."""
+    figure, axes = _figure(2.3, len(courses))
+    palette = colours or _CYCLE
+    told = []
+    for place, (ylabel, series) in zip(axes, courses.items(), strict=True):
+        for i, (name, (x, y)) in enumerate(series.items()):
+            place.plot(x, y, color=palette[i % len(palette)], label=name)
+            told.append(f"{ylabel}，{name} {_course(list(y))}")
+        place.set_xlabel(xlabel)
+        place.set_ylabel(ylabel)
+    axes[0].legend()
+    return Picture(figure, "；".join(told))
 
 
 def _spread(heights: Sequence[float], gap: float = 12.0) -> list[float]:

@@ -1,0 +1,542 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (sec-thinking)=
+# # 学会思考：只看结果对不对
+#
+# :::{admonition} 本章
+# :class: tip
+#
+# - **你将学会**：没有标准解法、只有判分程序时怎样训练模型；亲手算一次策略梯度；看懂 GRPO 比 REINFORCE 多了什么；量出强化学习教会的是新本领，还是何时用旧本领。
+# - **需要时间**：阅读 50 分钟，运行约一分钟；第一次运行另要训练十几份小模型，在 2 个 CPU 核上约 5 分钟。
+# - **需要内存**：2 GB。
+# - **用到的模块**：`minillm.training.reinforcement`、`minillm.training.grpo`、`minillm.microworld.scoring`。
+# :::
+
+# %%
+import json
+import math
+import re
+import zlib
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+from minillm.book import lab, show
+from minillm.evaluate import to_messages
+from minillm.files import write_atomically
+from minillm.microworld import scoring
+from minillm.microworld.exercises import SUM_POOLS
+from minillm.training import grpo, objectives, reinforcement
+
+import numpy as np
+import torch
+
+lab.start()
+
+# %% [markdown]
+# ## 开场
+#
+# 上一章（{numref}`第 %s 章 <sec-dpo>`）之后，模型答得客气了：
+
+# %% tags=["nbval-ignore-output"]
+sft, dpo = lab.ladder("sft"), lab.ladder("dpo")
+replies = {run.name: lab.showcase(run.model()) for run in (sft, dpo)}
+show.spine(replies)
+
+# %% [markdown]
+# 第二句话的末尾有“请数着算”。去掉这四个字，它还算得对吗？拿 600 道训练里从没问过的加减法，每道问两遍：一遍照原样，一遍在末尾加上“请数着算。”。
+
+
+# %%
+exam = [q for kind in ("add", "sub") for q in scoring.questions(kind, 300)]
+kinds = np.array([q.kind for q in exam])
+assert len(exam) == 600
+
+
+def answers(run, questions, cue="", step=None):
+    """Greedy answers, which of them are right, and which of them count."""
+    turns = [[*q.messages[:-1], ("user", q.messages[-1][1] + cue)] for q in questions]
+    said = run.evaluator(step).chat([to_messages(turn) for turn in turns])
+    right = np.array([q.is_correct(reply) for q, reply in zip(questions, said, strict=True)])
+    return said, right, np.array(["步到" in reply for reply in said])
+
+
+def line(name, right, counted):
+    """A row of a table: sums and differences that are right, and the share that is counted."""
+    return [name, float(right[kinds == "add"].mean()), float(right[kinds == "sub"].mean()), counted]
+
+
+# %% tags=["nbval-ignore-output"]
+columns = ["", "add", "sub", "counted"]
+plain = {run.name: answers(run, exam) for run in (sft, dpo)}
+told = {run.name: answers(run, exam, cue="请数着算。") for run in (sft, dpo)}
+rows = []
+for run in (sft, dpo):
+    for how, (_, right, counted) in (("plain", plain[run.name]), ("told to count", told[run.name])):
+        rows.append(line(f"{run.name}, {how}", right, float(counted.mean())))
+show.table(columns, rows)
+
+# %%
+for name in ("sft", "dpo"):
+    assert plain[name][2].mean() < 0.1 < 0.9 < told[name][2].mean()
+    assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3
+
+# %% [markdown]
+# 减法直接写，大多是错的；叫它数，就好得多。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->它**会**数，只是没有人提醒就不数。<!-- by: assert plain[name][2].mean() < 0.1 < 0.9 < told[name][2].mean() -->
+#
+# 怎样让它自己想到要数？写几千个“先数再答”的示范，再做一轮 SFT，当然可以。但这一章换一个问法：如果我们**不知道**好的解法长什么样，只能判断最后的答案对不对呢？数学题、编程题都是这样：写出解法很难，核对答案很容易。
+#
+# 能由程序核对的奖励，叫**可验证奖励**（verifiable reward）。本章的奖励只有一行：答对得 1 分，答错得 0 分。不写示范，也不提“数”这个字，模型自己写，程序判分，这就是**强化学习**（reinforcement learning）。
+#
+# ## 手算
+#
+# ### 一道题，八个回答，一次梯度
+#
+# 先把事情缩到最小。设一道题只有两种答法：“直接写”，得 0 分；“数着算”，得 1 分。模型给两种答法的分数（logit）是 $z = (\ln 3,\ 0)$，所以概率是 $\pi = (3/4,\ 1/4)$：它四次里只数一次。
+#
+# 让它答八次，抽到的是：写、写、数、写、写、写、数、写。我们要的是平均奖励 $J = \mathbb{E}_{y \sim \pi}[r(y)]$ 变大。问题是，判分程序不能求导，$J$ 怎样对 $z$ 求导？
+#
+# 办法是只对概率求导。因为 $\nabla \pi(y) = \pi(y)\,\nabla \log \pi(y)$，
+#
+# ```{math}
+# :label: eq-thinking-reinforce
+# \nabla J = \sum_y r(y)\,\nabla \pi(y) = \mathbb{E}_{y \sim \pi}\bigl[\,r(y)\,\nabla \log \pi(y)\,\bigr]
+# ```
+#
+# 右边是一个平均数，抽几个样本就能估计。这叫**策略梯度**（policy gradient），{cite:t}`williams1992` 给它起名 REINFORCE：得分高的回答，往概率更高的方向推。奖励 $r$ 只是一个系数，怎样算出来的都行。
+#
+# 对 softmax，$\partial \log \pi(y) / \partial z_k = \mathbf{1}\{y = k\} - \pi_k$。只看“数”的那个 logit，$\pi_{数} = 1/4$：
+#
+# | 回答 | 个数 | $r$ | $\partial \log\pi / \partial z_{数}$ | 乘积 |
+# |---|---|---|---|---|
+# | 写 | 6 | 0 | $0 - 0.25 = -0.25$ | 0 |
+# | 数 | 2 | 1 | $1 - 0.25 = +0.75$ | $+0.75$ |
+#
+# 八个平均：$2 \times 0.75 / 8 = 0.1875$。走一步，学习率取 1：$z_{数}$ 加 0.1875，$z_{写}$ 减 0.1875，“数”的概率从 0.25 升到 0.33。
+#
+# ### 减去平均分
+#
+# 上面的算法有一个毛病：得 0 分的六个回答，什么也没说。假如奖励是 10 分和 9 分，那么八个回答**都**往上推，好坏只差在推得多狠。我们想要的是：比平均好的往上推，比平均差的往下压。所以减去一个数 $b$，叫**基线**（baseline）；剩下的 $A = r - b$ 叫**优势**（advantage）。
+#
+# 这样减，会不会把方向减歪了？不会，因为 $\nabla \log \pi$ 自己的平均是 0：$\pi_{数} \times 0.75 + \pi_{写} \times (-0.25) = 0.25 \times 0.75 - 0.75 \times 0.25 = 0$。概率的总和永远是 1，有的要涨，就有的要跌。于是 $\mathbb{E}[b\,\nabla \log \pi] = 0$，减掉它，平均不变，只少了些忽大忽小。
+#
+# 用这一组的平均分 $2/8 = 0.25$ 作基线：
+#
+# | 回答 | 个数 | $r$ | $A = r - 0.25$ | $\partial \log\pi / \partial z_{数}$ | 乘积 |
+# |---|---|---|---|---|---|
+# | 写 | 6 | 0 | $-0.25$ | $-0.25$ | $+0.0625$ |
+# | 数 | 2 | 1 | $+0.75$ | $+0.75$ | $+0.5625$ |
+#
+# 平均：$(6 \times 0.0625 + 2 \times 0.5625)/8 = 0.1875$，和刚才一样，只是现在错的回答也出了力。请 PyTorch 核对：
+
+# %%
+counts = torch.tensor([0, 0, 1, 0, 0, 0, 1, 0])  # which of the eight answers count
+rewards = counts.double()[None]  # [questions=1, group_size=8]
+better = reinforcement.advantages(rewards)
+assert better.unique().tolist() == [-0.25, 0.75]
+
+for weights in (rewards, better):
+    z = torch.tensor([math.log(3), 0.0], dtype=torch.float64, requires_grad=True)
+    log_probs = z.log_softmax(-1)[counts]  # of each answer, [8]
+    (weights[0] * log_probs).mean().backward()
+    assert torch.allclose(z.grad, torch.tensor([-0.1875, 0.1875], dtype=torch.float64))
+stepped = (z + z.grad).softmax(-1)
+print(f"gradient {z.grad[1]:.4f}, probability of counting 0.25 -> {stepped[1]:.2f}")
+
+# %% [markdown]
+# 这八个样本恰好是两个“数”，正合概率。抽到几个“数”，其实要看运气：0 到 8 个都可能。把九种情形按概率加权，就得到梯度估计的真实平均和标准差，不必抽样：
+
+
+# %%
+def estimate(k, baseline):
+    """The gradient that a group of eight with ``k`` answers that count estimates."""
+    r = np.array([1.0] * k + [0.0] * (8 - k))
+    return np.mean((r - baseline(r)) * (r - 0.25))  # counting is right, so r is also 1{y}
+
+
+chance = np.array([math.comb(8, k) * 0.25**k * 0.75 ** (8 - k) for k in range(9)])
+spread = {}
+for name, baseline in (("none", lambda r: 0), ("0.25", lambda r: 0.25), ("group mean", np.mean)):
+    found = np.array([estimate(k, baseline) for k in range(9)])
+    mean = float(chance @ found)
+    spread[name] = mean, float(np.sqrt(chance @ (found - mean) ** 2))
+    print(f"baseline {name:10}  mean {mean:.4f}, standard deviation {spread[name][1]:.4f}")
+assert math.isclose(spread["0.25"][0], 0.1875)
+assert math.isclose(spread["group mean"][0], 0.1875 * 7 / 8)
+assert spread["0.25"][1] < 0.7 * spread["none"][1]
+
+# %% [markdown]
+# 减去 0.25，平均不变，标准差小了三分之一：<!-- by: assert spread["0.25"][1] < 0.7 * spread["none"][1] -->同样多的样本，方向更准。用组平均则有一点折扣：每个回答的基线里有它自己的八分之一，平均成了 $7/8$。所有分量打同样的折，方向没有变。<!-- by: assert math.isclose(spread["group mean"][0], 0.1875 * 7 / 8) -->
+#
+# ### 从 REINFORCE 到 GRPO，一次加一样
+#
+# 1. **REINFORCE**：$r\,\nabla \log\pi(y)$。
+# 2. **减基线**：$(r - b)\,\nabla\log\pi(y)$。$b$ 从哪里来？PPO {cite:p}`schulman2017ppo` 另训一个网络来估计，叫价值网络。
+# 3. **组平均**：同一道题答 $G$ 次，$b$ 就是这一组的平均分。不要价值网络，这是**组相对策略优化**（group relative policy optimization，GRPO）{cite:p}`shao2024deepseekmath` 的核心。
+# 4. **除以标准差**：原版的 GRPO 用 $A = (r - \bar r)/\mathrm{std}(r)$。它让几乎全对或几乎全错的组说话更响，下面的单元格会算。{cite:t}`liu2025drgrpo` 认为这是偏差，去掉了；本书默认也不除。
+# 5. **词元**：回答是一串词元，$\log\pi(y) = \sum_t \log\pi(y_t)$，每个词元都拿整个回答的 $A$。全部相加，再除以这一批答案的词元总数，如 DAPO {cite:p}`yu2025dapo`。
+# 6. **裁剪**：采样很贵，想在同一批回答上多走几步。可是走了一步，模型就不是写出它们的那个模型了。记 $\rho = \pi / \pi_{采样时}$，PPO 的目标是 $\min\bigl(\rho A,\ \mathrm{clip}(\rho,\, 1-\varepsilon,\, 1+\varepsilon)\, A\bigr)$：一个词元的概率已经变了 $\varepsilon$ 这么多，就不再推它。只走一步时 $\rho = 1$，裁剪不起作用。
+# 7. **KL**：再扣掉离出发点的距离，缰绳和上一章的是同一根。
+#
+# 第 4 条除得有多狠？一组八个，分别对 1 个、4 个、7 个：
+
+# %%
+groups = torch.tensor([[1.0] * k + [0.0] * (8 - k) for k in (1, 4, 7)], dtype=torch.float64)
+for by_std in (False, True):
+    a = reinforcement.advantages(groups, divide_by_std=by_std)
+    print(f"divide_by_std={by_std}: right, wrong", [(round(float(x[0]), 2), round(float(x[-1]), 2)) for x in a])
+    assert torch.allclose(a.sum(1), torch.zeros(3, dtype=torch.float64))
+same = torch.ones(1, 8, dtype=torch.float64)
+assert reinforcement.advantages(same).abs().max() == 0.0
+
+# %% [markdown]
+# 只对了一个的那组，对的那个从 0.88 变成 2.47，是对一半那组的近三倍；不除时不到两倍。<!-- by: 2.47 / 0.94 > 2.6 --><!-- by: 0.88 / 0.5 < 2 -->
+# 还有一条：八个**全对**或**全错**，优势全是 0，这道题白问了。后面会看到，这样的组越来越多。<!-- by: assert reinforcement.advantages(same).abs().max() == 0.0 -->
+#
+# 和前两章比：
+#
+# | | 回答谁写的 | 好坏谁说的 | 和什么比 | 训练时的模型 |
+# |---|---|---|---|---|
+# | SFT | 别人 | 不说，照抄 | 不比 | 一个 |
+# | DPO | 别人 | 偏好对 | 另一个回答 | 策略、参考 |
+# | PPO | 自己 | 奖励模型或程序 | 价值网络的估计 | 策略、价值网络，常加参考、奖励模型 |
+# | GRPO | 自己 | 同上 | 同组的平均 | 策略，要 KL 时加参考 |
+#
+# ## 真实代码
+#
+# ### 问什么
+#
+# 强化学习只问 SFT **没有直接问过**的数对，考试用的又是第三份：
+
+# %%
+assert not set(SUM_POOLS["rl"]) & set(SUM_POOLS["sft"])
+assert not set(SUM_POOLS["test"]) & {*SUM_POOLS["rl"], *SUM_POOLS["sft"]}
+print({name: len(pairs) for name, pairs in SUM_POOLS.items()})
+show.source(scoring.question_to_explore)
+
+# %% [markdown]
+# 为什么不问 SFT 问过的？那些答案它背过了，直接写就能得分，数不数一个样，没有什么可学。本节末尾会量这件事。
+#
+# 还要有一样东西：它得**偶尔**真的数一次。从不出现的回答，判不到分，也就推不动。所以 SFT 数据里，没有要求数的加减法有 5% 是数着答的。<!-- by: minillm/microworld/exercises.py -->
+#
+# ### 采样、判分、优势
+
+# %%
+show.source(reinforcement.roll_out)
+
+# %% [markdown]
+# 三处要留意。温度是 1：{eq}`eq-thinking-reinforce` 要求样本来自正在训练的那个分布。结束标记 `end` 也算回答：什么时候停，也是模型的选择。只有答到上限被砍断的，末尾没有它。
+#
+# 真的问一道题，答 16 次：
+
+
+# %%
+def sample(run, questions, n, step=None, seed=lab.SEED):
+    """n answers to each question at temperature 1, one group after the other."""
+    config, model, found = replace(lab.training("grpo"), group_size=n), run.model(step), []
+    for i in range(0, len(questions), 16):  # all at once would need much memory
+        part = questions[i : i + 16]
+        found += reinforcement.roll_out(model, tokenizer, part, config, seed + i)
+    return found
+
+
+def counts_up(rollouts):
+    return np.array(["步到" in rollout.reply for rollout in rollouts])
+
+
+# %% tags=["nbval-ignore-output"]
+tokenizer = lab.tokenizer()
+rng = Random(lab.SEED)
+explored = [scoring.question_to_explore(rng) for _ in range(80)]
+rollouts = sample(sft, explored, 16)
+rewards = reinforcement.group_rewards(rollouts, 16)  # [80, 16]
+useful = [i for i in range(80) if counts_up(rollouts)[16 * i : 16 * i + 16].any()]
+shown = next(i for i in useful if 0 < rewards[i].sum() < 8)
+group, better = rollouts[16 * shown : 16 * shown + 16], reinforcement.advantages(rewards)[shown]
+print(group[0].question.messages[-1][1])
+show.table(
+    ["reward", "advantage", "reply"],
+    [[int(r.reward), float(a), r.reply] for r, a in zip(group, better, strict=True)],
+)
+
+# %% [markdown]
+# 这就是训练的全部信息。数着算的那一个若是答对了，拿到这一组最大的优势，连同它的每一个词元。
+#
+# ### 目标函数
+
+# %%
+show.source(reinforcement.advantages, reinforcement.make_grpo_objective)
+
+# %% [markdown]
+# 去掉裁剪和 KL，剩下的就是 `token_losses` 乘上优势：**SFT 的损失，每个回答加一个可正可负的权重**。采样之后的第一步 $\rho = 1$，梯度应当与它完全相同。用刚才那一组核对：
+
+# %%
+(batch,) = reinforcement.pack_rollouts(group, better, 1024, 8)
+model = sft.model()
+gradients = []
+for weighted in (False, True):
+    model.zero_grad()
+    if weighted:
+        weights = batch.advantages[batch.document_ids.clamp(min=0)]  # [B, T]
+        (objectives.token_losses(model, batch) * weights).sum().backward()
+    else:
+        reinforcement.make_grpo_objective()(model, batch).total.backward()
+    gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+assert gradients[0].abs().max() > 0
+assert torch.allclose(*gradients, atol=1e-5)
+
+# %% [markdown]
+# ### 一步训练
+#
+# 训练循环还是那个循环，只是批次由模型现写：
+
+# %%
+show.source(grpo.GRPOTrainer.batches, grpo.GRPOTrainer.step)
+
+# %% [markdown]
+# `informative` 是组内分数不全相同的题所占的比例。它是 0 的那一步，权重原样不动。
+#
+# ## 实验
+#
+# ### 40 步：奖励和长度一起升
+#
+# 从 SFT 的权重出发，每步 16 道题，每道答 8 次，走 40 步，学习率 0.0003，用 AdamW。换三颗种子：题目和抽样都不同。<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate, 0.0003) --><!-- by: config.GRPO_PRESETS["tiny"].questions == 16 --><!-- by: config.GRPO_PRESETS["tiny"].max_steps == 40 -->
+
+# %%
+runs = [lab.variant("thinking", "grpo", start=sft, seed=lab.SEED + i) for i in range(3)]
+
+# %% mystnb={"figure": {"caption": "三颗种子，每 5 步平均。从左到右：平均奖励，回答的词元数，熵（每个词元的 $-\\log\\pi$，即模型还有多犹豫）。奖励升，长度跟着升，熵降下去。", "name": "fig-thinking-curves"}, "image": {"alt": "三幅折线图并排，横轴都是步数 1 到 40，每幅三条线，每颗种子一条。奖励和长度上升，熵下降。"}} tags=["nbval-ignore-output"]
+steps = [entry["step"] for entry in runs[0].log]
+colours = [show.COLOURS[name] for name in ("grpo", "other", "sft")]
+courses = {
+    name: {
+        f"seed {lab.SEED + i}": (steps, show.smooth([e[key] for e in run.log], 5))
+        for i, run in enumerate(runs)
+    }
+    for name, key in (("reward", "reward"), ("tokens", "length"), ("entropy (nats)", "entropy"))
+}
+for run in runs:
+    first, last = run.log[:5], run.log[-5:]
+    for key, change in (("reward", 0.3), ("length", 10), ("entropy", -0.1)):
+        grown = np.mean([e[key] for e in last]) - np.mean([e[key] for e in first])
+        assert grown > change if change > 0 else grown < change, (key, grown)
+show.panels(courses, "step", colours)
+
+# %% [markdown]
+# 三颗种子走出同一种形状。{cite:t}`deepseek2025r1` 的图里也是这样：没有人要求写长，回答却随着奖励自己变长。那里花的是大量的显卡；这里是一个 869,504 个参数的模型，在 CPU 上一分钟一颗种子。
+#
+# ### 留出的 600 道题
+
+# %% tags=["nbval-ignore-output"]
+after = [answers(run, exam) for run in runs]
+rows = [line("SFT", *plain["sft"][1:2], float(plain["sft"][2].mean()))]
+for i, (_, right, counted) in enumerate(after):
+    rows.append(line(f"GRPO, seed {lab.SEED + i}", right, float(counted.mean())))
+rows.append(line("SFT, told to count", told["sft"][1], float(told["sft"][2].mean())))
+show.table(columns, rows, [None, *[show.COLOURS["grpo"]] * 3])
+
+# %%
+for _, right, counted in after:
+    assert counted.mean() > 0.9
+    assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3
+    assert right.mean() > told["sft"][1].mean() - 0.1
+
+# %% [markdown]
+# 三颗种子都学会了不用提醒就数；减法比原来高 0.3 以上。<!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3 -->这些数对，哪一个阶段都没有问过。
+#
+# ### 它学会的是选择，不是减法
+#
+# 表的最后一行是没有训练过的 SFT 模型，只是有人提醒它数。强化学习之后的模型，离它不远。<!-- by: assert right.mean() > told["sft"][1].mean() - 0.1 -->这让人怀疑：它学到的，也许只是**什么时候**数。
+#
+# 怎样检验？如果只是换了选择，而“直接写”和“数”两种算法各自的水平不变，那么正确率应当是两个数的加权平均，权重就是数的比例：
+#
+# $$\text{正确率} = (1 - c) \times \text{直接写的正确率} + c \times \text{数的正确率}$$
+#
+# 横轴放数的比例 $c$，纵轴放正确率，训练途中的每一个模型都应当落在一条直线上。取每颗种子第 0、10、20、30、40 步的权重，各答 150 道留出的减法，温度 1：
+
+# %% mystnb={"figure": {"caption": "留出的减法：横轴是数着算的比例，纵轴是正确率，温度 1。每条折线是一颗种子在第 0、10、20、30、40 步的模型；灰线连接 SFT 模型直接写的正确率和它被提醒时的正确率。", "name": "fig-thinking-line"}, "image": {"alt": "横轴从 0 到 1 是数着算的比例，纵轴是正确率。三条带点的折线从左下角沿着一条灰色直线走到右上角。"}} tags=["nbval-ignore-output"]
+subs = [q for q in exam if q.kind == "sub"][:150]
+
+
+def share_and_accuracy(run, step=None):
+    rollouts = sample(run, subs, 2, step)
+    return float(counts_up(rollouts).mean()), float(np.mean([r.reward for r in rollouts]))
+
+
+start = share_and_accuracy(sft)
+ways = {}
+for i, run in enumerate(runs):
+    points = [start, *(share_and_accuracy(run, step) for step in run.steps)]
+    ways[f"seed {lab.SEED + i}"] = tuple(zip(*points, strict=True))
+ends = [float(told_or_not["sft"][1][kinds == "sub"].mean()) for told_or_not in (plain, told)]
+off = [abs(a - (ends[0] + c * (ends[1] - ends[0]))) for x, y in ways.values() for c, a in zip(x, y, strict=True)]
+assert np.mean(off) < 0.12
+drawn = {"choosing only": ([0.0, 1.0], ends), **ways}
+show.lines(drawn, "share counted", "accuracy (sub)", [show.GREY, *colours], marker="o")
+
+# %% [markdown]
+# 点都在直线附近，没有哪一个模型不数就变准了。<!-- by: assert np.mean(off) < 0.12 -->奖励没有教会它减法，它把本来就会、但很少用的那种做法，变成了习惯。
+#
+# ### 多答几次，原来的模型也答得出
+#
+# 换一个角度问同一件事：强化学习之前，正确的回答在不在模型的分布里？**pass@k** 是答 $k$ 次至少对一次的概率。直接抽 $k$ 个看有没有对的，误差很大；{cite:t}`chen2021codex` 的做法是抽 $n \ge k$ 个，若对了 $c$ 个，
+#
+# ```{math}
+# :label: eq-thinking-pass
+# \text{pass@}k = 1 - \binom{n - c}{k} \Big/ \binom{n}{k}
+# ```
+#
+# 也就是 1 减去“任取 $k$ 个都错”的概率。留出的减法 32 道，每道答 64 次。答案都不大于 20，乱猜多了也会碰对，所以再单算一行：对，**而且**是数出来的。
+
+
+# %% tags=["nbval-ignore-output"]
+def pass_at(k, right):
+    """Mean over questions of the unbiased estimate; right: [questions, n]."""
+    n = right.shape[1]
+    return float(np.mean([1 - math.comb(n - c, k) / math.comb(n, k) for c in right.sum(1).tolist()]))
+
+
+few, passes = subs[::4][:32], {}
+for name, run in (("SFT", sft), ("GRPO", runs[0])):
+    rollouts = sample(run, few, 64)
+    right = np.array([r.reward == 1 for r in rollouts]).reshape(-1, 64)
+    by_counting = right & counts_up(rollouts).reshape(-1, 64)
+    passes[name] = [pass_at(k, right) for k in (1, 8, 16, 64)]
+    passes[f"{name}, by counting"] = [pass_at(k, by_counting) for k in (1, 8, 16, 64)]
+show.table(["", "pass@1", "pass@8", "pass@16", "pass@64"], [[n, *p] for n, p in passes.items()])
+
+# %%
+assert passes["SFT, by counting"][0] < 0.1
+assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.3
+assert passes["GRPO"][0] > passes["SFT"][0] + 0.3
+assert passes["SFT"][3] > passes["GRPO"][0] - 0.1
+
+# %% [markdown]
+# SFT 模型答一次，很少数；答 64 次，多数题至少数对一次。<!-- by: assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.3 -->它答 64 次能碰对的，不比训练后的模型答一次少多少。<!-- by: assert passes["SFT"][3] > passes["GRPO"][0] - 0.1 -->强化学习把“偶尔”变成了“每次”。{cite:t}`yue2025rlvr` 在大模型上量到同样的事：$k$ 小的时候训练后的好，$k$ 大了，原来的模型追上来，甚至反超。
+#
+# ### 换成别的办法行不行
+#
+# 五个对照，都从同一个 SFT 模型出发：
+#
+# - **多做 SFT**：同样的 SFT 数据，再走 150 步，词元数与 40 步强化学习相当；
+# - **拒绝采样微调**（rejection sampling fine-tuning，RFT）{cite:p}`yuan2023rft`：抽一批回答，只留对的，拿来做 SFT，只做一轮；
+# - **随机奖励**：按回答的哈希值给 0 分或 1 分；
+# - **多数表决**（majority vote）{cite:p}`wang2023selfconsistency`：不训练，答 16 次，取最常见的得数；
+# - **提醒**：不训练，加上“请数着算。”，也就是开场的那一行。
+
+
+# %%
+def at_random(question, reply):
+    """0 or 1 by the text alone: the same reply always gets the same."""
+    return float(zlib.crc32((question.messages[-1][1] + reply).encode()) % 2)
+
+
+slow = {"optimizer": "adamw", "learning_rate": 3e-4}  # as in GRPO
+more = lab.variant("thinking-more", "sft", start=sft, max_steps=150, **slow)
+chance = lab.variant("thinking-random", "grpo", start=sft, reward=at_random, max_steps=25)
+
+# %%
+asked = [scoring.question_to_explore(rng) for _ in range(320)]
+kept = [r for r in sample(sft, asked, 8) if r.reward]
+chats = [[*to_messages(r.question.messages), *to_messages([("assistant", r.reply)])] for r in kept]
+lines = [json.dumps({"messages": [{"role": m.role, "content": m.content} for m in chat]}, ensure_ascii=False) for chat in chats]
+path = lab.cache_dir() / "thinking" / f"kept-{lab.SEED}.jsonl"
+write_atomically(path, "\n".join(lines).encode())
+rejection = lab.variant("thinking-rejection", "sft", start=sft, data_path=path, max_steps=60, **slow)
+
+# %% tags=["nbval-ignore-output"]
+others = {
+    name: answers(run, exam)
+    for name, run in (("more SFT", more), ("rejection sampling", rejection), ("random reward", chance))
+}
+rows = [line("SFT", plain["sft"][1], float(plain["sft"][2].mean()))]
+rows += [line(name, right, float(counted.mean())) for name, (_, right, counted) in others.items()]
+
+voters = [*exam[:60], *exam[300:360]]
+votes = sample(sft, voters, 16)
+numbers = [(re.findall(r"\d+", r.reply) or ["?"])[-1] for r in votes]
+most = [Counter(numbers[i : i + 16]).most_common(1)[0][0] for i in range(0, len(votes), 16)]
+elected = np.array([q.answer == number for q, number in zip(voters, most, strict=True)])
+rows.append(["majority of 16", float(elected[:60].mean()), float(elected[60:].mean()), float(counts_up(votes).mean())])
+rows.append(line("told to count", told["sft"][1], float(told["sft"][2].mean())))
+rows.append(line("GRPO", after[0][1], float(after[0][2].mean())))
+show.table(columns, rows)
+
+# %%
+best = after[0][1][kinds == "sub"].mean()
+for _, right, counted in others.values():
+    assert right[kinds == "sub"].mean() < best - 0.2
+    assert counted.mean() < 0.6
+assert elected[60:].mean() < best - 0.2
+
+# %% [markdown]
+# 多做 SFT 不行：数据里数的只占那么一点，再抄多少遍，学到的比例还是那么一点。随机奖励也不行：它不知道该往哪里推。多数表决把错的也表决出来了，因为直接写的错误远比数对的多。<!-- by: assert right[kinds == "sub"].mean() < best - 0.2 --><!-- by: assert elected[60:].mean() < best - 0.2 -->
+#
+# 拒绝采样最接近：它就是奖励为 0 和 1、不减基线、只走一轮的 GRPO。一轮只把数的比例提高一截；要是拿新的模型再抽、再训，一轮一轮做下去，就成了强化学习。STaR {cite:p}`zelikman2022star` 正是这样做的。
+#
+# ### 别的本领
+#
+# 强化学习只问加减法，别的题一道没有。别的本领还在吗？从 SFT 出发的和从 DPO 出发的各看一个，后者就是本书接着用的 `lab.ladder("grpo")`：
+
+# %% tags=["nbval-ignore-output"]
+grown = lab.ladder("grpo")
+scores = {"SFT": sft.scores(), "SFT + GRPO": runs[0].scores(), "DPO": dpo.scores(), "DPO + GRPO": grown.scores()}
+names = ("fact", "reading", "multi_turn", "choice", "calendar", "chain", "shop", "add", "sub")
+rows = [[name, *(s["accuracy"][name] for s in scores.values())] for name in names]
+rows += [[name, *(float(s[name]) for s in scores.values())] for name in ("polite", "identity_hit_rate")]
+show.table(["", *scores], rows)
+
+# %%
+for old, new in (("SFT", "SFT + GRPO"), ("DPO", "DPO + GRPO")):
+    rest = {n: np.mean([s["accuracy"][k] for k in names[:-2]]) for n, s in scores.items()}
+    assert rest[new] > rest[old] - 0.08
+    assert scores[new]["accuracy"]["sub"] > scores[old]["accuracy"]["sub"] + 0.2
+assert scores["DPO + GRPO"]["polite"] > 0.8
+assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.7
+
+# %% [markdown]
+# 七种别的题，平均没有掉多少；<!-- by: assert rest[new] > rest[old] - 0.08 -->DPO 教的客气还在，它仍然知道自己是谁。<!-- by: assert scores["DPO + GRPO"]["polite"] > 0.8 --><!-- by: assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.7 -->40 步、小学习率、只在自己写的回答上推，改动就小。下一节会看到步子大了怎样。
+#
+# ## 弄坏它
+#
+# ### 判分有漏洞
+#
+# 判分程序是唯一的老师，它错在哪里，模型就往哪里走，这叫**奖励作弊**（reward hacking）。
+#
+# `is_correct` 查两件事：得数对不对，算的是不是**题目里的数**。假如我们偷懒，只查算式自己成不成立：
+
+
+# %%
+def holds(question, reply):
+    """1 where the sum that the reply states is true, whatever was asked."""
+    said = [int(number) for number in re.findall(r"\d+", reply)]
+    sign = 1 if "加" in reply else -1
+    return float(len(said) > 2 and said[0] + sign * said[1] == said[-1])
+
+
+loose = lab.variant("thinking-loose", "grpo", start=sft, reward=holds)
+
+# %% tags=["nbval-ignore-output"]
+def graded(run, reward, questions=exam):
+    """Mean reward by another verifier, and by the right one, of greedy answers."""
+    said, right, counted = answers(run, questions)
+    paid = [reward(q, reply) for q, reply in zip(questions, said, strict=True)]
+    return float(np.mean(paid)), float(right.mean()), float(counted.mean()), said
+
+
+graded_by_loose = {name: graded(run, holds) for name, run in (("SFT", sft), ("GRPO", runs[0]), ("loose verifier", loose))}
+rows = [[name, *values[:3]] for name, values in graded_by_loose.items()]
+show.table(["", "loose verifier", "right", "counted"], rows)
