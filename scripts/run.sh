@@ -7,13 +7,14 @@ source scripts/env.sh
 
 usage() {
   cat <<'TEXT'
-Usage: bash scripts/run.sh [--smoke-test | --preset NAME]
+Usage: bash scripts/run.sh [--smoke-test | --preset NAME] [--with-grpo]
 
   --smoke-test   every stage for a few steps on the CPU in float32: proves the whole pipeline in two minutes,
                  and teaches a model nothing
   --preset NAME  default  the 25.8M-parameter model, for a GPU (the default)
                  tiny     a 1M-parameter model that learns the built-in data on two CPU cores in some minutes
                  smoke    the same as --smoke-test
+  --with-grpo    a fourth stage: reinforcement learning, from right and wrong answers alone
   --help         this text
 
 Default writes data/processed/ and out/; tiny and smoke write data/processed/NAME/ and out/NAME/.
@@ -28,13 +29,15 @@ Environment variables (relative folders count from the project's root):
   PRETRAIN_ARGS  more arguments for the pretraining stage, such as "--batch_size 16 --learning_rate 5e-4"
   SFT_ARGS       the same for supervised fine-tuning
   DPO_ARGS       the same for preference learning
+  GRPO_ARGS      the same for reinforcement learning
 TEXT
 }
 
-preset=default
+preset=default with_grpo=
 while [ $# -gt 0 ]; do
   case $1 in
     --smoke-test) preset=smoke ;;
+    --with-grpo) with_grpo=1 ;;
     --preset=*) preset=${1#*=} ;;
     --preset)
       preset=${2-}
@@ -105,21 +108,27 @@ python trainer/train_full_sft.py --preset "$preset" ${SFT_ARGS-}
 evaluate sft
 
 step "DPO: learn which of two answers people prefer"
-stages=3
+stages=3 newest=dpo
 pairs=$data/dpo_chinese.jsonl
 if [ -e "$pairs" ] && [ ! -s "$pairs" ]; then
   echo "Left out, since $pairs is empty: data/chinese/preference_*.jsonl would be the place for pairs."
-  stages=2
+  stages=2 newest=sft except=" but DPO"
 else
   python trainer/train_dpo.py --preset "$preset" ${DPO_ARGS-}
   evaluate dpo
 fi
 
+if [ -n "$with_grpo" ]; then
+  step "GRPO: learn to think, from right and wrong alone"
+  python trainer/train_grpo.py --preset "$preset" --init_from "$out/$newest.safetensors" ${GRPO_ARGS-}
+  evaluate grpo
+  stages=$((stages + 1)) newest=grpo
+fi
+
 step "Done"
 if [ "$preset" = smoke ]; then
-  [ $stages = 3 ] && ran="Every stage" || ran="Every stage but DPO"
   cat <<TEXT
-$ran ran, so the pipeline works on this machine. A few steps teach a model nothing; in some minutes on two CPU cores,
+Every stage${except-} ran, so the pipeline works on this machine. A few steps teach a model nothing; in some minutes on two CPU cores,
 this trains a small one that answers questions:
 
   bash scripts/run.sh --preset tiny
@@ -134,6 +143,9 @@ from minillm.evaluate import score_table
 print(score_table([json.loads(line) for line in sys.stdin]))
 '
 [ "$preset" = default ] || choice=" --preset $preset"
-[ $stages = 3 ] || choice="${choice-} --stage sft" # not what an earlier run may have left there
+# Not what an earlier run may have left there.
+if [ $newest = sft ] || { [ $newest = dpo ] && [ -e "$out/grpo.safetensors" ]; }; then
+  choice="${choice-} --stage $newest"
+fi
 echo
 echo "Talk to the model:  $VENV_DIR/bin/minillm chat${choice-}"

@@ -60,7 +60,7 @@ def load_questions(path: Path, tokenizer: RustBPETokenizer, room: int) -> list[Q
             )
         turns = tuple((message.role, message.content) for message in asked)
         answer = answered.content.rpartition("####")[2].strip().rstrip("。.")
+        if not answer:
+            raise UserError(f"{path}:{record.line}: the answer is empty")
         questions.append(OwnQuestion("own", turns, answer))
-    if not questions:
-        raise UserError(f"{path}: no question in it")
     return questions

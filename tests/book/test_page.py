@@ -504,7 +504,7 @@ def test_the_models_of_the_site(island: Path) -> None:
     assert list(listed) == names
     assert listed["sft-1"]["stage"] == "sft"
     assert [entry["step"] for entry in listed.values()] == [0, 1, 3, 1, 3, 1, 3, 2]
-    assert {path.stem for path in weights.iterdir()} == {*names, "index"}
+    assert {path.stem for path in weights.iterdir()} == {*names, "index", "verifier"}
     assert max(path.stat().st_size for path in weights.iterdir()) < MAX_WEIGHTS
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,6 +20,7 @@ from test_page import SCRIPTS, as_stored, lively
 from visitor import Visitor
 
 from minillm.book import page
+from minillm.microworld import exercises, scoring, words
 from minillm.model import generate
 from minillm.model.generate import Sampling
 from minillm.model.transformer import Transformer, document_mask
@@ -29,7 +32,7 @@ PAGE = """<!DOCTYPE html><html lang="zh" data-theme="light"><meta charset="utf-8
 <meta name="viewport" content="width=device-width"><title>t</title><link rel="icon" href="data:,">
 <link rel="stylesheet" href="minillm/widgets.css"><script defer src="minillm/start.js"></script>
 {elements}</html>"""
-NAMES = ("merges", "mask", "glass", "sampler")
+NAMES = ("merges", "mask", "glass", "sampler", "samples")
 TEXT = "小猫和小狗一起去公园玩，看见6只鸟。"
 
 
@@ -65,7 +68,7 @@ def model() -> Transformer:
 def island(
     tmp_path_factory: pytest.TempPathFactory, shipped: RustBPETokenizer, model: Transformer
 ) -> Path:
-    """A page with the four widgets, on a lively random model."""
+    """A page with the five widgets, on a lively random model."""
     folder = tmp_path_factory.mktemp("island")
     shutil.copytree(SCRIPTS, folder / "minillm")
     weights = folder / "minillm" / "weights"
@@ -81,10 +84,12 @@ def island(
     for name in names:
         content = page.page_weights(lively(), small.tokenizer())
         page._write_script(weights / f"{name}.js", f"MiniLLM.models['{name}'].weights", content)
+    page.write_verifier(weights)
     settings = {
         "merges": {"text": TEXT, "vocabulary": "tiny"},
         "glass": {"text": TEXT, "model": "pretrain", "plain": ""},
         "sampler": {"text": "小猫", "model": "sft"},
+        "samples": {"question": "3减1等于多少？", "before": "pretrain", "after": "sft"},
     }
     elements = [page.element(n, "<p>静止的画面</p>", settings.get(n, {})) for n in NAMES]
     text = PAGE.replace("{elements}", "\n".join(elements))
@@ -600,6 +605,265 @@ def test_the_likeliest_character_need_not_begin_with_the_likeliest_byte(visitor:
     assert shown == [{"text": "马", "from": 0, "to": pytest.approx(1 / 3)}]
 
 
+# --- Samples ---
+
+
+def mutations(text: str, draw: random.Random) -> Iterator[str]:
+    """A reply, and what a model may make of it: other numbers, other words, another end."""
+    number = str(draw.randint(0, 20))
+    yield text
+    yield text.rstrip("。")
+    yield re.sub(r"\d+(?=\D*$)", number, text)  # another result
+    yield re.sub(r"\d+", number, text, count=1)
+    yield text + draw.choice(words.CLOSINGS)
+    yield draw.choice(words.CLOSINGS) + text
+    yield draw.choice(["不是", "没有", "并非", "不，", "不知道。", "不对\n", "5\n"]) + text
+    yield text + draw.choice(["不对。", "\n", " \u3000", "\x1c", "\ufeff", f"{number}。", "对吗？"])
+    yield draw.choice(["小猫：", "张静说", "星期一，", "1月", "苹果", "第１题，", "好！"]) + text
+    yield text.replace("加", "+").replace("减", "-").replace("等于", "=")
+    yield text.translate(str.maketrans("0123456789", "０１２３４５６７８９"))
+    yield text[: draw.randrange(len(text) + 1)]
+    yield "".join(draw.choices([*text, "。", " ", number], k=draw.randint(0, 12)))
+
+
+def replies() -> Iterator[tuple[str, str, bool]]:
+    """Questions for sums and differences, answers to them, and whether they are right: curt, full,
+    counted and polite answers, and what is a little different."""
+    draw, kinds = random.Random(0), {"add": exercises.add, "sub": exercises.sub}
+    for kind, pool in itertools.product(kinds, exercises.SUM_POOLS.values()):
+        for _ in range(30):
+            asked = kinds[kind](draw, pool)
+            question = scoring.Question(kind, (("user", asked.question),), asked.answer)
+            swapped = re.sub(r"(\d+)(\D)(\d+)", r"\3\2\1", asked.right, count=1)
+            for text in (asked.right, asked.wrong, asked.curt, asked.counted, swapped):
+                for reply in mutations(text, draw):
+                    yield asked.question, reply, question.is_correct(reply)
+
+
+GROUPS = [
+    [0.0] * 15 + [1.0],
+    [1.0, 0.0, 1.0, 1.0],
+    [1.0, 0.0],
+    [0.0] * 16,
+    [1.0] * 7,
+    [0.5, -1.0, 2.0],
+]
+
+
+def advantages(rewards: list[float], divide_by_std: bool) -> list[float]:
+    """GRPO's (Shao et al. 2024, section 4.1.2), as TRL computes them."""
+    group = torch.tensor(rewards, dtype=torch.float64)
+    better = group - group.mean()
+    return (better / (group.std() + 1e-4) if divide_by_std else better).tolist()
+
+
+class Judge:
+    """The functions of the widget, and answers for them to judge."""
+
+    def __init__(self, browser: Any) -> None:
+        self.tab = browser.new_page()
+        self.text = (SCRIPTS / "widgets" / "samples.js").read_text(encoding="utf-8")
+        for name in ("minillm", "widgets"):
+            self.tab.add_script_tag(path=SCRIPTS / f"{name}.js")
+        asked, replied, self.right = (list(part) for part in zip(*replies(), strict=True))
+        given = [page.verifier(), asked, replied, GROUPS]
+        self.tab.evaluate("(all) => { [MiniLLM.verifier, ...globalThis.given] = all; }", given)
+        self.change()
+
+    def change(self, old: str = "", new: str = "") -> None:
+        """Runs the widget's script, ``old`` in it made ``new``."""
+        assert not old or self.text.count(old) == 1, old
+        self.tab.add_script_tag(content=self.text.replace(old, new) if old else self.text)
+
+    def differences(self) -> int:
+        """How many verdicts and advantages are not the package's."""
+        verdicts, better = self.tab.evaluate(
+            """() => {
+              const [asked, replied, groups] = given, {is_correct, exercise, advantages} = MiniLLM;
+              const verdicts = replied.map((reply, i) => is_correct(exercise(asked[i]), reply));
+              const both = groups.map((group) => [advantages(group), advantages(group, true)]);
+              return [verdicts, both];
+            }"""
+        )
+        wrong = sum(a != b for a, b in zip(verdicts, self.right, strict=True))
+        for rewards, (plain, divided) in zip(GROUPS, better, strict=True):
+            wrong += plain != pytest.approx(advantages(rewards, False), abs=1e-9)
+            wrong += divided != pytest.approx(advantages(rewards, True), abs=1e-9)
+        return wrong
+
+
+@pytest.fixture(scope="module")
+def judge(browser: Any) -> Iterator[Judge]:
+    judge = Judge(browser)
+    yield judge
+    judge.tab.close()
+
+
+def test_the_verdict_and_the_advantages_are_the_package_s(judge: Judge) -> None:
+    assert len(judge.right) > 10_000
+    assert 0.2 < sum(judge.right) / len(judge.right) < 0.8
+    judge.change()
+    assert judge.differences() == 0
+
+
+BROKEN = {
+    "closings": ('reply = reply.replaceAll(closing, "")', ""),
+    "sentences": ("split(/[。！？\\n]/)", "split(/[。！？]/)"),
+    "white space": (r"[^\p{White_Space}\x1c-\x1f]", r"[^\p{White_Space}]"),
+    "the last sentence": ("sentences.pop()", "sentences[0]"),
+    "denials": ("new RegExp(denial).test(sentence)", "false"),
+    "digits": (r"sentence.match(/\p{Nd}+/gu)", "sentence.match(/[0-9]+/g)"),
+    "the last number": ("said[said.length - 1] !== answer", "!said.includes(answer)"),
+    "strangers": ("!question.includes(each)", "false"),
+    "sums in any order": ("[asked, [...asked].reverse()] :", "[asked] :"),
+    "differences in any order": (": [asked]; //", ": [asked, [...asked].reverse()]; //"),
+    "the first numbers": ("said[0] === x && said[1] === y", "true"),
+    "curt replies": ("said.length === 1 ||", ""),
+    "the mean": ("better = rewards.map((reward) => reward - mean(rewards))", "better = rewards"),
+    "the deviation": ("(rewards.length - 1)", "rewards.length"),
+    "a little added": (" + 1e-4", ""),
+}
+
+
+@pytest.mark.parametrize("part", BROKEN)
+def test_a_wrong_verdict_or_advantage_would_show(judge: Judge, part: str) -> None:
+    judge.change(*BROKEN[part])
+    assert judge.differences() > 0
+    judge.change()
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("13加4等于多少？", "17"),
+        ("请问17 - 9是多少？请数着算。", "8"),
+        ("5减5", "0"),
+        ("9007199254740993+1等于几", "9007199254740994"),
+        ("3减8等于多少？", None),
+        ("3加4加5等于多少？", None),
+        ("3乘4等于多少？", None),
+        ("3加4的两倍是多少？", None),
+        ("1.5加2等于多少？", None),
+        ("-3加4等于多少？", None),
+        ("3加２等于多少？", None),
+        ("你是谁？", None),
+        ("", None),
+    ],
+)
+def test_what_counts_as_a_sum_or_difference(
+    judge: Judge, question: str, answer: str | None
+) -> None:
+    found = judge.tab.evaluate("(asked) => MiniLLM.exercise(asked)?.answer ?? null", question)
+    assert found == answer
+
+
+SAY = """([name, replies]) => MiniLLM.language(name).then(({tokenizer}) => {
+  let time = -1, length = 0; // of the prompt
+  const [start, end] = ["start", "end"].map((at) => tokenizer.special_id(`<|assistant_${at}|>`));
+  const config = {
+    num_hidden_layers: 0, hidden_size: 4, num_attention_heads: 1, num_key_value_heads: 1,
+    max_position_embeddings: 512,
+  };
+  const forward = (id, cache) => { // says one reply after the other
+    cache.ids.push(id);
+    if (id === start) [length, time] = [cache.length, time + 1];
+    const reply = tokenizer.encode(replies[Math.max(0, time) % replies.length]);
+    const logits = new Float32Array(tokenizer.vocab_size);
+    logits[reply[cache.length - length] ?? end] = 99;
+    return logits;
+  };
+  MiniLLM.models[name].loading = Promise.resolve({model: {config, forward}, tokenizer});
+})"""
+"""Makes a model of the page say these replies, in this order."""
+COUNTED = "3减1：从3往前走1步，1步到2，等于2。"
+BEFORE = ["3减1等于1。"] * 7 + [COUNTED] + ["3。"] * 7 + [""]
+AFTER = [COUNTED]
+
+
+def answered(widget: Any) -> list[tuple[list[str], list[list[str]]]]:
+    """What stands above each group once it is complete, and its rows."""
+    for i in range(2):
+        column = widget.locator("section").nth(i)
+        column.locator("[aria-busy=false]").wait_for()
+        column.locator("tbody tr").nth(15).wait_for()
+        column.locator(".minillm-note", has_text="优势").wait_for()
+    found = []
+    for column in widget.locator("section").all():
+        rows = [row.locator("td").all_inner_texts() for row in column.locator("tbody tr").all()]
+        found.append((column.locator("p").all_inner_texts(), rows))
+    return found
+
+
+def test_one_counted_answer_among_sixteen_gets_the_advantage(visitor: Visitor) -> None:
+    widget = visitor.widget("samples")
+    assert not widget.locator("table:visible").count()
+    visitor.tab.evaluate(SAY, ["pretrain", BEFORE])
+    visitor.tab.evaluate(SAY, ["sft", AFTER])
+    widget.get_by_label("问题").press("Enter")
+    (above, rows), (above_after, rows_after) = answered(widget)
+    sizes = [len(small.tokenizer().encode(reply)) + 1 for reply in BEFORE]
+    assert above == [
+        f"16 个回答：平均奖励 0.06，数着算的占 6%，平均 {sum(sizes) / 16:.1f} 个词元。",
+        "优势 = 奖励 − 0.06",
+    ]
+    for i, (reward, advantage, reply, length) in enumerate(rows):
+        right = i == 7
+        assert reward == ("✓ 1" if right else "✗ 0")
+        assert advantage == ("+0.94" if right else "−0.06")
+        assert reply == (BEFORE[i] or "（什么也没有说）")
+        assert int(length) == sizes[i]
+    size = f"{len(small.tokenizer().encode(COUNTED)) + 1}.0"
+    assert above_after == [
+        f"16 个回答：平均奖励 1.00，数着算的占 100%，平均 {size} 个词元。",
+        "奖励全是 1，优势也就全是 0：从这道题什么也学不到。",
+    ]
+    assert [row[:2] for row in rows_after] == [["✓ 1", "0.00"]] * 16
+    widget.get_by_label("除以标准差").check()
+    (above, rows), (above_after, rows_after) = answered(widget)
+    assert above[1] == "优势 = （奖励 − 0.06）÷ 0.25"
+    expected = advantages([float(row[0] == "✓ 1") for row in rows], True)
+    assert [row[1].replace("−", "-") for row in rows] == [f"{number:+.2f}" for number in expected]
+    assert [row[1] for row in rows_after] == ["0.00"] * 16
+
+
+def test_what_is_no_sum_is_not_asked(visitor: Visitor) -> None:
+    widget = visitor.widget("samples")
+    widget.get_by_label("问题").fill("你是谁？")
+    widget.get_by_role("button", name="各答 16 遍").click()
+    widget.get_by_text("这里只判两个整数的加法和减法").wait_for()
+    assert not widget.locator("tbody tr").count()
+
+
+def test_answers_are_the_model_s_own(visitor: Visitor) -> None:
+    """Those that ``generate`` samples at temperature 1, another one each time; long ones are cut
+    off, and right where the package says so."""
+    widget, question = visitor.widget("samples"), "3减1等于多少？"
+    widget.get_by_role("button", name="各答 16 遍").click()
+    texts: list[str] = []
+    for (_, rows), seed in zip(answered(widget), (0, 16), strict=True):
+        expected = visitor.tab.evaluate(
+            """([question, seed]) => MiniLLM.language("sft").then(({model, tokenizer}) => {
+              const prompt = tokenizer.render_for_completion([{role: "user", content: question}]);
+              const stop_ids = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id];
+              return Array.from({length: 16}, (_, i) => {
+                const sampling = {temperature: 1, seed: seed + i};
+                const options = {max_new_tokens: 96, stop_ids, vocab_size: 300, sampling};
+                const ids = [...MiniLLM.generate(model, prompt, options)].map(({id}) => id);
+                return [tokenizer.decode(ids), ids.length];
+              });
+            })""",
+            [question, seed],
+        )
+        asked = scoring.Question("sub", (("user", question),), "2")
+        for (reward, _, _, length), (text, size) in zip(rows, expected, strict=True):
+            assert int(length) == size + (size < 96)
+            assert reward == ("✓ 1" if asked.is_correct(text) else "✗ 0")
+            texts.append(text)
+    shown = [e.text_content() for e in widget.locator("td:nth-child(3)").all()]
+    assert shown == [text or "（什么也没有说）" for text in texts]
+    assert len(set(texts)) > 16
+
+
 # --- All of them ---
 
 
@@ -630,6 +894,8 @@ def test_in_jupyter_they_show_the_readers_weights(
             page.widget(name, "", {"我的": lively()}, **options) for name in ("glass", "sampler")
         ]
         outputs += [page.widget("merges", text=TEXT, vocabulary="shipped"), page.widget("mask")]
+        pair = {"我的": lively(), "grpo": lively(1)}
+        outputs.append(page.widget("samples", "", pair, small.tokenizer(), question="3加1是几？"))
     text = "<!DOCTYPE html><meta charset='utf-8'>" + "\n".join(html.data for html in outputs)
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     visitor = Visitor(browser, tmp_path.as_uri(), viewport={"width": 1000, "height": 700})
@@ -641,6 +907,10 @@ def test_in_jupyter_they_show_the_readers_weights(
     depth = len(RustBPETokenizer.load().mergeable_ranks) - 256
     assert at_depths(merges, [depth]) == [RustBPETokenizer.load().encode(TEXT)]
     assert visitor.widget("mask").locator(".minillm-learned").count() > 10
+    samples = visitor.widget("samples")
+    assert samples.locator("section > b").all_inner_texts()[0] == "之前：我的"
+    samples.get_by_role("button", name="各答 16 遍").click()
+    assert [len(rows) for _, rows in answered(samples)] == [16, 16]
     assert not visitor.trouble
     visitor.context.close()
 
