@@ -512,14 +512,20 @@ assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.7
 #
 # ## 弄坏它
 #
-# ### 判分有漏洞
+# ### 判分有漏洞：满分，错三分之一
 #
-# 判分程序是唯一的老师，它错在哪里，模型就往哪里走，这叫**奖励作弊**（reward hacking）。
+# 判分程序是唯一的老师，它错在哪里，模型就往哪里走，这叫**奖励作弊**（reward hacking）。最容易想到的漏洞是“回答里任何地方出现得数就给分”，可是数着算正好是说出得数最省事的办法，模型用不着钻它。下面两个漏洞，它钻了：
 #
-# `is_correct` 查两件事：得数对不对，算的是不是**题目里的数**。假如我们偷懒，只查算式自己成不成立：
+# - **只看样子**：回答里有“步到”就给分，得数不管。想教它思考，就奖励“看起来在思考”，是很自然的偷懒；
+# - **不看题目**：查算式自己成不成立，不查算的是不是题目里的数。
 
 
 # %%
+def looks(question, reply):
+    """1 for whatever looks like counting."""
+    return float("步到" in reply)
+
+
 def holds(question, reply):
     """1 where the sum that the reply states is true, whatever was asked."""
     said = [int(number) for number in re.findall(r"\d+", reply)]
@@ -527,16 +533,91 @@ def holds(question, reply):
     return float(len(said) > 2 and said[0] + sign * said[1] == said[-1])
 
 
-loose = lab.variant("thinking-loose", "grpo", start=sft, reward=holds)
+for_looks = lab.variant("thinking-looks", "grpo", start=sft, reward=looks, max_steps=30)
+loose = lab.variant("thinking-loose", "grpo", start=sft, reward=holds, max_steps=30)
 
 # %% tags=["nbval-ignore-output"]
-def graded(run, reward, questions=exam):
-    """Mean reward by another verifier, and by the right one, of greedy answers."""
-    said, right, counted = answers(run, questions)
-    paid = [reward(q, reply) for q, reply in zip(questions, said, strict=True)]
-    return float(np.mean(paid)), float(right.mean()), float(counted.mean()), said
+hacked = {}
+for name, run, reward in (("looks", for_looks, looks), ("holds", loose, holds), ("is_correct", runs[0], scoring.Question.is_correct)):
+    said, right, counted = answers(run, exam)
+    paid = np.array([reward(q, reply) for q, reply in zip(exam, said, strict=True)], dtype=float)
+    hacked[name] = paid, right, said
+    print(f"{name:10}  paid {paid.mean():.2f}, right {right.mean():.2f}, counted {counted.mean():.2f}")
 
+# %% tags=["remove-input", "nbval-ignore-output"]
+fooled = {}
+for name in ("looks", "holds"):
+    paid, right, said = hacked[name]
+    assert paid.mean() > right.mean() + 0.03
+    assert right.mean() < hacked["is_correct"][1].mean() + 0.05
+    fooled[name] = next((i for i in range(600) if paid[i] and not right[i] and not holds(exam[i], said[i]) == (name == "looks")), None)
+assert hacked["looks"][0].mean() > 0.9
+assert hacked["looks"][0].mean() > hacked["looks"][1].mean() + 0.15
+show.say(*(f"问{show.quote(exam[i].messages[-1][1])}，答{show.quote(hacked[name][2][i])}，`{name}` 给满分。" for name, i in fooled.items() if i is not None))
 
-graded_by_loose = {name: graded(run, holds) for name, run in (("SFT", sft), ("GRPO", runs[0]), ("loose verifier", loose))}
-rows = [[name, *values[:3]] for name, values in graded_by_loose.items()]
-show.table(["", "loose verifier", "right", "counted"], rows)
+# %% [markdown]
+# 只看样子的那一个，考试几乎题题满分，真对的少得多。<!-- by: assert hacked["looks"][0].mean() > hacked["looks"][1].mean() + 0.15 -->它学会的是思考的样子。数错一步、看错题目，都不扣分，也就没有东西拦着。不看题目的那一个，得分也高于真的正确率：把题目换成旁边的一道，算对了照样给分。<!-- by: assert paid.mean() > right.mean() + 0.03 -->
+#
+# 怎样发现？训练日志里，奖励一路向好。`summary` 因此另记一个 `accuracy`，用真的 `is_correct` 判；没有第二把尺子时，就要亲眼读回答。
+#
+# ### 没有差别的组：白问
+#
+# 八个回答得分全同，这道题就没有信号。训练越往后，全对的组越多，`informative` 越低：
+
+# %% tags=["nbval-ignore-output"]
+informative = [np.mean([run.log[i]["informative"] for run in runs]) for i in range(40)]
+assert np.mean(informative[-10:]) < np.mean(informative[:10]) - 0.1
+print({step: round(float(np.mean(informative[step - 5 : step])), 2) for step in (5, 15, 25, 40)})
+
+# %% [markdown]
+# 采样的钱大半花在这些组上。DAPO {cite:p}`yu2025dapo` 的办法是扔掉它们，接着抽，直到凑满一批。
+#
+# 更根本的问题是**问什么**。前面说，只问 SFT 没有直接问过的数对。拿 SFT 模型在两份数对上各抽一批，看直接写和数着算各对多少：
+
+# %% tags=["nbval-ignore-output"]
+practised = [q for kind in ("add", "sub") for q in scoring.questions(kind, 40, held_out=False)]
+gain = {}
+for name, asked in (("asked in SFT", practised), ("left to RL", explored)):
+    found = sample(sft, asked, 16)
+    right, counted = np.array([r.reward == 1 for r in found]), counts_up(found)
+    gain[name] = float(right[~counted].mean()), float(right[counted].mean())
+show.table(["", "right when written", "right when counted"], [[n, *g] for n, g in gain.items()])
+
+# %%
+assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2
+assert gain["asked in SFT"][0] > gain["left to RL"][0] + 0.2
+
+# %% [markdown]
+# SFT 问过的，直接写就对，数了也不多得分，优势推不动“数”。没问过的，数着算对得多，这个差就是推力。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 --><!-- by: assert gain["asked in SFT"][0] > gain["left to RL"][0] + 0.2 -->背熟了的题，不会逼人思考。
+#
+# ### 步子太大：熵塌了，别的本领也丢了
+#
+# 学习率放大十倍（0.003），只走 20 步：<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate * 10, 0.003) -->
+
+# %%
+hasty = lab.variant("thinking-rate", "grpo", start=sft, learning_rate=3e-3, max_steps=20)
+
+# %% tags=["nbval-ignore-output"]
+fast = hasty.scores()
+print({key: [round(float(np.mean([e[key] for e in run.log[-5:]])), 3) for run in (runs[0], hasty)] for key in ("reward", "entropy", "length")})
+show.table(["", "SFT", "GRPO", "rate x10"], [[n, *(s["accuracy"][n] for s in (scores["SFT"], scores["SFT + GRPO"], fast))] for n in names])
+
+# %% [markdown]
+# ### 长度收费
+#
+# 数着算要二十几个词元，直接写只要五六个。回答越长，等得越久。给长度定一个价：答对的，每 100 个词元扣 $\lambda$ 分（`length_penalty`）。取 $\lambda = 1$：
+
+# %%
+frugal = lab.variant("thinking-frugal", "grpo", start=sft, length_penalty=1.0)
+
+# %% tags=["nbval-ignore-output"]
+said, right, counted = answers(frugal, exam)
+way = np.array([min(map(int, re.findall(r"\d+", q.messages[-1][1]))) if q.kind == "add" else int(re.findall(r"\d+", q.messages[-1][1])[1]) for q in exam])
+for kind in ("add", "sub"):
+    for low, high in ((1, 3), (4, 6), (7, 10), (11, 19)):
+        which = (kinds == kind) & (way >= low) & (way <= high)
+        if which.any():
+            print(kind, low, high, which.sum(), round(counted[which].mean(), 2), round(right[which].mean(), 2), "SFT", round(plain["sft"][1][which].mean(), 2), "told", round(told["sft"][1][which].mean(), 2))
+
+# %% [markdown]
+# ### 改了也一样的地方
