@@ -3,8 +3,8 @@ source.
 
 Pictures of text are HTML with real text, which can be selected and searched and needs no Chinese
 font in a plot. Figures are PNG with a transparent background, in colours that can be told apart by
-the colour-blind (Okabe & Ito 2008; olive is Tol's) and read on white and on black. The same colour means the same
-thing everywhere: see ``COLOURS``.
+the colour-blind (Okabe & Ito 2008; olive is Paul Tol's) and read on white and on black. The same
+colour means the same thing everywhere: see ``COLOURS``.
 """
 
 from __future__ import annotations
