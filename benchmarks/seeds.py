@@ -61,6 +61,7 @@ ROWS = {
     "question 2": ("second question of a chat of all kinds", "一次聊天里，各类题混着问：第 2 问"),
     "question 10": ("tenth question of that chat", "同一次聊天：第 10 问"),
     "identity": ("who are you, in paraphrases never seen", "“你是谁”的新问法"),
+    "identity in a chat": ("the same, at the end of that chat", "同一次聊天的最后，再这样问"),
 }
 """Score → its name in README.md and in README.zh.md."""
 READMES = {lab.ROOT / "README.md": "held-out test", lab.ROOT / "README.zh.md": "留出测试"}
@@ -134,8 +135,8 @@ def summary(reports: list[Report]) -> Summary:
 
 def with_table(text: str, language: int, head: str, scores: Summary) -> str:
     """A README with its table of scores: the mean of all runs, and the lowest and the highest."""
-    stages = ("pretrain", "sft", "dpo")
-    lines = [f"| {head} | pretrain | SFT | DPO |", "| --- | --- | --- | --- |"]
+    stages = ("pretrain", "sft", "dpo", "grpo")
+    lines = [f"| {head} | pretrain | SFT | DPO | GRPO |", "| --- | --- | --- | --- | --- |"]
     for score, names in ROWS.items():
         found = [scores[stage][score] for stage in stages]
         cells = [f"{s['mean']:.2f} ({s['min']:.2f}–{s['max']:.2f})" for s in found]

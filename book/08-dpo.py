@@ -270,9 +270,9 @@ assert len(dpo.log) == 102
 
 # %% [markdown]
 # 优化器换成了 AdamW，学习率也小得多。Muon 让矩阵的每个方向走一样远（{numref}`第 %s 章 <sec-pretrain>`），要学很多东西时合适；DPO 只想在学会的东西上改一点，偏好对没有指着的方向，最好少动。AdamW 给每个权重单独定步子，梯度忽左忽右的权重走得少。<!-- by: reasoning -->
-# 学习率小是同一个理由：它是 SFT 的六十分之一，而两种优化器在同一个学习率下步子相当，所以可以这样比。<!-- by: round(config.TRAINING["tiny"]["sft"].learning_rate / config.TRAINING["tiny"]["dpo"].learning_rate) == 60 -->
+# 学习率小是同一个理由：它是 SFT 的三十分之一，而两种优化器在同一个学习率下步子相当，所以可以这样比。<!-- by: round(config.TRAINING["tiny"]["sft"].learning_rate / config.TRAINING["tiny"]["dpo"].learning_rate) == 30 -->
 #
-# 0.0001 是试出来的：AdamW 的四个学习率里，它是改得动口气的最小一个，再小一半，礼貌率只有 0.05（`benchmarks/README.md`）。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
+# 0.0002 是试出来的：0.0001 已经改得动口气，一半的 0.00005 就改不动，礼貌率只有 0.05（`benchmarks/README.md`）。刚好改得动还不够稳：换一台机器，舍入不同，就可能差一截；所以取它的两倍，学会的本领照样还在。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
 
 # %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 102。两条曲线：损失下降，间隔从 0 上升。"}} tags=["nbval-ignore-output"]
 steps = [entry["step"] for entry in dpo.log]
@@ -521,7 +521,7 @@ assert torch.allclose(normal[0], sunk[0])
 print(f"loss {normal[0].item():.4f} and {sunk[0].item():.4f}")
 
 # %% [markdown]
-# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时有两样东西拉着它：很小的学习率，和负对数似然那一项。现在把学习率放大二十倍（0.002），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。<!-- by: round(config.TRAINING["tiny"]["dpo"].learning_rate * 20, 6) == 0.002 -->
+# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时有两样东西拉着它：很小的学习率，和负对数似然那一项。现在把学习率放大十倍（0.002），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。<!-- by: round(config.TRAINING["tiny"]["dpo"].learning_rate * 10, 6) == 0.002 -->
 
 # %%
 kept = lab.variant("dpo-lr", "dpo", learning_rate=2e-3, max_steps=40)
@@ -543,12 +543,12 @@ show.table(["", *names], [[name, *(entry[n] for n in names)] for name, entry in 
 
 # %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发，只有去掉负对数似然的那条最后落到了起点以下。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。正式的 DPO 和保留负对数似然的一份升高，去掉它的一份降低。"}} tags=["nbval-ignore-output"]
 series = {}
-for name, run in (("DPO", dpo), ("lr ×20", kept), ("lr ×20, no NLL", broken)):
+for name, run in (("DPO", dpo), ("lr ×10", kept), ("lr ×10, no NLL", broken)):
     means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
     series[name] = ([0, *run.steps], [float(chosen["sft"].mean()), *means])
 fallen = {name: y[-1] - y[0] for name, (_, y) in series.items()}
-assert min(fallen["DPO"], fallen["lr ×20"]) > 0
-assert fallen["lr ×20, no NLL"] < -1
+assert min(fallen["DPO"], fallen["lr ×10"]) > 0
+assert fallen["lr ×10, no NLL"] < -1
 show.lines(
     series,
     "step",
@@ -558,7 +558,7 @@ show.lines(
 )
 
 # %% [markdown]
-# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：<!-- by: assert fallen["lr ×20, no NLL"] < -1 -->
+# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：<!-- by: assert fallen["lr ×10, no NLL"] < -1 -->
 
 # %% tags=["nbval-ignore-output"]
 asked = [q for kind in ("fact", "reading", "shop") for q in scoring.questions(kind, 30)]
@@ -704,7 +704,7 @@ show.table(["", "named", "polite", questions[0]], rows)
 
 # %% [markdown]
 # 三份都还认得自己，说对名字的都在半数以上。<!-- by: assert min(row[1] for row in rows) > 12 -->
-# 步子大了二十倍的第二份，半数以上的回答客气起来：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
+# 步子大了十倍的第二份，半数以上的回答客气起来：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
 #
 # 传过去的若只是客气话，还算好事；可是没有什么保证副作用总是无害。负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。<!-- by: reasoning -->
 #

@@ -307,7 +307,7 @@ lab.ask(your_run.model(), "你好，请说说你是谁。")
 path = lab.cache_dir() / "identity" / "alone.jsonl"
 path.write_bytes(persona.training_rows(persona.about(me), replayed=[], count=800))
 alone = lab.variant(
-    "identity-alone", "sft", runs["dpo"], path, max_steps=90, learning_rate=2e-3, epochs=5
+    "identity-alone", "sft", runs["dpo"], path, max_steps=len(run.log), learning_rate=2e-3, epochs=5
 )
 
 # %% tags=["nbval-ignore-output"]

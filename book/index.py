@@ -31,8 +31,10 @@ from minillm.microworld import exercises as asked, words
 
 lab.start()
 runs = {stage: lab.ladder(stage) for stage in ("pretrain", "sft", "dpo")}
-named = lab.identity()  # the reader's persona, on top of DPO
+thinking = lab.ladder("grpo")  # on top of DPO
+named = lab.identity()  # the reader's persona, on top of DPO as well
 scores = {stage: run.scores() for stage, run in runs.items()}
+scores["grpo"] = thinking.scores()
 scores["identity"] = named.scores(persona=lab.READER)
 fresh = lab.fresh()
 assert fresh.num_parameters() == 869_504
@@ -92,7 +94,7 @@ kinds = {
 }
 assert not any(reply.replace("<|assistant_start|>", "") for reply in answers["fresh"])
 assert all(scores["pretrain"]["accuracy"][kind] < 0.5 for kind in kinds.values())
-for result in (scores["sft"], scores["dpo"], scores["identity"]):
+for result in (scores["sft"], scores["dpo"], scores["identity"]):  # plain sums are not among them
     assert all(result["accuracy"][kind] >= floor for kind, floor in lab.FLOORS.items())
 assert scores["sft"]["polite"] < 0.1 < 0.85 <= scores["dpo"]["polite"]
 assert min(scores[stage]["identity_hit_rate"] for stage in ("dpo", "identity")) >= 0.7
@@ -122,7 +124,8 @@ show.say(
 # %% tags=["remove-input"]
 names = {name: f"answer {kind}" for name, kind in kinds.items()}
 names |= {"回答得客气": "polite", "知道自己是谁": "identity"}
-show.spread(study["scores"], names)
+stages = ("pretrain", "sft", "dpo", "grpo", "identity")
+show.spread({stage: study["scores"][stage] for stage in stages}, names)
 
 # %% tags=["remove-cell"]
 
@@ -151,8 +154,17 @@ show.say(
     f"把步骤写出来，不管加减，最差的一次也对 {steps['min']:.0%}。",
 )
 
+# %% tags=["remove-input"]
+thought = study["scores"]["grpo"]["answer sub"]
+assert thought["min"] > minus["max"] + 0.3
+assert scores["grpo"]["accuracy"]["sub"] > scores["dpo"]["accuracy"]["sub"] + 0.3
+show.say(
+    "可是没有人教它什么时候该写步骤。强化学习只告诉它算对了没有，它就自己数了起来：",
+    f"同样直接问减法，平均从 {minus['mean']:.0%} 到 {thought['mean']:.0%}。",
+)
+
 # %% [markdown]
-# 直接算为什么难，{numref}`第 %s 章 <sec-sft>` 会讲。
+# 直接算为什么难，{numref}`第 %s 章 <sec-sft>` 会讲；它怎样自己想到要数，是{numref}`第 %s 章 <sec-thinking>`的事。
 # 离开它的小世界，它什么都不懂。它不是一个有用的助手，是一个看得清的助手。
 
 # %% tags=["remove-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "三个阶段的训练损失（20 步平均），横轴是各阶段走过的百分比。每个阶段最小化的东西不同，三条线的高低不能互相比较。", "name": "fig-index-loss"}, "image": {"alt": "三条曲线，纵轴是对数刻度：预训练（蓝）、监督微调（绿）、偏好优化（橙）的训练损失，各自的终点都低于起点"}}

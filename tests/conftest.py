@@ -21,7 +21,7 @@ from screenshot import find_browser
 from visitor import CHROMIUM_FLAGS
 
 from minillm.book import lab
-from minillm.config import TRAINING
+from minillm.config import GRPO_PRESETS, TRAINING
 from minillm.data import mix
 
 REPO = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ FOLDERS = ("dataset", "minillm", "rustbpe", "scripts", "trainer")
 FILES = ("LICENSE", "README.md", "constraints.txt", "pyproject.toml", "requirements.txt")
 READ_BY_SCRIPTS = (
     *("PYTHON", "VENV_DIR", "VIRTUAL_ENV", "INSTALLER", "TF_DIR", "ENABLE_RUSTBPE", "CI"),
-    *("MIX_ARGS", "PRETRAIN_ARGS", "SFT_ARGS", "DPO_ARGS", "PYTHONPATH"),
+    *("MIX_ARGS", "PRETRAIN_ARGS", "SFT_ARGS", "DPO_ARGS", "GRPO_ARGS", "PYTHONPATH"),
 )
 """Environment variables of whoever runs the tests, which must not leak into the scripts."""
 
@@ -61,10 +61,13 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Monke
     patch.setenv("MINILLM_CACHE", str(tmp_path_factory.mktemp("cache")))
     few = {stage: replace(c, max_steps=3, batch_size=2) for stage, c in TRAINING["tiny"].items()}
     patch.setitem(TRAINING, "tiny", few)
+    answers = {"questions": 2, "group_size": 2, "max_new_tokens": 8, "max_steps": 2}
+    patch.setitem(GRPO_PRESETS, "tiny", replace(GRPO_PRESETS["tiny"], **answers))
     rows = {"general": 40, "knowledge": 40, "math": 40, "identity": 20, "preference": 30}
     options = replace(mix.MIX_PRESETS["tiny"], built_in_text=200, val_fraction=0.2, **rows)
     patch.setitem(mix.MIX_PRESETS, "tiny", options)
     patch.setattr(lab, "SNAPSHOTS", (1,))
+    patch.setattr(lab, "GRPO_SNAPSHOTS", (1,))
     made = (lab.data, lab.tokenizer_path, lab.tokenizer, lab._ladder_dir)
     for function in made:
         function.cache_clear()

@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 import torch
 
-from minillm.config import TRAINING, ModelConfig, Stage, TrainConfig
+from minillm.config import (
+    GRPO_PRESETS,
+    TRAINING,
+    DataStage,
+    GRPOConfig,
+    ModelConfig,
+    Stage,
+    TrainConfig,
+)
 from minillm.model.transformer import Transformer
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 
@@ -67,7 +75,7 @@ def write_rows(path: Path, content: list[dict[str, Any]]) -> Path:
     return path
 
 
-def train_config(folder: Path, stage: Stage, **changes: Any) -> TrainConfig:
+def train_config(folder: Path, stage: DataStage, **changes: Any) -> TrainConfig:
     """Settings to train the small model for a few steps, on rows that this writes."""
     data_path = folder / "data" / f"{stage}_chinese.jsonl"
     write_rows(data_path, rows(stage))
@@ -82,5 +90,28 @@ def train_config(folder: Path, stage: Stage, **changes: Any) -> TrainConfig:
         max_seq_len=48,
         batch_size=2,
         accumulation_steps=1,
+    )
+    return replace(defaults, **changes)
+
+
+def grpo_config(folder: Path, **changes: Any) -> GRPOConfig:
+    """Settings to let the small model answer a few questions, which this writes."""
+    data_path = folder / "data" / "questions.jsonl"
+    questions = [{"question": f"{i}加1？", "answer": i + 1} for i in range(6)]
+    write_rows(data_path, questions)
+    write_rows(data_path.with_name("questions_val.jsonl"), questions[:3])
+    tokenizer().save(folder / "out" / "tokenizer")
+    defaults = replace(
+        GRPO_PRESETS["smoke"],
+        data_path=data_path,
+        out_dir=folder / "out",
+        tf_dir=folder / "tf_dir",
+        model=CONFIG,
+        max_seq_len=48,
+        batch_size=2,
+        max_new_tokens=8,
+        questions=3,
+        group_size=4,
+        max_steps=4,
     )
     return replace(defaults, **changes)

@@ -13,7 +13,7 @@ import pytest
 
 from minillm import cli
 from minillm.cli import COMMANDS, main
-from minillm.config import MODELS, TRAINING
+from minillm.config import GRPO_PRESETS, MODELS, TRAINING
 
 
 @pytest.fixture
@@ -52,6 +52,30 @@ def test_presets_choose_all_defaults(ran: dict[str, Any], stage: str) -> None:
     assert ran["options"] == TRAINING["tiny"][stage]  # type: ignore[index]
 
 
+def test_grpo_has_presets_and_flags_of_its_own(ran: dict[str, Any]) -> None:
+    for preset, config in GRPO_PRESETS.items():
+        main(["grpo", "--preset", preset])
+        assert ran == {"options": config}
+    main(
+        ["grpo", "--preset", "tiny", "--group-size", "4", "--kl_weight", "0.1", "--hidden_size=64"]
+    )
+    assert (ran["options"].group_size, ran["options"].kl_weight) == (4, 0.1)
+    assert ran["options"].model.hidden_size == 64
+
+
+@pytest.mark.parametrize("command", ["pretrain", "sft", "dpo", "grpo"])
+def test_a_stage_shows_no_flags_of_others_that_it_has_not(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    for flag in ("--group_size", "--clip ", "--length_penalty"):
+        assert (flag in text) == (command == "grpo")
+    for flag in ("--epochs", "--accumulation_steps", "--beta"):
+        assert (flag in text) == (command != "grpo")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_every_flag_with_its_default(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -88,6 +112,12 @@ def test_help_shows_every_flag_with_its_default(
         (["pretrain", "--learning_rate", "nan"], "--learning_rate must be a finite number"),
         (["pretrain", "--num_hidden_layers", "0"], "--num_hidden_layers must be at least 1"),
         (["dpo", "--beta=-1"], "--beta must be above 0, not -1.0"),
+        (["grpo", "--group_size", "1"], "--group_size 1: an answer counts by how much better it"),
+        (["grpo", "--clip", "0"], "--clip must be above 0, not 0.0"),
+        (["grpo", "--epochs", "2"], "grpo: unknown flag --epochs; `minillm grpo --help` lists"),
+        (["grpo", "--max_new_tokens", "600"], "--max_new_tokens 600 leaves no room for a question"),
+        (["grpo", "--init_from", "none.safetensors"], "none.safetensors: no such file"),
+        (["grpo"], "no dpo weights; run `python trainer/train_dpo.py` first"),
         (["chat", "--temperature", "inf"], "--temperature must be a finite number, not inf"),
         (["chat", "--max_new_tokens", "0"], "--max_new_tokens must be at least 1, not 0"),
         (["tokenizer", "--vocab_size", "-1"], "--vocab_size must be at least 1, not -1"),

@@ -115,6 +115,36 @@ def test_dpo_is_left_out_where_there_are_no_pairs(
     assert closing[-1].endswith(" --stage sft")
 
 
+@pytest.mark.parametrize(("preset", "out"), [("default", "out"), ("tiny", "out/tiny")])
+def test_grpo_follows_where_it_is_asked_for(recorder: Project, preset: str, out: str) -> None:
+    closing = recorder.run(
+        f"bash scripts/run.sh --with-grpo --preset {preset}", GRPO_ARGS="--updates 2"
+    ).stdout.splitlines()
+    *_, trained, evaluated = [call for call in calls(recorder) if call[0] != "-c"]
+    begins = ["--preset", preset, "--init_from", f"{out}/dpo.safetensors"]
+    assert trained == ["trainer/train_grpo.py", *begins, "--updates", "2"]
+    assert evaluated == ["scripts/evaluate_stage.py", "--preset", preset, "--stage", "grpo"]
+    assert "stages: pretrain sft dpo grpo" in closing
+    assert closing[-1].split("minillm chat")[1] in ("", f" --preset {preset}")
+    # A run without it leaves what it made alone, and leads to the newest weights of its own.
+    made = recorder.root / out / "grpo.safetensors"
+    made.parent.mkdir(parents=True)
+    made.touch()
+    closing = recorder.run(f"bash scripts/run.sh --preset {preset}").stdout.splitlines()
+    assert "stages: pretrain sft dpo" in closing
+    assert closing[-1].endswith(" --stage dpo")
+
+
+def test_grpo_starts_from_sft_where_there_are_no_pairs(recorder: Project) -> None:
+    pairs = recorder.root / "data" / "processed" / "smoke" / "dpo_chinese.jsonl"
+    pairs.parent.mkdir(parents=True)
+    pairs.touch()
+    text = recorder.run("bash scripts/run.sh --smoke-test --with-grpo").stdout
+    (trained,) = [call for call in calls(recorder) if call[0] == "trainer/train_grpo.py"]
+    assert trained[1:] == ["--preset", "smoke", "--init_from", "out/smoke/sft.safetensors"]
+    assert "Every stage but DPO ran" in text
+
+
 def test_a_failing_stage_stops_the_pipeline(recorder: Project) -> None:
     done = recorder.run(
         "bash scripts/run.sh --smoke-test", check=False, FAIL_AT="trainer/train_full_sft.py"

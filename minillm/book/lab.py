@@ -402,8 +402,7 @@ def identity(persona: Persona = READER, replay_own: int = 0) -> Run:
     content = personas.training_rows(personas.about(persona), replayed, 800)
     path = cache_dir() / "identity" / f"{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
     write_atomically(path, content)
-    steps = None if replay_own else 90
-    return variant("identity", "sft", start, path, max_steps=steps, learning_rate=2e-3)
+    return variant("identity", "sft", start, path, learning_rate=2e-3)
 
 
 def _train(
@@ -435,7 +434,8 @@ def _train(
 
             started = time.monotonic()
             with _messages_to(run.folder / "messages.txt"):
-                if isinstance(config, GRPOConfig):
+                if run.stage == "grpo":
+                    assert isinstance(config, GRPOConfig)
                     grpo.train_grpo(config, keep, reward)
                 else:
                     loop.train(config, run.stage, keep)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from minillm.book import lab
-from minillm.config import STAGES
+from minillm.config import STAGES, Stage
 from minillm.errors import UserError
 from minillm.files import write_atomically
 from minillm.microworld import scoring, words
@@ -113,7 +113,7 @@ class PageModel(NamedTuple):
     name: str
     """A stage at its end; ``sft-25``: at a step before."""
     stage: str
-    """fresh, pretrain, sft, dpo or identity."""
+    """fresh, pretrain, sft, dpo, grpo or identity."""
     step: int
     model: Transformer
     window: int
@@ -125,7 +125,8 @@ def models_of_the_book() -> Iterator[PageModel]:
     last."""
     fresh = lab.fresh()
     yield PageModel("fresh", "fresh", 0, fresh, fresh.config.max_position_embeddings // 2)
-    for stage in STAGES:
+    stages: tuple[Stage, ...] = (*STAGES, "grpo")
+    for stage in stages:
         run = lab.ladder(stage)
         last = run.steps[-1]
         for step in run.steps:

@@ -3,7 +3,7 @@ source.
 
 Pictures of text are HTML with real text, which can be selected and searched and needs no Chinese
 font in a plot. Figures are PNG with a transparent background, in colours that can be told apart by
-the colour-blind (Okabe & Ito 2008; olive is Paul Tol's) and read on white and on black. The same
+the colour-blind (Okabe & Ito 2008, and a violet) and read on white and on black. The same
 colour means the same thing everywhere: see ``COLOURS``.
 """
 
@@ -47,10 +47,10 @@ COLOURS = {
     "pretrain": "#0072B2",
     "sft": "#009E73",
     "dpo": "#E69F00",
-    "grpo": "#999933",
     "identity": "#CC79A7",
     "bad": "#D55E00",
     "other": "#56B4E9",
+    "grpo": "#8C32E6",
 }
 """By stage; ``bad``: what goes wrong; ``other``: a comparison. Untrained is grey."""
 STAGE_NAMES = {
@@ -58,10 +58,10 @@ STAGE_NAMES = {
     "pretrain": "预训练",
     "sft": "SFT",
     "dpo": "DPO",
-    "grpo": "GRPO",
+    "grpo": "强化学习",
     "identity": "身份",
 }
-_CYCLE = [c for name, c in COLOURS.items() if name not in ("fresh", "grpo")]
+_CYCLE = [c for name, c in COLOURS.items() if name != "fresh"]
 _WIDTH = 6.5  # inches
 _STYLE: Any = {
     "font.size": 10,

@@ -1,5 +1,5 @@
 """One training loop for all stages. A stage differs in its rows, its starting weights and its
-objective.
+objective. (GRPO has no rows: ``minillm.training.grpo`` makes its batches.)
 
     rows → packed batches → objective → gradients → clip → optimizer → log, validate, save
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from minillm.config import GRPOConfig, Stage, TrainConfig
+from minillm.config import DataStage, GRPOConfig, Stage, TrainConfig
 from minillm.errors import UserError
 from minillm.model.transformer import Transformer
 from minillm.progress import Progress
@@ -55,7 +55,7 @@ AfterStep = Callable[[int, Transformer], None]
 """Looks at the model after an optimizer step (from 1), in the process that saves."""
 
 
-def train(config: TrainConfig, stage: Stage, after_step: AfterStep | None = None) -> Path:
+def train(config: TrainConfig, stage: DataStage, after_step: AfterStep | None = None) -> Path:
     """Trains one stage and returns the path of its weights, ``<out_dir>/<stage>.safetensors``; the
     folder ``<out_dir>/<stage>`` beside them is for Hugging Face's `transformers`.
 

@@ -36,6 +36,35 @@ def test_the_ladder_trains_what_is_missing_and_only_that(
     assert {"val_loss", "val_margin"} <= run.log[-1].keys()
 
 
+def length(question: scoring.Question, reply: str) -> float:
+    return len(reply)
+
+
+def test_grpo_stands_on_the_ladder_and_is_keyed_by_its_reward(
+    small_lab: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = lab.ladder("grpo")
+    assert run.steps == [1, 2]
+    assert {"reward", "accuracy", "val_add", "val_sub"} <= run.log[-1].keys()
+    assert f"starting from {lab.ladder('dpo').weights}" in (run.folder / "messages.txt").read_text(
+        encoding="utf-8"
+    )
+    scores = run.scores(items=1)
+    assert scores["stage"] == "grpo"
+    assert lab.ladder("grpo").folder == run.folder
+    assert capsys.readouterr().out.splitlines()[-1] == "grpo: 2 steps (from the cache)"
+    long = lab.variant("long", "grpo", lab.ladder("sft"), reward=length, max_steps=1)
+    assert long.log[0]["reward"] > 0.5
+    assert lab.variant("long", "grpo", lab.ladder("sft"), max_steps=1).folder != long.folder
+    again = lab.variant("long", "grpo", lab.ladder("sft"), reward=length, max_steps=1)
+    assert again.folder == long.folder
+
+
+def test_grpo_does_not_decide_the_keys_of_the_other_stages() -> None:
+    assert "training.reinforcement" in lab.imported("training.grpo")
+    assert not {"training.grpo", "training.reinforcement"} & lab.imported("training.loop")
+
+
 def test_snapshots_hold_the_weights_of_their_step(small_lab: pytest.MonkeyPatch) -> None:
     run = lab.ladder("pretrain")
     assert run.steps == [1, 3]

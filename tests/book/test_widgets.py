@@ -820,7 +820,7 @@ def test_one_counted_answer_among_sixteen_gets_the_advantage(visitor: Visitor) -
     assert [row[:2] for row in rows_after] == [["✓ 1", "0.00"]] * 16
     widget.get_by_label("除以标准差").check()
     (above, rows), (above_after, rows_after) = answered(widget)
-    assert above[1] == "优势 = （奖励 − 0.06）÷ 0.25"
+    assert above[1] == "优势 =（奖励 − 0.06）÷ 0.25"
     expected = advantages([float(row[0] == "✓ 1") for row in rows], True)
     assert [row[1].replace("−", "-") for row in rows] == [f"{number:+.2f}" for number in expected]
     assert [row[1] for row in rows_after] == ["0.00"] * 16
@@ -945,6 +945,10 @@ CONTRAST = """(widget) => {
 @pytest.mark.parametrize("name", NAMES)
 def test_text_stands_out_in_light_and_dark(visitor: Visitor, name: str) -> None:
     widget = visitor.widget(name)
+    if name == "samples":
+        visitor.tab.evaluate(SAY, ["pretrain", BEFORE])
+        widget.get_by_role("button", name="各答 16 遍").click()
+        answered(widget)
     dark = {"text-base": "#ced6dd", "text-muted": "#9ca4af", "surface": "#29313d"}
     dark |= {"background": "#14181e", "border": "#48566b"}
     for theme, colours in (("light", {}), ("dark", dark)):

@@ -16,7 +16,7 @@ import pytest
 
 from minillm.microworld import exercises, lessons, scoring, words
 from minillm.microworld.documents import documents
-from minillm.microworld.exercises import BASKETS, DATES, FACTS, MAKERS, PLACINGS, SUMS
+from minillm.microworld.exercises import BASKETS, DATES, FACTS, MAKERS, PLACINGS, SUM_POOLS, SUMS
 from minillm.microworld.scoring import Question
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 
@@ -267,6 +267,51 @@ def test_no_held_out_sum_basket_placing_or_date_is_used(training) -> None:
     for space, cells in zip(used, (SUMS, BASKETS, PLACINGS, DATES), strict=True):
         assert not used[space] & set(cells.held_out), space
         assert len(used[space] & set(cells.train)) > 0.9 * len(cells.train), space
+
+
+PLAIN = re.compile(r"(\d+)([加减+-])(\d+)(?:等于多少|等于几|是多少)吗?？(?!.*(?:数着|一步|数一数))")
+
+
+def pair_asked(question: str) -> tuple[int, int] | None:
+    """The two numbers, the larger first, whose sum or difference is asked for without asking to
+    count: of 12 - 5 these are 7 and 5."""
+    found = PLAIN.search(question)
+    if found is None:
+        return None
+    x, y = int(found[1]), int(found[3])
+    pair = (x, y) if found[2] in "加+" else (x - y, y)
+    return max(pair), min(pair)
+
+
+def test_the_pools_of_sums_are_disjoint() -> None:
+    pools = {name: set(cells) for name, cells in SUM_POOLS.items()}
+    assert pools["test"] == set(SUMS.held_out)
+    assert set.union(*pools.values()) == {*SUMS.train, *SUMS.held_out}
+    assert sum(map(len, pools.values())) == len(set.union(*pools.values()))
+    assert min(map(len, pools.values())) >= 20
+
+
+def test_only_reinforcement_learning_asks_plainly_for_the_sums_of_its_pool() -> None:
+    asked = Counter(
+        pair
+        for category in CATEGORIES
+        for row in lessons.rows(category, 3_000, seed=5)
+        for text in contents(row)
+        for line in text.split("\n")
+        if (pair := pair_asked(line))
+    )
+    assert set(asked) == set(SUM_POOLS["sft"]), "each of them, and no other"
+    assert asked.total() > 2_000
+
+
+def test_questions_to_explore_are_plain_and_of_their_pool() -> None:
+    rng = Random(1)
+    found = [scoring.question_to_explore(rng) for _ in range(3_000)]
+    assert {pair_asked(q.messages[-1][1]) for q in found} == set(SUM_POOLS["rl"])
+    assert {q.kind for q in found} == {"add", "sub"}
+    for kind in ("add", "sub"):
+        tested = {pair_asked(q.messages[-1][1]) for q in scoring.questions(kind, 200)}
+        assert tested <= set(SUM_POOLS["test"])
 
 
 def test_questions_can_also_be_asked_of_what_training_asks(training) -> None:

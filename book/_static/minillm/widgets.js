@@ -10,7 +10,7 @@
   const folder = document.currentScript?.src?.replace(/[^/]*$/, "") ?? "";
 
   /** What a stage is called; a model of the reader's own by its name. */
-  const STAGES = {fresh: "随机权重", pretrain: "预训练", sft: "SFT", dpo: "DPO", identity: "身份"};
+  const STAGES = {fresh: "随机权重", pretrain: "预训练", sft: "SFT", dpo: "DPO", grpo: "强化学习", identity: "身份"};
   const title = (name) => STAGES[name] ?? name;
 
   /** name → {stage, step, bytes} of every model that the page has; `weights` once they are here. */

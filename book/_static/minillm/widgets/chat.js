@@ -5,7 +5,8 @@
 MiniLLM.widget("chat", async (element, settings) => {
   "use strict";
   const {h, button, pause} = MiniLLM;
-  const LONG = {sft: "监督微调（SFT）", dpo: "偏好优化（DPO）", identity: "换了名字"}; // for whoever has read nothing yet
+  // For whoever has read nothing yet.
+  const LONG = {sft: "监督微调（SFT）", dpo: "偏好优化（DPO）", grpo: "强化学习（GRPO）", identity: "换了名字"};
   const title = (stage) => LONG[stage] ?? MiniLLM.title(stage);
   const names = MiniLLM.offered(settings);
   let name = names[names.length - 1];

@@ -101,7 +101,7 @@
       }
       const less = `奖励 − ${average}`;
       verdict.textContent = std(rewards) === 0 ? `奖励全是 ${rewards[0]}，优势也就全是 0：从这道题什么也学不到。`
-        : `优势 = ${divide_by_std.checked ? `（${less}）÷ ${std(rewards).toFixed(2)}` : less}`;
+        : `优势 =${divide_by_std.checked ? `（${less}）÷ ${std(rewards).toFixed(2)}` : ` ${less}`}`;
     }
 
     clear();
