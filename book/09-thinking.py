@@ -199,10 +199,8 @@ assert spread["0.25"][1] < 0.7 * spread["none"][1]
 groups = torch.tensor([[1.0] * k + [0.0] * (8 - k) for k in (1, 4, 7)], dtype=torch.float64)
 for by_std in (False, True):
     a = reinforcement.advantages(groups, divide_by_std=by_std)
-    pairs = [
-        f"{float(row[0]):.2f} {float(row[-1]):.2f}" for row in a
-    ]  # a right answer, a wrong one
-    print(f"divide_by_std={by_std!s:5} ", "   ".join(pairs))
+    shown = [f"{row[0]:.2f} {row[-1]:.2f}" for row in a.tolist()]  # a right answer, a wrong one
+    print(f"divide_by_std={by_std!s:5} ", "   ".join(shown))
     assert torch.allclose(a.sum(1), torch.zeros(3, dtype=torch.float64))
 same = torch.ones(1, 8, dtype=torch.float64)
 assert reinforcement.advantages(same).abs().max() == 0.0
@@ -233,7 +231,7 @@ print({name: len(pairs) for name, pairs in SUM_POOLS.items()})
 show.source(scoring.question_to_explore)
 
 # %% [markdown]
-# 为什么不问 SFT 问过的？那些答案它背过了，直接写就能得分，数不数一个样，没有什么可学。本节末尾会量这件事。
+# 为什么不问 SFT 问过的？那些答案它背过了，直接写就能得分，数不数一个样，没有什么可学。“弄坏它”一节会量这件事。
 #
 # 还要有一样东西：它得**偶尔**真的数一次。从不出现的回答，判不到分，也就推不动。所以 SFT 数据里，没有要求数的加减法有 5% 是数着答的。<!-- by: minillm/microworld/exercises.py -->
 #
@@ -343,7 +341,7 @@ for run in runs:
 show.panels(courses, "step", colours)
 
 # %% [markdown]
-# 三颗种子走出同一种形状。{cite:t}`deepseek2025r1` 的图里也是这样：没有人要求写长，回答却随着奖励自己变长。那里花的是大量的显卡；这里是一个 869,504 个参数的模型，在 CPU 上一分钟一颗种子。
+# 三颗种子走出同一种形状。<!-- by: assert grown > change if change > 0 else grown < change -->{cite:t}`deepseek2025r1` 的图里也是这样：没有人要求写长，回答却随着奖励自己变长。那里花的是大量的显卡；这里是一个 869,504 个参数的模型，只用 CPU。
 #
 # ### 留出的 600 道题
 
@@ -437,7 +435,7 @@ assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25
 #
 # 五个对照，都从同一个 SFT 模型出发：
 #
-# - **多做 SFT**：同样的 SFT 数据，再走 150 步，词元数与 40 步强化学习相当；
+# - **多做 SFT**：同样的 SFT 数据，再走 150 步，词元数与 40 步强化学习相当；<!-- by: assert 0.7 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 1.5 -->
 # - **拒绝采样微调**（rejection sampling fine-tuning，RFT）{cite:p}`yuan2023rft`：抽一批回答，只留对的，拿来做 SFT，只做一轮；
 # - **随机奖励**：按回答的哈希值给 0 分或 1 分；
 # - **多数表决**（majority vote）{cite:p}`wang2023selfconsistency`：不训练，答 16 次，取最常见的得数；<!-- by: reasoning -->
@@ -453,6 +451,7 @@ def at_random(question, reply):
 slow = {"optimizer": "adamw", "learning_rate": 3e-4}  # as in GRPO
 more = lab.variant("thinking-more", "sft", start=sft, max_steps=150, **slow)
 luck = lab.variant("thinking-random", "grpo", start=sft, reward=at_random, max_steps=25)
+assert 0.7 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 1.5
 
 
 # %%
@@ -524,7 +523,7 @@ assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.7
 #
 # ## 弄坏它
 #
-# ### 判分有漏洞：满分，错三分之一
+# ### 判分有漏洞：题题满分，错的照样错
 #
 # 判分程序是唯一的老师，它错在哪里，模型就往哪里走，这叫**奖励作弊**（reward hacking）。最容易想到的漏洞是“回答里任何地方出现得数就给分”，可是数着算正好是说出得数最省事的办法，模型用不着钻它。
 #
@@ -558,7 +557,7 @@ show.say(
 )
 
 # %% [markdown]
-# 几乎题题满分，真对的少得多。<!-- by: assert paid.mean() > right.mean() + 0.15 -->它学会的是思考的**样子**：数错一步、看错题目，都不扣分，也就没有东西拦着。能对上一多半，只因为出发点的模型数起来本来就多半是对的。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->
+# 几乎题题满分，真对的少得多。<!-- by: assert paid.mean() > right.mean() + 0.15 -->它学会的是思考的**样子**：数错一步、看错题目，都不扣分，也就没有东西拦着。对的那些，是因为出发点的模型数起来本来就常常是对的。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->
 #
 # 怎样发现？看奖励的曲线看不出来，它只会越来越好。日志因此另记一个 `accuracy`，用真的 `is_correct` 判；没有第二把尺子时，就要亲眼读回答。<!-- by: reasoning -->
 #
@@ -572,7 +571,7 @@ assert np.mean(informative[-10:]) < np.mean(informative[:10]) - 0.1
 print({step: round(float(np.mean(informative[step - 5 : step])), 2) for step in (5, 15, 25, 40)})
 
 # %% [markdown]
-# 采样的钱大半花在这些组上。DAPO {cite:p}`yu2025dapo` 的办法是扔掉它们，接着抽，直到凑满一批。
+# 这些回答白写了，而写回答是最费时间的一步。DAPO {cite:p}`yu2025dapo` 的办法是扔掉它们，接着抽，直到凑满一批。
 #
 # 更根本的问题是**问什么**。前面说，只问 SFT 没有直接问过的数对。拿 SFT 模型在这些和那些数对上各抽一批，<!-- by: reasoning -->看直接写和数着算各对多少：
 
@@ -588,9 +587,11 @@ show.table(["", "right when written", "right when counted"], [[n, *g] for n, g i
 # %%
 assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2
 assert gain["asked in SFT"][0] > gain["left to RL"][0] + 0.2
+pull = {name: counted - written for name, (written, counted) in gain.items()}
+assert pull["left to RL"] > pull["asked in SFT"] + 0.1
 
 # %% [markdown]
-# SFT 问过的，直接写就对，数了也不多得分，优势推不动“数”。没问过的，数着算对得多，这个差就是推力。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 --><!-- by: assert gain["asked in SFT"][0] > gain["left to RL"][0] + 0.2 -->背熟了的题，不会逼人思考。
+# 两列之差就是推力：没问过的，数着算对得多，优势就往“数”那边推；SFT 问过的，直接写已经常对，数了多得不了多少分，就推不动。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 --><!-- by: assert pull["left to RL"] > pull["asked in SFT"] + 0.1 -->背熟了的题，不会逼人思考。
 #
 # ### 步子太大：学得快，别的本领丢得更快
 #
@@ -695,7 +696,7 @@ show.table(
 #
 # :::{minillm} samples
 # :question: 13加4等于多少？
-# :questions: 13减6等于多少？|9加8等于几？|18减11等于多少？
+# :questions: 13减6等于多少？|9加8等于几？|14减5等于多少？
 #
 # 这里可以让强化学习前后的模型各答 16 次，要在网页上用。印在纸上的，请看“采样、判分、优势”一节的表。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("samples", models={"sft": sft.model(), "grpo": grown.model()})`，问你自己训练的模型。
 # :::
