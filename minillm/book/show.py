@@ -537,7 +537,7 @@ def panels(
     colours: Sequence[str] | None = None,
 ) -> Picture:
     """Several figures of lines side by side, ``label of y → name → (x, y)``, on the same x; the
-    first one names the lines."""
+    last one names the lines."""
     figure, axes = _figure(2.3, len(courses))
     palette = colours or _CYCLE
     told = []
@@ -547,7 +547,7 @@ def panels(
             told.append(f"{ylabel}，{name} {_course(list(y))}")
         place.set_xlabel(xlabel)
         place.set_ylabel(ylabel)
-    axes[0].legend()
+    axes[-1].legend(fontsize=8)
     return Picture(figure, "；".join(told))
 
 
