@@ -154,7 +154,7 @@ for weights in (rewards, better):
     log_probs = z.log_softmax(-1)[counts]  # of each answer, [8]
     (weights[0] * log_probs).mean().backward()
     assert torch.allclose(z.grad, torch.tensor([-0.1875, 0.1875], dtype=torch.float64))
-stepped = (z + z.grad).softmax(-1)
+stepped = (z.detach() + z.grad).softmax(-1)
 assert round(float(stepped[1]), 2) == 0.33
 print(f"gradient {z.grad[1]:.4f}, probability of counting 0.25 -> {stepped[1]:.2f}")
 
@@ -425,11 +425,11 @@ show.table(["", "pass@1", "pass@8", "pass@16", "pass@64"], [[n, *p] for n, p in 
 assert passes["SFT, by counting"][0] < 0.1
 assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.15
 assert passes["GRPO"][0] > passes["SFT"][0] + 0.3
-assert passes["SFT"][3] > passes["GRPO"][0] - 0.15
+assert passes["SFT"][3] > max(0.5, passes["SFT"][0] + 0.3)
 assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25
 
 # %% [markdown]
-# SFT 模型答一次，很少数对；答 64 次，数对过的题就多得多。<!-- by: assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.15 -->各种写法都算上，它答 64 次能碰对的，不比训练后的模型答一次少多少。<!-- by: assert passes["SFT"][3] > passes["GRPO"][0] - 0.15 -->强化学习把“偶尔”变成了“每次”。代价在表的另一头：训练后的模型多答几次也没有什么用，熵低了，64 次差不多是同一个回答。<!-- by: assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25 -->{cite:t}`yue2025rlvr` 在大模型上量到同样的事：$k$ 小的时候训练后的好，$k$ 大了，原来的模型追上来，甚至反超。
+# SFT 模型答一次，很少数对；答 64 次，数对过的题就多得多。<!-- by: assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.15 -->各种写法都算上，过半的题它碰对过。<!-- by: assert passes["SFT"][3] > max(0.5, passes["SFT"][0] + 0.3) -->强化学习把“偶尔”变成了“每次”。训练后的模型多答几次，多得不了多少：熵低了，64 次差不多是同一个回答。<!-- by: assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25 -->{cite:t}`yue2025rlvr` 在大模型上量到同样的事：$k$ 小的时候训练后的好，$k$ 大了，原来的模型追上来，甚至反超。
 #
 # ### 换成别的办法行不行
 #
