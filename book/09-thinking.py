@@ -486,16 +486,32 @@ show.table(columns, rows)
 
 # %%
 best = after[0][1][kinds == "sub"].mean()
-for _, right, counted in others.values():
+for name in ("more SFT", "random reward"):
+    _, right, counted = others[name]
     assert right[kinds == "sub"].mean() < best - 0.2
-    assert counted.mean() < 0.6
+    assert counted.mean() < 0.3
 assert elected[60:].mean() < best - 0.2
+assert others["rejection sampling"][2].mean() < after[0][2].mean() - 0.2
 
 # %% [markdown]
 # 多做 SFT 不行：数据里数的只占那么一点，再抄多少遍，学到的比例还是那么一点。随机奖励也不行：它不知道该往哪里推。多数表决把错的也表决出来了，因为直接写的错误远比数对的多。<!-- by: assert right[kinds == "sub"].mean() < best - 0.2 --><!-- by: assert elected[60:].mean() < best - 0.2 -->
 #
-# 拒绝采样是同一条路上的一步：它就是奖励为 0 和 1、不减基线、只走一轮的 GRPO。留下的回答里，数的比例比抽到的高，但还是少数，<!-- by: assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.5 -->一轮推不过去；要是拿新的模型再抽、再训，一轮一轮做下去，就成了强化学习。STaR {cite:p}`zelikman2022star` 正是这样做的。
-#
+# 拒绝采样是同一条路上的一步：它就是奖励为 0 和 1、不减基线、只走一轮的 GRPO。留下的回答里，数的比例比抽到的高，但还是少数，<!-- by: assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.5 -->一轮推不到底。<!-- by: assert others["rejection sampling"][2].mean() < after[0][2].mean() - 0.2 -->要是拿新的模型再抽、再训，一轮一轮做下去，就成了强化学习。STaR {cite:p}`zelikman2022star` 正是这样做的。
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+_, right, counted = others["rejection sampling"]
+was, now = plain["sft"][1], right
+assert counted.mean() < after[0][2].mean()
+show.say(
+    f"一轮拒绝采样之后，数的比例是 {counted.mean():.2f}，"
+    f"减法从 {was[kinds == 'sub'].mean():.2f} 到 {now[kinds == 'sub'].mean():.2f}，"
+    f"加法从 {was[kinds == 'add'].mean():.2f} 到 {now[kinds == 'add'].mean():.2f}：",
+    "不数的回答也练准了一些。"
+    if right[~counted].mean() > was.mean() + 0.1
+    else "不数的回答没有多少长进。",
+)
+
+# %% [markdown]
 # ### 别的本领
 #
 # 强化学习只问加减法，别的题一道没有。别的本领还在吗？从 SFT 出发的和从 DPO 出发的各看一个，后者就是本书接着用的 `lab.ladder("grpo")`：
@@ -516,10 +532,10 @@ for old, new in (("SFT", "SFT + GRPO"), ("DPO", "DPO + GRPO")):
     assert rest[new] > rest[old] - 0.08
     assert scores[new]["accuracy"]["sub"] > scores[old]["accuracy"]["sub"] + 0.2
 assert scores["DPO + GRPO"]["polite"] > 0.8
-assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.7
+assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5
 
 # %% [markdown]
-# 七种别的题，平均没有掉多少；<!-- by: assert rest[new] > rest[old] - 0.08 -->DPO 教的客气还在，它仍然知道自己是谁。<!-- by: assert scores["DPO + GRPO"]["polite"] > 0.8 --><!-- by: assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.7 -->40 步、小学习率、只在自己写的回答上推，改动就小。下一节会看到步子大了怎样。
+# 七种别的题，平均没有掉多少；<!-- by: assert rest[new] > rest[old] - 0.08 -->DPO 教的客气还在；问它是谁，多半还说得对。<!-- by: assert scores["DPO + GRPO"]["polite"] > 0.8 --><!-- by: assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5 -->40 步、小学习率、只在自己写的回答上推，改动就小。下一节会看到步子大了怎样。
 #
 # ## 弄坏它
 #
