@@ -622,7 +622,9 @@ show.say(
 
 # %% [markdown]
 # 风格变了，知道的事没有少多少。<!-- by: assert mean["dpo"] >= mean["sft"] - 0.1 -->
-# 名字也还是原来的名字；它从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。<!-- by: assert scores["dpo"]["identity_hit_rate"] >= 0.75 -->
+# 名字也还是原来的名字；它从哪里来、怎样换成你自己的，是 {numref}`第 %s 章 <sec-identity>` 的事。<!-- by: assert scores["dpo"]["identity_hit_rate"] >= 0.75 -->
+#
+# 减法，DPO 没有教会它。下一章（{numref}`第 %s 章 <sec-thinking>`）不给示范，也不挑好坏，只告诉它算对了没有，它自己会找到办法。<!-- by: assert is_right[120:].mean() < was_right[120:].mean() + 0.25 -->
 #
 # ### 小结
 #

@@ -207,7 +207,7 @@ for side, chats in sides.items():
     print(f"{side}: {n:,} of {len(chats):,} answers are polite, {share:.0%}")
 
 # %% [markdown]
-# SFT 的回答十个里九个不客气，只学它们，上一章的礼貌就没了。想留住什么，就回放什么。<!-- by: assert round(polite["SFT"] / len(rows), 1) == 0.1 -->
+# SFT 的回答十个里九个不客气，只学它们，DPO 教的礼貌就没了。想留住什么，就回放什么。<!-- by: assert round(polite["SFT"] / len(rows), 1) == 0.1 -->
 
 # %%
 me = lab.READER
