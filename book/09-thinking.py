@@ -539,11 +539,11 @@ assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5
 #
 # ## 弄坏它
 #
-# ### 判分有漏洞：题题满分，错的照样错
+# ### 判分有漏洞：错的也拿满分
 #
 # 判分程序是唯一的老师，它错在哪里，模型就往哪里走，这叫**奖励作弊**（reward hacking）。最容易想到的漏洞是“回答里任何地方出现得数就给分”，可是数着算正好是说出得数最省事的办法，模型用不着钻它。
 #
-# 下面这个漏洞，它钻了。想教模型思考，就奖励“看起来在思考”：回答里有“步到”就给 1 分，得数不管。
+# 换一个漏洞。想教模型思考，就奖励“看起来在思考”：回答里有“步到”就给 1 分，得数不管。
 
 
 # %%
@@ -563,8 +563,8 @@ show.table(["verifier in training", "paid", "right"], rows)
 # %% tags=["remove-input", "nbval-ignore-output"]
 said, right, paid = hacked
 assert paid.mean() > 0.9
-assert paid.mean() > right.mean() + 0.15
-assert right.mean() < after[0][1].mean() + 0.05
+assert paid.mean() > right.mean() + 0.03
+assert right.mean() > plain["sft"][1].mean() + 0.15
 wrong = [i for i in range(600) if paid[i] and not right[i]]
 i, j = wrong[0], next(i for i in wrong if exam[i].kind == "sub")
 show.say(
@@ -573,7 +573,7 @@ show.say(
 )
 
 # %% [markdown]
-# 几乎题题满分，真对的少得多。<!-- by: assert paid.mean() > right.mean() + 0.15 -->它学会的是思考的**样子**：数错一步、看错题目，都不扣分，也就没有东西拦着。对的那些，是因为出发点的模型数起来本来就常常是对的。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->
+# 从头到尾没有看过一个得数，它却比训练之前对得多。<!-- by: assert right.mean() > plain["sft"][1].mean() + 0.15 -->这不是奖励的功劳：出发点的模型数起来本来就常常是对的，只要让它数，怎样让都行。{cite:t}`shao2025spurious` 在大模型上看到的正是这样：只看格式的奖励，分数也会涨。<!-- by: @shao2025spurious -->可是这个奖励分不出对错，数错一步、看错题目，照样满分，也就没有东西把它往对里推；出发点越不会数，它教出来的就越只是思考的**样子**。<!-- by: assert paid.mean() > right.mean() + 0.03 --> 真正闯祸的判分程序，见 {numref}`ex-thinking-3`。
 #
 # 怎样发现？看奖励的曲线看不出来，它只会越来越好。日志因此另记一个 `accuracy`，用真的 `is_correct` 判；没有第二把尺子时，就要亲眼读回答。<!-- by: reasoning -->
 #
@@ -654,14 +654,26 @@ show.table([*columns, "tokens"], [[*row, lengths[row[0]]] for row in rows])
 
 # %%
 adds = kinds == "add"
-assert short[2][adds].mean() < 0.5
-assert lengths["λ = 2"] < 0.7 * lengths["λ = 0"]
-assert short[1][adds].mean() > plain["sft"][1][adds].mean() + 0.05
+assert short[2][adds].mean() <= short[2][~adds].mean()
+assert lengths["λ = 2"] < 0.85 * lengths["λ = 0"]
+assert short[1].mean() > plain["sft"][1].mean() + 0.1
 
 # %% [markdown]
-# 加法直接写本来就能对一些，数着算不划算，模型不数了。可是加法的正确率还是升了：数这条路太贵，分数就去推另一条路，**直接写的加法**自己练准了。<!-- by: assert short[2][adds].mean() < 0.5 --><!-- by: assert short[1][adds].mean() > plain["sft"][1][adds].mean() + 0.05 -->前面说它学会的是选择，那是因为选择来得最快；换一种价钱，学到的就是别的东西。奖励里写了什么，模型就学什么，既不多，也不少。<!-- by: reasoning -->
-#
-# 减法直接写多半是错的，数着算又贵，值不值得数，要看步数多少。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->λ 定在多少，才能该数的数、该省的省？这叫自适应的思考；换几个价钱试试，就知道不容易。<!-- by: reasoning -->
+# 同一个价钱，两种题的账不一样：加法直接写已经能对一些，减法直接写多半是错的。所以减法数得多，加法数得少，回答比不收费时短。<!-- by: assert short[2][adds].mean() <= short[2][~adds].mean() --><!-- by: assert lengths["λ = 2"] < 0.85 * lengths["λ = 0"] -->该数的数，能省的省，这叫自适应的思考；没有人告诉它哪一种题该数。
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+_, right, counted = short
+written = adds & ~counted
+assert right.mean() > plain["sft"][1].mean() + 0.1
+show.say(
+    f"加法有 {counted[adds].mean():.2f} 是数的，减法有 {counted[~adds].mean():.2f}。",
+    f"不数的加法里，对的占 {right[written].mean():.2f}，训练之前是 {plain['sft'][1][adds].mean():.2f}。"
+    if written.any()
+    else "加法也全是数的。",
+)
+
+# %% [markdown]
+# 数这条路收了费，分数也会去推另一条路：直接写。前面说它学会的是选择，那是因为选择来得最快；换一种价钱，学到的就可能是别的东西。$\lambda$ 定在多少才合适，换几个价钱试试，就知道不容易：太高，减法也不数了；太低，什么都数。<!-- by: reasoning -->
 #
 # ### 算法的变体：这里几乎没有差别
 #
@@ -746,7 +758,7 @@ show.table(
 # - 策略梯度就是带权重的 SFT：每个回答的权重是优势 $A = r - \bar r$。减基线不改变方向，只减小抖动；GRPO 的基线是同一道题的组平均。<!-- by: assert torch.allclose(*gradients, atol=1e-5) -->
 # - 三颗种子，40 步，留出的减法都高了 0.3 以上，几乎每题都数。<!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3 --><!-- by: assert counted.mean() > 0.9 -->
 # - 它学会的是**选择**数着算，不是减法：正确率与数的比例同在一条线上；原来的模型答 64 次，也碰得到。<!-- by: assert max(off) < 0.12 -->
-# - 判分程序就是目标。只看样子的奖励教出思考的样子；要用另一把尺子，也要亲眼读回答。<!-- by: assert paid.mean() > right.mean() + 0.15 -->
+# - 判分程序就是目标。只看样子的奖励，分不出对错；要用另一把尺子，也要亲眼读回答。<!-- by: assert paid.mean() > right.mean() + 0.03 -->
 # - 能推动的前提：偶尔做对，而且做对的比平时得分高。全对、全错、背熟了的题都没有信号。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 -->
 #
 # 模型会算了，也客气。下一章（{numref}`第 %s 章 <sec-identity>`）给它换一个名字。
@@ -822,12 +834,11 @@ curt = lab.variant("thinking-first", "grpo", start=sft, reward=first_number, max
 # %% tags=["nbval-ignore-output"]
 first = answers(curt, exam)
 assert first[2].mean() < 0.1
-assert first[1].mean() < plain["sft"][1].mean()
-assert first[1].mean() < after[0][1].mean() - 0.2
+assert first[1].mean() < after[0][1].mean() - 0.3
 show.table(columns, [line("SFT", plain["sft"]), line("first number", first)])
 
 # %% [markdown]
-# “13加4等于17。”的第一个数是 13，不得分；数着算也是先抄题。能得分的只有光秃秃的“17。”。这个奖励逼着模型先说得数，不许想：它不再数，考得还不如训练之前。<!-- by: 13 + 4 == 17 --><!-- by: assert first[1].mean() < plain["sft"][1].mean() -->一条看着像格式要求的规则，把思考的路堵死了。
+# “13加4等于17。”的第一个数是 13，不得分；数着算也是先抄题。能得分的只有光秃秃的“17。”。这个奖励逼着模型先说得数，不许想：它一直不数，比只看对错的奖励差得远。<!-- by: 13 + 4 == 17 --><!-- by: assert first[1].mean() < after[0][1].mean() - 0.3 -->一条看着像格式要求的规则，把思考的路堵死了。
 #
 # :::{solution-end}
 # :::
