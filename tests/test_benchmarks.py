@@ -194,7 +194,9 @@ def test_seeds_table() -> None:
     scores = seeds.summary([report(0.5), report(1.0)])
     text = "before\n<!-- seeds -->\nold\n<!-- /seeds -->\nafter\n"
     written = seeds.with_table(text, 1, "留出测试", scores)
-    assert written.startswith("before\n<!-- seeds -->\n\n| 留出测试 | pretrain | SFT | DPO | GRPO |\n")
+    assert written.startswith(
+        "before\n<!-- seeds -->\n\n| 留出测试 | pretrain | SFT | DPO | GRPO |\n"
+    )
     assert written.endswith("|\n\n<!-- /seeds -->\nafter\n")
     assert [row[0] for row in rows(written)] == [names[1] for names in seeds.ROWS.values()]
     assert {cell for row in rows(written) for cell in row[1:]} == {"0.75 (0.50–1.00)"}
