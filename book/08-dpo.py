@@ -313,7 +313,9 @@ print(f"first step of the log: {dpo.log[0]['loss']:.4f}")
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "prefers_chosen")
 rows = [
-    [e["step"], *(e[name] for name in names)] for e in dpo.log if e["step"] in (1, 10, 25, 50, 100, 153)
+    [e["step"], *(e[name] for name in names)]
+    for e in dpo.log
+    if e["step"] in (1, 10, 25, 50, 100, 153)
 ]
 show.table(["step", *names], rows)
 
