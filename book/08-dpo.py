@@ -56,7 +56,7 @@ show.spine(replies)
 # 为什么不再做一轮 SFT，把客气的回答当标准答案抄一遍？可以，但标准答案只说照着这个写，不说**这个比那个好**。人在很多任务上写不出标准答案，却能在两个答案里挑出更好的一个：哪首诗更顺，哪段解释更清楚。<!-- by: reasoning -->
 #
 # 这样得到的数据叫**偏好对**（preference pair）：同一个问题 $x$，一个被选中的回答 $y_w$（w 指 win），一个被拒绝的回答 $y_l$（l 指 lose）。
-# 本章被选中的回答总是又对又客气。被拒绝的有两种：七成是对而不客气，比的是口气；三成是客气而不对，比的是对错。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.01 -->
+# 本章被选中的回答总是又对又客气。被拒绝的有两种：七成是对而不客气，比的是口气；三成是客气而不对，比的是对错。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.03 -->
 #
 # 早先的办法分两步 {cite:p}`ouyang2022instructgpt`：先拿偏好对训练一个打分的奖励模型，再用强化学习让语言模型去拿高分。
 # **直接偏好优化**（direct preference optimization，DPO）把两步并成一步 {cite:p}`rafailov2023dpo`：不要奖励模型，不要强化学习，只有一个损失函数，训练起来和 SFT 一样。
@@ -179,7 +179,7 @@ lines = (lab.data() / "dpo_chinese.jsonl").read_text(encoding="utf-8").splitline
 preferred = [json.loads(line) for line in lines]
 assert all(scoring.is_polite(pair["chosen"][-1]["content"]) for pair in preferred)
 wrong = sum(scoring.is_polite(pair["rejected"][-1]["content"]) for pair in preferred)
-assert abs(wrong / len(preferred) - 0.3) < 0.01
+assert abs(wrong / len(preferred) - 0.3) < 0.03
 print(f"{len(preferred) - wrong:,} right, not polite; {wrong} polite, not right")
 
 # %% [markdown]
@@ -720,7 +720,7 @@ show.table(["", "named", "polite", questions[0]], rows)
 #
 # :::{solution} ex-dpo-4
 # :class: dropdown
-# 不会报错，曲线也不会提醒你：起点还是 $\ln 2$，往上推的还是叫 `chosen` 的那一列，这几个数只认列名。模型被教的，七成是生硬，三成是客气地答错。只有读几行数据、看几个真实的回答，或者在独立的测试（如礼貌率、正确率）上打分，才能发现。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.01 -->
+# 不会报错，曲线也不会提醒你：起点还是 $\ln 2$，往上推的还是叫 `chosen` 的那一列，这几个数只认列名。模型被教的，七成是生硬，三成是客气地答错。只有读几行数据、看几个真实的回答，或者在独立的测试（如礼貌率、正确率）上打分，才能发现。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.03 -->
 # :::
 #
 # ### 延伸阅读
