@@ -595,7 +595,7 @@ assert all(bits[4096] > bits[size] + 0.02 for size in smaller)
 assert all(right[4096]["fact"] < right[size]["fact"] - 0.3 for size in smaller)
 sums = {size: sum(right[size][kind] for kind in ("add", "chain", "shop")) for size in sizes}
 assert sums[512] < sums[2048] - 0.3
-assert all(right[size]["chain"] > 0.4 for size in sizes)
+assert all(right[size]["chain"] > 0.4 for size in (1024, 2048, 4096))
 
 # %% [markdown]
 # 三件事，哪个种子都一样：
@@ -604,7 +604,7 @@ assert all(right[size]["chain"] > 0.4 for size in sizes)
 # - **4,096 记人物的事差得远。** 在它的词表里，“周勇的爱好是种花”是一个词元，“周勇最喜欢蓝色”也是一个词元，“种花”散在 13 个词元里（2,048 只有 3 个）。事情写进了词表，却没有成为“周勇”和“种花”之间的联系；题目是“周勇一有空就……”，它就接不上了。 <!-- by: assert all(right[4096]["fact"] < right[size]["fact"] - 0.3 for size in smaller) -->
 # - **512 的算术不如 2,048。** 这怪不到数字的切法：0 到 20 里，512 只把 18、19 和 20 拆成两个词元。我们的解释是，损失对词元取平均，文本切得越碎，得数在里面的份量越轻。 <!-- by: assert sums[512] < sums[2048] - 0.3 -->
 #
-# `chain` 在四个词表下都学得会：每一步只要接着数，词表大些小些都数得来。<!-- by: assert all(right[size]["chain"] > 0.4 for size in sizes) -->
+# `chain` 在 1,024 以上的三个词表下都学得会：每一步只要接着数，词表再大些也数得来。<!-- by: assert all(right[size]["chain"] > 0.4 for size in (1024, 2048, 4096)) -->
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 able = [f"{size:,}" for size in sizes if right[size]["reading"] >= 0.5]
