@@ -23,7 +23,7 @@ from visitor import Visitor, served
 
 from minillm.book import lab
 from minillm.book.page import WITHOUT_MODEL
-from minillm.config import ALL_STAGES, STAGES, Stage
+from minillm.config import ALL_STAGES, Stage
 from minillm.evaluate import to_messages
 from minillm.microworld import scoring
 
