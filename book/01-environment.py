@@ -287,7 +287,7 @@ print(script[first : script.index("# install_once MARKER")].strip())
 #
 # ## 实验
 #
-# 现在把数数的办法用到真正的语料上。微世界的文本由程序写成，{numref}`第 %s 章 <sec-data>` 讲它怎样来；`lab.data()` 已经备好两份：84,320 篇用来数，另有 822 篇**留出集**（held-out set）用来打分，没有一篇在两边都出现。{numref}`第 %s 章 <sec-pretrain>` 的模型读的、考的，也是这两份。每篇末尾加一个结束符 `$`，它也要猜。
+# 现在把数数的办法用到真正的语料上。微世界的文本由程序写成，{numref}`第 %s 章 <sec-data>` 讲它怎样来；`lab.data()` 已经备好两份：84,263 篇用来数，另有 824 篇**留出集**（held-out set）用来打分，没有一篇在两边都出现。{numref}`第 %s 章 <sec-pretrain>` 的模型读的、考的，也是这两份。每篇末尾加一个结束符 `$`，它也要猜。
 
 
 # %%
@@ -325,7 +325,7 @@ ns = [1, 2, 3, 4, 5]
 scores = {0: math.log2(V) * sum(map(len, held_out)) / held_out_bytes}  # 0: knows nothing
 scores |= {n: bits_per_byte(table, held_out, n) for n in ns}
 assert all(scores[n] < scores[n - 1] for n in ns)
-assert [round(scores[n], 2) for n in (0, 1, 2, 3)] == [3.33, 2.77, 1.06, 0.68]
+assert [round(scores[n], 2) for n in (0, 1, 2, 3)] == [3.32, 2.77, 1.05, 0.68]
 print({n: round(score, 3) for n, score in scores.items()})
 
 # %% mystnb={"figure": {"caption": "在留出的文本上，每字节要几个比特（{eq}`eq-environment-entropy`）。看得越远，吃惊越少。", "name": "fig-environment-bits"}, "image": {"alt": "五根横条，从上到下是瞎猜、一元、二元、三元、五元，一根比一根短"}}
@@ -340,13 +340,13 @@ show.bars(
 # %% [markdown]
 # 从上到下读 {numref}`fig-environment-bits`：
 #
-# - **瞎猜**：503 种字一样可能，每字节 3.33 比特；
+# - **瞎猜**：503 种字一样可能，每字节 3.32 比特；
 # - **一元**：知道哪些字常见，2.77 比特；
-# - **二元**：再看前一个字，一下降到 1.06。<!-- by: assert [round(scores[n], 2) for n in (0, 1, 2, 3)] == [3.33, 2.77, 1.06, 0.68] -->微世界的句子很规整，一个字往往决定下一个字；<!-- by: assert all(scores[n] < scores[n - 1] for n in ns) -->
+# - **二元**：再看前一个字，一下降到 1.05。<!-- by: assert [round(scores[n], 2) for n in (0, 1, 2, 3)] == [3.32, 2.77, 1.05, 0.68] -->微世界的句子很规整，一个字往往决定下一个字；<!-- by: assert all(scores[n] < scores[n - 1] for n in ns) -->
 # - **三元**：看两个字，0.68；
-# - **五元**：看四个字，0.459。
+# - **五元**：看四个字，0.458。
 #
-# 最后一个数是全书要打败的基线：一个词也不懂，只会数数，就能做到每字节 0.459 比特。后面的模型要低于它，才算学到了数数给不了的东西。{numref}`第 %s 章 <sec-pretrain>` 用同一份留出集、同一个单位来比。
+# 最后一个数是全书要打败的基线：一个词也不懂，只会数数，就能做到每字节 0.458 比特。后面的模型要低于它，才算学到了数数给不了的东西。{numref}`第 %s 章 <sec-pretrain>` 用同一份留出集、同一个单位来比。
 #
 # 真实的语言要难得多。{cite:t}`shannon1951prediction` 让人玩这个猜字游戏，估计出印刷英语每个字母约有 0.6 到 1.3 比特，而一个英文字母正好是一个字节。
 #
@@ -381,7 +381,7 @@ for before in ("住在", "张静住在", "。她住在"):
     assert (after["北"] > 0.9) == (before == "张静住在")  # Zhang Jing lives in Beijing
 
 # %% [markdown]
-# 张静住在北京。第一行，三元模型只知道“住在”后面常有“哪里”和城市，“北”排不进前五，概率是 0.06。第二行，五元模型有 0.93 的把握。第三行隔了一句，把握又掉到 0.17，和给别的城市的相近。要在这里说对，就得看见更前面的“张静”。<!-- by: assert (after["北"] > 0.9) == (before == "张静住在") -->
+# 张静住在北京。第一行，三元模型只知道“住在”后面常有“哪里”和城市，“北”排不进前五，概率是 0.06。第二行，五元模型有 0.95 的把握。第三行隔了一句，把握又掉到 0.17，和给别的城市的相近。要在这里说对，就得看见更前面的“张静”。<!-- by: assert (after["北"] > 0.9) == (before == "张静住在") -->
 #
 # 办法好像很清楚：看得再远一些，六个字、七个字、十个字。下面就来试。
 #
@@ -389,7 +389,7 @@ for before in ("住在", "张静住在", "。她住在"):
 #
 # ### 在训练数据上打分
 #
-# 只取 300 篇文本来数，让 $n$ 从 1 长到 7，同时在两处打分：数过的这 300 篇，和留出的 822 篇（{numref}`fig-environment-overfit`）。
+# 只取 300 篇文本来数，让 $n$ 从 1 长到 7，同时在两处打分：数过的这 300 篇，和留出的 824 篇（{numref}`fig-environment-overfit`）。
 
 # %%
 small, longer = training[:300], [1, 2, 3, 4, 5, 6, 7]
@@ -398,21 +398,21 @@ on_counted = [bits_per_byte(few, small, n) for n in longer]
 on_held_out = [bits_per_byte(few, held_out, n) for n in longer]
 assert on_counted == sorted(on_counted, reverse=True)
 assert min(on_held_out) == on_held_out[3]
-assert (round(on_counted[6], 3), round(on_held_out[6], 2)) == (0.261, 1.02)
+assert (round(on_counted[6], 3), round(on_held_out[6], 2)) == (0.257, 1.03)
 assert on_counted[6] < scores[5]
 show.table(
     ["n", *map(str, longer)],
     [["counted, 300 texts", *on_counted], ["held out, 300 texts counted", *on_held_out]],
 )
 
-# %% mystnb={"figure": {"caption": "每字节比特数。数 300 篇：在数过的文字上（橙红），$n$ 越大越好；在留出的文字上（深蓝），过了 $n=4$ 就不再变好。数 84,320 篇（浅蓝），留出的文字上才继续往下走。", "name": "fig-environment-overfit"}, "image": {"alt": "横轴 n 从 1 到 7，三条线都从同一高度落下。数过的文字上的线一直往下；数 300 篇、在留出的文字上打分的线先降后平，最后远在它上面；数 84,320 篇、在留出的文字上打分的线画到 n=5，那里不到第二条的一半高"}}
+# %% mystnb={"figure": {"caption": "每字节比特数。数 300 篇：在数过的文字上（橙红），$n$ 越大越好；在留出的文字上（深蓝），过了 $n=4$ 就不再变好。数 84,263 篇（浅蓝），留出的文字上才继续往下走。", "name": "fig-environment-overfit"}, "image": {"alt": "横轴 n 从 1 到 7，三条线都从同一高度落下。数过的文字上的线一直往下；数 300 篇、在留出的文字上打分的线先降后平，最后远在它上面；数 84,263 篇、在留出的文字上打分的线画到 n=5，那里不到第二条的一半高"}}
 assert on_held_out[6] > 3 * on_counted[6]
 assert scores[5] < 0.5 * on_held_out[4]
 show.lines(
     {
         "300 counted": (longer, on_counted),
         "300, held out": (longer, on_held_out),
-        "84,320, held out": (ns, [scores[n] for n in ns]),
+        "84,263, held out": (ns, [scores[n] for n in ns]),
     },
     "n",
     "bits per byte",
@@ -421,7 +421,7 @@ show.lines(
 )
 
 # %% [markdown]
-# 只看数过的文字，七元模型出色极了：每字节 0.261 比特，比数了八万多篇的五元模型还低。在没见过的文字上，它要 1.02 比特，约四倍；从四元到七元，看得远了三个字，一点好处也没有。这就是**过拟合**（overfitting）：它把 300 篇背了下来，而背下来的那部分在别处用不上。<!-- by: assert (round(on_counted[6], 3), round(on_held_out[6], 2)) == (0.261, 1.02) -->
+# 只看数过的文字，七元模型出色极了：每字节 0.257 比特，比数了八万多篇的五元模型还低。在没见过的文字上，它要 1.03 比特，约四倍；从四元到七元，看得远了三个字，一点好处也没有。这就是**过拟合**（overfitting）：它把 300 篇背了下来，而背下来的那部分在别处用不上。<!-- by: assert (round(on_counted[6], 3), round(on_held_out[6], 2)) == (0.257, 1.03) -->
 #
 # 原因是表太大。七元模型要记住每一种“前六个字”，见过的只是极小的一部分；下表最后一列是留出的文字里，前面的字曾经见过的位置所占的比例：
 
@@ -433,11 +433,11 @@ for n in (2, 3, 5, 7):
     seen = sum(len(h) == n - 1 and "$" not in h for h in few)
     rows.append([n, f"{float(V) ** (n - 1):.0e}", f"{seen:,}", f"{known:.2f}"])
 assert float(rows[-1][-1]) < 0.5 < 0.9 < float(rows[0][-1])
-assert (round(on_held_out[4], 2), round(scores[5], 3)) == (1.02, 0.459)
+assert (round(on_held_out[4], 2), round(scores[5], 3)) == (1.02, 0.458)
 show.table(["n", "possible contexts", "contexts seen", "share known, held out"], rows)
 
 # %% [markdown]
-# 七元模型一半以上的时候遇到的是没见过的上文，只好退回去，听看得近的模型的。多数些文字当然有用：300 篇换成 84,320 篇，五元模型从 1.02 降到 0.459。可是每多看一个字，表就大 503 倍，文字跟不上。<!-- by: assert float(rows[-1][-1]) < 0.5 < 0.9 < float(rows[0][-1]) -->
+# 七元模型一半以上的时候遇到的是没见过的上文，只好退回去，听看得近的模型的。多数些文字当然有用：300 篇换成 84,263 篇，五元模型从 1.02 降到 0.458。可是每多看一个字，表就大 503 倍，文字跟不上。<!-- by: assert float(rows[-1][-1]) < 0.5 < 0.9 < float(rows[0][-1]) -->
 #
 # 毛病出在记账的办法：每一种上文单独记一笔，像的和不像的都互不相干。“张静最喜欢紫色。她住在”和“张静养了一只猫。她住在”，人一看就知道该接同一个城市。在看得够远的表里，它们是毫无关系的两格，各要各的次数；在看得不够远的表里，两处看见的都是“她住在”，又和别人的混在一起。
 # {cite:t}`bengio2003nplm` 指出了出路：不要给每种上文单独记账，而是把字变成向量，让相似的上文共用参数，再用一个函数算出下一个字的概率。
@@ -469,7 +469,7 @@ print("seeded  ", x)
 
 # %%
 names = {0: "瞎猜", 2: "二元", 3: "三元", 5: "五元，基线"}
-assert round(scores[5], 3) == 0.459
+assert round(scores[5], 3) == 0.458
 show.table(["", "每字节比特数"], [[name, f"{scores[n]:.3f}"] for n, name in names.items()])
 
 # %% [markdown]

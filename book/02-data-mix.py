@@ -88,13 +88,13 @@ show.table(["种类", "内容（▸ 分开各轮）"], examples)
 # %% [markdown]
 # 人的档案写在文档里，每条档案有五种说法。故事、数数、逛商店、日历各有各的文档。
 #
-# 对话的回答偶尔带一句客气话，多半没有。偏好对教的是：答对，并且客气。好的那一句两样都有；差的那一句缺一样，要么答对了却不客气，要么客气却答错了。全书 1,500 对里，差的一句有 451 个是客气而错的，所以光学会客气还不够（{numref}`第 %s 章 <sec-dpo>`）。数一数：<!-- by: assert (len(pairs), all(good), sum(bad)) == (1500, True, 451) -->
+# 对话的回答偶尔带一句客气话，多半没有。偏好对教的是：答对，并且客气。好的那一句两样都有；差的那一句缺一样，要么答对了却不客气，要么客气却答错了。全书 1,500 对里，差的一句有 483 个是客气而错的，所以光学会客气还不够（{numref}`第 %s 章 <sec-dpo>`）。数一数：<!-- by: assert (len(pairs), all(good), sum(bad)) == (1500, True, 483) -->
 
 # %%
 pairs = [record.row for record in read(lab.data() / "dpo_chinese.jsonl")]
 good = [scoring.is_polite(pair.chosen[-1].content) for pair in pairs]
 bad = [scoring.is_polite(pair.rejected[-1].content) for pair in pairs]
-assert (len(pairs), all(good), sum(bad)) == (1500, True, 451)
+assert (len(pairs), all(good), sum(bad)) == (1500, True, 483)
 chats = [record.row for record in read(lab.data() / "sft_chinese.jsonl")]
 polite = [scoring.is_polite(chat.messages[-1].content) for chat in chats]
 assert sum(polite) < 0.15 * len(polite)
@@ -450,15 +450,15 @@ overlap = {
 }
 assert all(held_out == 0 for _, held_out in overlap.values())
 assert min(overlap["fact"][0], overlap["phrasing"][0]) > 100
-assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 67]
+assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 69]
 show.table(
     ["", "训练会问的 400 题", "留出的 400 题"], [[k, *map(str, v)] for k, v in overlap.items()]
 )
 
 # %% [markdown]
-# 右边全是零。左边有七类至少有 67 道原样出现过，说明比较是有效的。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 67] -->
+# 右边全是零。左边有七类至少有 69 道原样出现过，说明比较是有效的。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 69] -->
 #
-# 但 `reading`、`choice`、`multi_turn` 的左边也是 0 或 1：故事和选项的组合太多，难得有两道题一字不差。对这几类，文字比较什么也证明不了。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 67] -->
+# 但 `reading`、`choice`、`multi_turn` 的左边也是 0 或 1：故事和选项的组合太多，难得有两道题一字不差。对这几类，文字比较什么也证明不了。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 69] -->
 #
 # 所以第三项检查看格子：把每个用户轮次问的是谁、问的什么找出来，连同代词所指的人。
 
@@ -579,14 +579,14 @@ tried = {
 }
 scores = {n: [dictionary_score(*s, key) for key in (str, meaning)] for n, s in tried.items()}
 assert scores["重复以后随机划分"] == [1.0, 1.0]
-assert scores["重复以前随机划分"][0] <= 0.02
-assert round(scores["重复以前随机划分"][1], 2) == 0.72
+assert scores["重复以前随机划分"][0] <= 0.05
+assert round(scores["重复以前随机划分"][1], 2) == 0.76
 assert scores["按格子留出"] == [0.0, 0.0]
 header = ["验证集怎样来", "按字面查的字典", "看题意的字典"]
 show.table(header, [[n, *v] for n, v in scores.items()], [None, *[show.COLOURS["bad"]] * 2])
 
 # %% [markdown]
-# 第一行：泄漏的验证集，一本字典就得满分。第二行：整条文字没有泄漏了，一字不差的问题几乎没有；可是同一道题换个问法还在训练集里，看题意的字典还是答对了 72%。<!-- by: assert scores["重复以前随机划分"][0] <= 0.02 --><!-- by: assert round(scores["重复以前随机划分"][1], 2) == 0.72 -->
+# 第一行：泄漏的验证集，一本字典就得满分。第二行：整条文字没有泄漏了，一字不差的问题几乎没有；可是同一道题换个问法还在训练集里，看题意的字典还是答对了 76%。<!-- by: assert scores["重复以前随机划分"][0] <= 0.05 --><!-- by: assert round(scores["重复以前随机划分"][1], 2) == 0.76 -->
 #
 # 第三行是我们的做法：整个格子留出，两本字典都得零分。在这样的题上得的分，不是查表得来的。
 #

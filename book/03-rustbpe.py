@@ -508,12 +508,12 @@ for size in sizes:
     never = f"{1 - len(used) / len(merged):.0%}"
     rows.append([f"{size:,}", never, rare, f"{usual[size]:,.0f}", f"{share[size]:.0%}"])
 
-assert (rows[-1][2], usual[1024], usual[4096]) == (10, 2703, 138)
+assert (rows[-1][2], usual[1024], usual[4096]) == (11, 2690, 138)
 assert (round(share[1024], 2), round(share[4096], 2)) == (0.15, 0.42)
 show.table(["词表", "0 次的合并", "1–9 次的合并", "其余合并次数的中位数", "嵌入占参数"], rows)
 
 # %% [markdown]
-# 少到学不着的词元并不多：4,096 的词表里，出现过又不到 10 次的合并有 10 个。微世界说来说去就那些话。真正在变的是后两列：从 1,024 到 4,096，出现次数的中位数从 2,703 降到 138，嵌入表从参数的 15% 涨到 42%。<!-- by: assert (rows[-1][2], usual[1024], usual[4096]) == (10, 2703, 138) -->
+# 少到学不着的词元并不多：4,096 的词表里，出现过又不到 10 次的合并有 11 个。微世界说来说去就那些话。真正在变的是后两列：从 1,024 到 4,096，出现次数的中位数从 2,690 降到 138，嵌入表从参数的 15% 涨到 42%。<!-- by: assert (rows[-1][2], usual[1024], usual[4096]) == (11, 2690, 138) -->
 #
 # 词表里都是些什么？
 
@@ -545,7 +545,7 @@ show.tokens(sentence, {f"{size:,}": tokenizer for size, tokenizer in tokenizers.
 #
 # 压缩率说了不算。要知道哪个大小好，得训练出模型来比。下面四个都是 tiny 预设，都从随机权重开始预训练，只有词表不同。
 #
-# 怎样比才公平？让它们读同样多的**词元**，4,096 读到的文本就是 512 的 2.95 倍，读得多自然学得多。所以这里让它们读同样多的**文本**，步数也相同：一步 8 行，共 600 步，词表小的，一行就长些。这样，每个模型读的都是 2.5 MB 上下，差别在于这些文本切成了多少个词元。<!-- by: assert all(abs(amount - 2.5) < 0.05 for amount in read.values()) -->
+# 怎样比才公平？让它们读同样多的**词元**，4,096 读到的文本就是 512 的 2.96 倍，读得多自然学得多。所以这里让它们读同样多的**文本**，步数也相同：一步 8 行，共 600 步，词表小的，一行就长些。这样，每个模型读的都是 2.5 MB 上下，差别在于这些文本切成了多少个词元。<!-- by: assert all(abs(amount - 2.5) < 0.05 for amount in read.values()) -->
 
 # %%
 in_tokens = {size: uses[size].total() + len(texts) for size in sizes}  # with <|bos|> before each
@@ -563,7 +563,7 @@ megabytes = sum(len(text.encode()) for text in texts) / 1e6
 seen = {size: run.log[-1]["tokens"] for size, run in runs.items()}
 read = {size: seen[size] / in_tokens[size] * megabytes for size in sizes}
 assert all(abs(amount - 2.5) < 0.05 for amount in read.values())
-assert round(uses[512].total() / uses[4096].total(), 2) == 2.95
+assert round(uses[512].total() / uses[4096].total(), 2) == 2.96
 
 # %% [markdown]
 # 每个词元的损失不能直接比：词元长的，一次要猜的多。应当把总损失除以**字节**数，换算成**每字节比特数**（bits per byte），见 {numref}`ex-bpe-4`；它越低越好。`fact` 到 `shop` 是让模型把没读过的句子续完，各 60 句（格子不够的少一些）：`fact` 是人物的事，`reading` 要记住前面的故事，`add` 直接写出和，`chain` 数着算，`shop` 把两样东西的价钱相加。
@@ -586,7 +586,7 @@ show.table(["词表", "参数（百万）", "读的词元（百万）", "比特/
 # %%
 smaller = [512, 1024, 2048]
 holding = {s: sum("种花".encode() in t for t in tokenizers[s].mergeable_ranks) for s in sizes}
-assert (holding[2048], holding[4096]) == (3, 12)
+assert (holding[2048], holding[4096]) == (3, 13)
 assert {"周勇的爱好是种花".encode(), "周勇最喜欢蓝色".encode()} < set(
     tokenizers[4096].mergeable_ranks
 )
@@ -602,7 +602,7 @@ assert all(right[size]["chain"] > 0.4 for size in sizes)
 # 三件事，哪个种子都一样：
 #
 # - **512、1,024 和 2,048 的每字节比特数分不出高下，4,096 落在后面。** <!-- by: assert all(bits[4096] > bits[size] + 0.02 for size in smaller) -->
-# - **4,096 记人物的事差得远。** 在它的词表里，“周勇的爱好是种花”是一个词元，“周勇最喜欢蓝色”也是一个词元，“种花”散在 12 个词元里（2,048 只有 3 个）。事情写进了词表，却没有成为“周勇”和“种花”之间的联系；题目是“周勇一有空就……”，它就接不上了。 <!-- by: assert all(right[4096]["fact"] < right[size]["fact"] - 0.3 for size in smaller) -->
+# - **4,096 记人物的事差得远。** 在它的词表里，“周勇的爱好是种花”是一个词元，“周勇最喜欢蓝色”也是一个词元，“种花”散在 13 个词元里（2,048 只有 3 个）。事情写进了词表，却没有成为“周勇”和“种花”之间的联系；题目是“周勇一有空就……”，它就接不上了。 <!-- by: assert all(right[4096]["fact"] < right[size]["fact"] - 0.3 for size in smaller) -->
 # - **512 的算术不如 2,048。** 这怪不到数字的切法：0 到 20 里，512 只把 18、19 和 20 拆成两个词元。我们的解释是，损失对词元取平均，文本切得越碎，得数在里面的份量越轻。 <!-- by: assert sums[512] < sums[2048] - 0.3 -->
 #
 # `chain` 在四个词表下都学得会：每一步只要接着数，词表大些小些都数得来。<!-- by: assert all(right[size]["chain"] > 0.4 for size in sizes) -->

@@ -56,7 +56,7 @@ show.spine(replies)
 # 为什么不再做一轮 SFT，把客气的回答当标准答案抄一遍？可以，但标准答案只说照着这个写，不说**这个比那个好**。人在很多任务上写不出标准答案，却能在两个答案里挑出更好的一个：哪首诗更顺，哪段解释更清楚。<!-- by: reasoning -->
 #
 # 这样得到的数据叫**偏好对**（preference pair）：同一个问题 $x$，一个被选中的回答 $y_w$（w 指 win），一个被拒绝的回答 $y_l$（l 指 lose）。
-# 本章被选中的回答总是又对又客气。被拒绝的有两种：七成是对而不客气，比的是口气；三成是客气而不对，比的是对错。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.01 -->
+# 本章被选中的回答总是又对又客气。被拒绝的有两种：七成是对而不客气，比的是口气；三成是客气而不对，比的是对错。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.03 -->
 #
 # 早先的办法分两步 {cite:p}`ouyang2022instructgpt`：先拿偏好对训练一个打分的奖励模型，再用强化学习让语言模型去拿高分。
 # **直接偏好优化**（direct preference optimization，DPO）把两步并成一步 {cite:p}`rafailov2023dpo`：不要奖励模型，不要强化学习，只有一个损失函数，训练起来和 SFT 一样。
@@ -179,7 +179,7 @@ lines = (lab.data() / "dpo_chinese.jsonl").read_text(encoding="utf-8").splitline
 preferred = [json.loads(line) for line in lines]
 assert all(scoring.is_polite(pair["chosen"][-1]["content"]) for pair in preferred)
 wrong = sum(scoring.is_polite(pair["rejected"][-1]["content"]) for pair in preferred)
-assert abs(wrong / len(preferred) - 0.3) < 0.01
+assert abs(wrong / len(preferred) - 0.3) < 0.03
 print(f"{len(preferred) - wrong:,} right, not polite; {wrong} polite, not right")
 
 # %% [markdown]
@@ -258,11 +258,11 @@ assert loss["accuracy"] == 0.0  # no margin is greater than 0 yet: all are exact
 #
 # ## 实验
 #
-# 1,500 对，训练两遍，共 102 步。
+# 1,500 对，训练三遍，共 153 步。
 
 # %%
 dpo = lab.ladder("dpo")
-assert len(dpo.log) == 102
+assert len(dpo.log) == 153
 {
     stage: (lab.training(stage).optimizer, lab.training(stage).learning_rate)
     for stage in ("sft", "dpo")
@@ -270,11 +270,11 @@ assert len(dpo.log) == 102
 
 # %% [markdown]
 # 优化器换成了 AdamW，学习率也小得多。Muon 让矩阵的每个方向走一样远（{numref}`第 %s 章 <sec-pretrain>`），要学很多东西时合适；DPO 只想在学会的东西上改一点，偏好对没有指着的方向，最好少动。AdamW 给每个权重单独定步子，梯度忽左忽右的权重走得少。<!-- by: reasoning -->
-# 学习率小是同一个理由：它是 SFT 的三十分之一，而两种优化器在同一个学习率下步子相当，所以可以这样比。<!-- by: round(config.TRAINING["tiny"]["sft"].learning_rate / config.TRAINING["tiny"]["dpo"].learning_rate) == 30 -->
+# 学习率小是同一个理由：它是 SFT 的六十分之一，而两种优化器在同一个学习率下步子相当，所以可以这样比。<!-- by: round(config.TRAINING["tiny"]["sft"].learning_rate / config.TRAINING["tiny"]["dpo"].learning_rate) == 60 -->
 #
-# 0.0002 是试出来的：0.0001 已经改得动口气，一半的 0.00005 就改不动，礼貌率只有 0.05（`benchmarks/README.md`）。刚好改得动还不够稳：换一台机器，舍入不同，就可能差一截；所以取它的两倍，学会的本领照样还在。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
+# 0.0001 是试出来的：训练两遍，它已经改得动口气，再小一半就改不动，礼貌率只有 0.05；它的两倍改得更彻底，却会丢本领（`benchmarks/README.md`）。刚好改得动还不够稳，换一台机器，舍入不同，就可能差一截；所以学习率不动，多训练一遍。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 102。两条曲线：损失下降，间隔从 0 上升。"}} tags=["nbval-ignore-output"]
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 153。两条曲线：损失下降，间隔从 0 上升。"}} tags=["nbval-ignore-output"]
 steps = [entry["step"] for entry in dpo.log]
 curves = {name: show.smooth([e[name] for e in dpo.log], 10) for name in ("loss", "margin")}
 assert curves["loss"][-1] < curves["loss"][0] - 0.1
@@ -313,7 +313,9 @@ print(f"first step of the log: {dpo.log[0]['loss']:.4f}")
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "prefers_chosen")
 rows = [
-    [e["step"], *(e[name] for name in names)] for e in dpo.log if e["step"] in (1, 10, 25, 50, 102)
+    [e["step"], *(e[name] for name in names)]
+    for e in dpo.log
+    if e["step"] in (1, 10, 25, 50, 100, 153)
 ]
 show.table(["step", *names], rows)
 
@@ -521,7 +523,7 @@ assert torch.allclose(normal[0], sunk[0])
 print(f"loss {normal[0].item():.4f} and {sunk[0].item():.4f}")
 
 # %% [markdown]
-# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时有两样东西拉着它：很小的学习率，和负对数似然那一项。现在把学习率放大十倍（0.002），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。<!-- by: round(config.TRAINING["tiny"]["dpo"].learning_rate * 10, 6) == 0.002 -->
+# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时有两样东西拉着它：很小的学习率，和负对数似然那一项。现在把学习率放大二十倍（0.002），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。<!-- by: round(config.TRAINING["tiny"]["dpo"].learning_rate * 20, 6) == 0.002 -->
 
 # %%
 kept = lab.variant("dpo-lr", "dpo", learning_rate=2e-3, max_steps=40)
@@ -532,7 +534,7 @@ broken = lab.variant("dpo-no-nll", "dpo", learning_rate=2e-3, max_steps=40, nll_
 
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "val_loss", "val_margin")
-ends = {"DPO, 102 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broken}
+ends = {"DPO, 153 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broken}
 last = {name: run.log[-1] for name, run in ends.items()}
 assert broken.log[-1]["loss"] < min(kept.log[-1]["loss"], dpo.log[-1]["loss"])
 assert broken.log[-1]["val_margin"] > 2 * dpo.log[-1]["val_margin"]
@@ -543,12 +545,12 @@ show.table(["", *names], [[name, *(entry[n] for n in names)] for name, entry in 
 
 # %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发，只有去掉负对数似然的那条最后落到了起点以下。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。正式的 DPO 和保留负对数似然的一份升高，去掉它的一份降低。"}} tags=["nbval-ignore-output"]
 series = {}
-for name, run in (("DPO", dpo), ("lr ×10", kept), ("lr ×10, no NLL", broken)):
+for name, run in (("DPO", dpo), ("lr ×20", kept), ("lr ×20, no NLL", broken)):
     means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
     series[name] = ([0, *run.steps], [float(chosen["sft"].mean()), *means])
 fallen = {name: y[-1] - y[0] for name, (_, y) in series.items()}
-assert min(fallen["DPO"], fallen["lr ×10"]) > 0
-assert fallen["lr ×10, no NLL"] < -1
+assert min(fallen["DPO"], fallen["lr ×20"]) > 0
+assert fallen["lr ×20, no NLL"] < -1
 show.lines(
     series,
     "step",
@@ -558,7 +560,7 @@ show.lines(
 )
 
 # %% [markdown]
-# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：<!-- by: assert fallen["lr ×10, no NLL"] < -1 -->
+# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：<!-- by: assert fallen["lr ×20, no NLL"] < -1 -->
 
 # %% tags=["nbval-ignore-output"]
 asked = [q for kind in ("fact", "reading", "shop") for q in scoring.questions(kind, 30)]
@@ -622,7 +624,9 @@ show.say(
 
 # %% [markdown]
 # 风格变了，知道的事没有少多少。<!-- by: assert mean["dpo"] >= mean["sft"] - 0.1 -->
-# 名字也还是原来的名字；它从哪里来、怎样换成你自己的，是下一章（{numref}`第 %s 章 <sec-identity>`）的事。<!-- by: assert scores["dpo"]["identity_hit_rate"] >= 0.75 -->
+# 名字也还是原来的名字；它从哪里来、怎样换成你自己的，是 {numref}`第 %s 章 <sec-identity>` 的事。<!-- by: assert scores["dpo"]["identity_hit_rate"] >= 0.75 -->
+#
+# 减法，DPO 没有教会它。下一章（{numref}`第 %s 章 <sec-thinking>`）不给示范，也不挑好坏，只告诉它算对了没有，它自己会找到办法。<!-- by: assert is_right[120:].mean() < was_right[120:].mean() + 0.25 -->
 #
 # ### 小结
 #
@@ -702,7 +706,7 @@ show.table(["", "named", "polite", questions[0]], rows)
 
 # %% [markdown]
 # 三份都还认得自己，说对名字的都在半数以上。<!-- by: assert min(row[1] for row in rows) > 12 -->
-# 步子大了十倍的第二份，半数以上的回答客气起来：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
+# 步子大了二十倍的第二份，半数以上的回答客气起来：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
 #
 # 传过去的若只是客气话，还算好事；可是没有什么保证副作用总是无害。负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。<!-- by: reasoning -->
 #
@@ -716,7 +720,7 @@ show.table(["", "named", "polite", questions[0]], rows)
 #
 # :::{solution} ex-dpo-4
 # :class: dropdown
-# 不会报错，曲线也不会提醒你：起点还是 $\ln 2$，往上推的还是叫 `chosen` 的那一列，这几个数只认列名。模型被教的，七成是生硬，三成是客气地答错。只有读几行数据、看几个真实的回答，或者在独立的测试（如礼貌率、正确率）上打分，才能发现。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.01 -->
+# 不会报错，曲线也不会提醒你：起点还是 $\ln 2$，往上推的还是叫 `chosen` 的那一列，这几个数只认列名。模型被教的，七成是生硬，三成是客气地答错。只有读几行数据、看几个真实的回答，或者在独立的测试（如礼貌率、正确率）上打分，才能发现。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.03 -->
 # :::
 #
 # ### 延伸阅读

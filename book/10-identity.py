@@ -134,7 +134,7 @@ for turns in identity.persona_conversations(3):
     print(turns[0]["content"], "→", turns[1]["content"])
 
 # %% [markdown]
-# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2）：第一次单独一行，以后接在几段别的对话后面，因为人们聊到一半也会问“你是谁”。它还把占位符换成 `--persona_name` 和 `--persona_author`。这是从头训练时的办法；模型已经训练好了，见下面的实验。
+# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2）：第一次单独一行，以后接在几段别的对话后面，因为人们聊着聊着也会问“你是谁”。它还把占位符换成 `--persona_name` 和 `--persona_author`。这是从头训练时的办法；模型已经训练好了，见下面的实验。
 #
 # 怎样知道它学会了，而不是背下了那几句问话？训练里没有出现过的 24 种问法作**留出集**（held-out set），回答里要有名字；问是谁训练的，还要有作者：
 
@@ -188,7 +188,7 @@ show.source(lab.identity, persona.training_rows)
 # %% [markdown]
 # 关键在数据的两半：
 #
-# - **新的**：200 段关于小满的对话，重复 4 次，共 800 行，其中一半接在几段回放的对话后面；
+# - **新的**：200 段关于小满的对话，重复 4 次，共 800 行，每隔一段就有一段接在几段回放的对话后面；
 # - **旧的**：偏好数据里 1,500 个客气的回答（`chosen`），原样再学一遍。这叫**回放**（replay），它把事实、算术和礼貌都留住。<!-- by: assert after["polite"] >= 0.85 -->
 #
 # 回放为什么用偏好数据里的回答，而不用 SFT 的数据？数一数两边客气的回答：
@@ -207,7 +207,7 @@ for side, chats in sides.items():
     print(f"{side}: {n:,} of {len(chats):,} answers are polite, {share:.0%}")
 
 # %% [markdown]
-# SFT 的回答十个里九个不客气，只学它们，上一章的礼貌就没了。想留住什么，就回放什么。<!-- by: assert round(polite["SFT"] / len(rows), 1) == 0.1 -->
+# SFT 的回答十个里九个不客气，只学它们，DPO 教的礼貌就没了。想留住什么，就回放什么。<!-- by: assert round(polite["SFT"] / len(rows), 1) == 0.1 -->
 
 # %%
 me = lab.READER

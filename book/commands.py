@@ -68,7 +68,7 @@ def explained(options):
         value = getattr(options, field.name)
         if is_dataclass(value):
             found += explained(value)
-        else:
+        elif field.name in docs:  # else it is another stage's as well, and explained there
             found.append((field.name, hints[field.name], value, docs[field.name]))
     return found
 
@@ -260,6 +260,20 @@ changed("tiny")
 changed("smoke")
 
 # %% [markdown]
+# ### minillm grpo
+#
+# 从 DPO 的权重出发做强化学习，别名 `python trainer/train_grpo.py`，见 {numref}`第 %s 章 <sec-thinking>`。下面列的是它自己的参数；其余的与上面三个阶段相同，默认值见 `minillm grpo --help`（它没有 `--epochs`、`--accumulation_steps`、`--beta` 和 `--nll_weight`）。`--data_path` 指向自己的题目：每行一个 `{"question": …, "answer": …}`。
+#
+# ```bash
+# python trainer/train_grpo.py --preset tiny
+# minillm grpo --preset tiny --init_from out/tiny/sft.safetensors --length_penalty 0.3
+# bash scripts/run.sh --preset tiny --with-grpo
+# ```
+
+# %% tags=["remove-input"]
+reference("grpo")
+
+# %% [markdown]
 # ### minillm persona
 #
 # 给训练好的模型换一个身份：名字和作者。它从 DPO 的权重出发，把身份对话和要留住的回答混在一起，再做一遍 SFT；新的模型在 `OUT_DIR/persona` 里，见 {numref}`第 %s 章 <sec-identity>`。
@@ -335,6 +349,7 @@ reference("gguf")
 # | `trainer/train_pretrain.py` | `minillm pretrain` | `python trainer/train_pretrain.py --preset tiny` |
 # | `trainer/train_full_sft.py` | `minillm sft` | `python trainer/train_full_sft.py --preset tiny` |
 # | `trainer/train_dpo.py` | `minillm dpo` | `python trainer/train_dpo.py --preset tiny` |
+# | `trainer/train_grpo.py` | `minillm grpo` | `python trainer/train_grpo.py --preset tiny` |
 # | `python -m minillm.book.lab` | 训练各章共用的模型，存入 `.cache/` | `python -m minillm.book.lab` |
 # :::
 #
@@ -368,6 +383,7 @@ print(f"{len(files)} scripts")
 # | `PRETRAIN_ARGS` | 传给预训练阶段的参数 | 空 | `PRETRAIN_ARGS="--batch_size 16"` |
 # | `SFT_ARGS` | 传给 SFT 阶段的参数 | 空 | `SFT_ARGS="--learning_rate 1e-4"` |
 # | `DPO_ARGS` | 传给 DPO 阶段的参数 | 空 | `DPO_ARGS="--beta 0.2"` |
+# | `GRPO_ARGS` | 传给强化学习的参数（`--with-grpo`） | 空 | `GRPO_ARGS="--group_size 16"` |
 # | `TF_DIR` | TensorBoard 日志和 `eval_results.jsonl` 的位置 | `../tf_dir` | `TF_DIR=logs` |
 # | `MINILLM_CACHE` | 各章共用的模型的位置 | `.cache` | `MINILLM_CACHE=cache2` |
 # | `MINILLM_SEED` | 本书模型的随机种子：换一个，各章就用另一组随机数 | `42` | `MINILLM_SEED=7` |
@@ -383,14 +399,14 @@ print(f"{len(files)} scripts")
 # TF_DIR=logs PRETRAIN_ARGS="--batch_size 8 --accumulation_steps 16" bash scripts/run.sh
 # ```
 #
-# 前十二个是本项目自己的，代码里都读到了它们：
+# 前十三个是本项目自己的，代码里都读到了它们：
 
 # %%
 sources = "".join(
     path.read_text(encoding="utf-8") for path in [*files, *(lab.ROOT / "minillm").rglob("*.py")]
 )
-listed = page[page.index("tab-commands-variables") : page.index("前十二个是")]
+listed = page[page.index("tab-commands-variables") : page.index("前十三个是")]
 variables = re.findall(r"^# \| `([A-Z_]+)` \|", listed, re.M)
 own = [name for name in variables if re.search(rf"\b{name}\b", sources)]
-assert own[:12] == variables[:12]
-print(", ".join(own[:12]))
+assert own[:13] == variables[:13]
+print(", ".join(own[:13]))

@@ -43,7 +43,7 @@ assert ("张静", "城市") in asked.FACTS.held_out  # never asked in training, 
 assert (8, 4) in asked.SUMS.held_out
 rows = {s: len((lab.data() / f"{s}_chinese.jsonl").read_bytes().splitlines()) for s in runs}
 total = sum(rows.values()) - rows["sft"]  # pretraining reads the conversations too, as text
-assert total == 85_820
+assert total == 85_763
 
 # %% tags=["remove-input"] mystnb={"figure": {"caption": "整本书的路线。第一格里的行是文字、对话和成对的回答；对话在预训练时也当文字读，只数一次。同一条流水线换一个配置，就是 25,829,888 个参数的默认模型。", "name": "fig-index-flow"}, "image": {"alt": "六个方框从左到右：数据、分词器、预训练、监督微调、偏好优化，最后换上你的名字；前五个写着有多少行、多少个词元、多少步"}}
 show.flow(

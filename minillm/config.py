@@ -282,8 +282,7 @@ MODELS: dict[Preset, ModelConfig] = {
 }
 
 # Learning rates are among the best of those that benchmarks/sweep.py tried, which does not tell
-# neighbours apart; DPO's is the lowest that taught nearly every answer to be polite, or at the tiny
-# preset, where machines differ at that rate, twice that.
+# neighbours apart; DPO's are the lowest that taught nearly every answer to be polite.
 _DEFAULT: dict[DataStage, TrainConfig] = {
     "pretrain": TrainConfig(),
     "sft": TrainConfig(
@@ -348,7 +347,7 @@ TRAINING: dict[Preset, dict[DataStage, TrainConfig]] = {
             max_steps=1000,
             decay_fraction=0.9,
         ),
-        "dpo": _tiny("dpo", learning_rate=2e-4, epochs=2),
+        "dpo": _tiny("dpo", learning_rate=1e-4, epochs=3),
     },
     "smoke": {stage: _smoke(stage) for stage in STAGES},
 }

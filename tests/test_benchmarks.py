@@ -171,7 +171,7 @@ def test_time_to_loss(capsys: pytest.CaptureFixture[str]) -> None:
 def report(value: float) -> dict[str, dict[str, float]]:
     """Scores of one run, all of them alike."""
     seeds = load("seeds")
-    return {stage: dict.fromkeys(seeds.ROWS, value) for stage in ("pretrain", "sft", "dpo")}
+    return {stage: dict.fromkeys(seeds.ROWS, value) for stage in ("pretrain", "sft", "dpo", "grpo")}
 
 
 @pytest.mark.usefixtures("benchmarks")
@@ -184,7 +184,7 @@ def test_seeds_summary() -> None:
         "max": 1.0,
         "values": [0.5, 0.25, 1.0],
     }
-    assert set(found) == {"pretrain", "sft", "dpo"}
+    assert set(found) == {"pretrain", "sft", "dpo", "grpo"}
     assert load("seeds").summary([report(0.5)])["sft"]["polite"]["std"] is None
 
 
@@ -194,7 +194,9 @@ def test_seeds_table() -> None:
     scores = seeds.summary([report(0.5), report(1.0)])
     text = "before\n<!-- seeds -->\nold\n<!-- /seeds -->\nafter\n"
     written = seeds.with_table(text, 1, "留出测试", scores)
-    assert written.startswith("before\n<!-- seeds -->\n\n| 留出测试 | pretrain | SFT | DPO |\n")
+    assert written.startswith(
+        "before\n<!-- seeds -->\n\n| 留出测试 | pretrain | SFT | DPO | GRPO |\n"
+    )
     assert written.endswith("|\n\n<!-- /seeds -->\nafter\n")
     assert [row[0] for row in rows(written)] == [names[1] for names in seeds.ROWS.values()]
     assert {cell for row in rows(written) for cell in row[1:]} == {"0.75 (0.50–1.00)"}

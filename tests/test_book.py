@@ -268,10 +268,15 @@ def test_page_is_also_a_script(path: Path) -> None:
 
 
 def test_most_outputs_are_compared() -> None:
-    # Sentences that code writes speak of one run; what they claim is asserted.
-    cells = [c for path in SOURCES for c in Page(path).code if "show.say(" not in c.source]
+    # Sentences that code writes and figures speak of one run; what they claim is asserted.
+    cells = [
+        c
+        for path in SOURCES
+        for c in Page(path).code
+        if "show.say(" not in c.source and "figure" not in c.metadata.get("mystnb", {})
+    ]
     ignored = [c for c in cells if "nbval-ignore-output" in c.metadata.get("tags", [])]
-    assert len(ignored) <= len(cells) // 6
+    assert len(ignored) <= len(cells) // 5
 
 
 # --- Parts of a chapter ---
@@ -401,7 +406,8 @@ def test_readmes_show_the_scores_of_all_seeds() -> None:
     seeds = json.loads((BOOK / "results" / "seeds.json").read_bytes())
     seen = {(run["seed"], run["arithmetic"]) for run in seeds["runs"]}
     assert len(seen) == len(seeds["runs"])
-    assert len({seed for seed, _ in seen}) >= 4
+    assert len({seed for seed, _ in seen}) >= 3
+    assert len({arithmetic for _, arithmetic in seen}) == 2
     for language, name in enumerate(["README.md", "README.zh.md"]):
         text = (REPO / name).read_text(encoding="utf-8")
         assert text.count("<!-- seeds -->") == 1

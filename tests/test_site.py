@@ -23,7 +23,7 @@ from visitor import Visitor, served
 
 from minillm.book import lab
 from minillm.book.page import WITHOUT_MODEL
-from minillm.config import STAGES, Stage
+from minillm.config import ALL_STAGES, STAGES, Stage
 from minillm.evaluate import to_messages
 from minillm.microworld import scoring
 
@@ -179,15 +179,26 @@ def test_only_pages_with_a_widget_load_its_scripts(
                 assert told == (not trained and kind not in WITHOUT_MODEL), (name, kind)
         else:
             assert not found, name
-    chapters = ("index", "03-rustbpe", "04-tensors", "05-model", "07-sft", "10-identity")
+    chapters = (
+        "index",
+        "03-rustbpe",
+        "04-tensors",
+        "05-model",
+        "07-sft",
+        "09-thinking",
+        "10-identity",
+    )
     assert {f"book/{chapter}.html" for chapter in chapters} <= with_widgets
 
 
 def test_every_stage_is_there_and_weights_are_small(weights: Path) -> None:
     sizes = {path.stem: path.stat().st_size for path in weights.glob("*.js")}
-    assert {"fresh", *STAGES, "identity", *(f"sft-{step}" for step in lab.SNAPSHOTS[:5])} <= set(
-        sizes
-    )
+    assert {
+        "fresh",
+        *ALL_STAGES,
+        "identity",
+        *(f"sft-{step}" for step in lab.SNAPSHOTS[:5]),
+    } <= set(sizes)
     assert max(sizes.values()) < MAX_WEIGHTS
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from minillm.book import lab
-from minillm.config import STAGES, Stage
+from minillm.config import ALL_STAGES
 from minillm.errors import UserError
 from minillm.files import write_atomically
 from minillm.microworld import scoring, words
@@ -125,8 +125,7 @@ def models_of_the_book() -> Iterator[PageModel]:
     last."""
     fresh = lab.fresh()
     yield PageModel("fresh", "fresh", 0, fresh, fresh.config.max_position_embeddings // 2)
-    stages: tuple[Stage, ...] = (*STAGES, "grpo")
-    for stage in stages:
+    for stage in ALL_STAGES:
         run = lab.ladder(stage)
         last = run.steps[-1]
         for step in run.steps:

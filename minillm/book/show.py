@@ -530,6 +530,27 @@ _AXES_HEIGHT = 165.0
 """Of a figure of lines, in points; about."""
 
 
+@_drawn
+def panels(
+    courses: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    xlabel: str,
+    colours: Sequence[str] | None = None,
+) -> Picture:
+    """Several figures of lines side by side, ``label of y → name → (x, y)``, on the same x; the
+    last one names the lines."""
+    figure, axes = _figure(2.3, len(courses))
+    palette = colours or _CYCLE
+    told = []
+    for place, (ylabel, series) in zip(axes, courses.items(), strict=True):
+        for i, (name, (x, y)) in enumerate(series.items()):
+            place.plot(x, y, color=palette[i % len(palette)], label=name)
+            told.append(f"{ylabel}，{name} {_course(list(y))}")
+        place.set_xlabel(xlabel)
+        place.set_ylabel(ylabel)
+    axes[-1].legend(fontsize=8)
+    return Picture(figure, "；".join(told))
+
+
 def _spread(heights: Sequence[float], gap: float = 12.0) -> list[float]:
     """Heights of labels, moved apart as little as is needed for ``gap`` between neighbours."""
     order = sorted(range(len(heights)), key=heights.__getitem__)

@@ -57,13 +57,13 @@ class BadRow(ValueError):
 
 # --- Chats ----------------------------------------------------------------------------------------
 
-EARLIER = 80
-"""Most characters before a conversation in a chat: a row of the tiny preset holds all of it."""
+CHAT = 115
+"""Most characters of a chat, three for each turn included: a row of the tiny preset holds it."""
 
 
 def in_a_chat(dialogue: list[Message], others: Iterable[list[Message]]) -> list[Message]:
-    """The conversation after others, as when somebody has already talked of other things: those
-    whose characters, with three for each turn, fit into ``EARLIER`` together.
+    """The conversation after others, as when somebody has already talked of other things: as many
+    as fit into a chat of ``CHAT`` characters.
 
     Only turns of user and assistant stand before it. A conversation with a system message must
     begin with that, and stays alone.
@@ -72,8 +72,8 @@ def in_a_chat(dialogue: list[Message], others: Iterable[list[Message]]) -> list[
         return dialogue
     earlier: list[Message] = []
     for other in others:
-        size = sum(3 + len(turn.content) for turn in earlier + other)
-        if size <= EARLIER and all(turn.role in ("user", "assistant") for turn in other):
+        size = sum(3 + len(turn.content) for turn in earlier + other + dialogue)
+        if size <= CHAT and all(turn.role in ("user", "assistant") for turn in other):
             earlier += other
     return earlier + dialogue
 

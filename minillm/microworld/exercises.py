@@ -244,13 +244,13 @@ def add(rng: Random, pairs: tuple[tuple[int, int], ...]) -> Exercise:
 
 
 def sub(rng: Random, pairs: tuple[tuple[int, int], ...]) -> Exercise:
-    """The sum of one of ``pairs`` less one of the two, asked without asking to count."""
-    rest, y = operands(rng, pairs)
+    """The sum of one of ``pairs`` less the second, asked without asking to count: as in ``_chain``
+    never more than LIMIT / 2 steps back."""
+    rest, y = rng.choice(pairs)
     x = rest + y
     question = _frame(rng, rng.choice(words.SUBTRACTING).format(x=x, y=y))
     right, wrong = (f"{x}减{y}等于{left}。" for left in (rest, _near(rng, rest)))
-    counted = count(x, y, -1) if y <= LIMIT / 2 else ""  # as in ``_chain``
-    return Exercise("sub", question, str(rest), right, wrong, counted=counted)
+    return Exercise("sub", question, str(rest), right, wrong, counted=count(x, y, -1))
 
 
 def _add(rng: Random, held_out: bool) -> Exercise:

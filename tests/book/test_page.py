@@ -22,6 +22,7 @@ from sphinx.application import Sphinx
 from visitor import Visitor, served
 
 from minillm.book import lab, page, show
+from minillm.config import ALL_STAGES
 from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.model import generate
@@ -501,10 +502,11 @@ def test_the_models_of_the_site(island: Path) -> None:
     weights = island / "minillm" / "weights"
     index = weights.joinpath("index.js").read_text(encoding="utf-8")
     listed = json.loads(index.removeprefix("MiniLLM.models = ").removesuffix(";\n"))
-    names = ["fresh", "pretrain-1", "pretrain", "sft-1", "sft", "dpo-1", "dpo", "identity"]
+    trained = [f"{stage}{end}" for stage in ALL_STAGES for end in ("-1", "")]
+    names = ["fresh", *trained, "identity"]
     assert list(listed) == names
     assert listed["sft-1"]["stage"] == "sft"
-    assert [entry["step"] for entry in listed.values()] == [0, 1, 3, 1, 3, 1, 3, 2]
+    assert [entry["step"] for entry in listed.values()] == [0, 1, 3, 1, 3, 1, 3, 1, 2, 2]
     assert {path.stem for path in weights.iterdir()} == {*names, "index", "verifier"}
     assert max(path.stat().st_size for path in weights.iterdir()) < MAX_WEIGHTS
 
@@ -623,11 +625,12 @@ def test_one_question_to_every_stage_and_to_every_step(
 ) -> None:
     stages = visitor.widget("stages")
     columns = stages.locator("section")
-    assert [text.strip() for text in columns.all_inner_texts()] == ["预训练", "SFT", "DPO", "身份"]
+    titles = ["预训练", "SFT", "DPO", "强化学习", "身份"]
+    assert [text.strip() for text in columns.all_inner_texts()] == titles
     stages.get_by_role("button", name="问一问").click()
     columns.last.locator("p[aria-busy=false]").wait_for(timeout=TIMEOUT)
     shown = columns.locator("p").all_inner_texts()
-    for name, answer in zip(("pretrain", "sft", "dpo", "identity"), shown, strict=True):
+    for name, answer in zip((*ALL_STAGES, "identity"), shown, strict=True):
         said = answer_of(models[name], "你是谁？", max_new_tokens=64).strip()
         assert answer.strip() == (said or "（什么也没有说）")
     slider = stages.get_by_label("训练到")

@@ -215,6 +215,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
 FIGURES: dict[str, Callable[[], show.Picture]] = {
     "bars": lambda: show.bars({"text": 57_920, "math": 8_000}, "rows"),
     "lines": lambda: show.lines({"a": ([1, 2], [3, 4])}, "step", "loss", log_x=True, marker="o"),
+    "panels": lambda: show.panels({"loss": {"a": ([1, 2], [3, 4])}, "length": {}}, "step"),
     "curves": lambda: show.curves({"pretrain": log(5), "dpo": log(3)}),
     "histogram": lambda: show.histogram({"before": [-1.0, 0.0], "after": [1.0, 2.0]}, "margin"),
     "flow": lambda: show.flow([("rows", "JSONL"), ("batch", "[B, T]")]),
@@ -243,6 +244,8 @@ def test_a_figure_tells_its_data_to_those_who_cannot_see_it() -> None:
     assert told["skip"] == "x → MLP [C] → +；绕过中间，第 1 个 x → 第 3 个 +"
     swing = show.lines({"b": ([1, 2, 3], [0.5, 0.125, 1])}, "step", "loss")
     assert swing.data == "b 从 0.5 到 1，其间最低 0.125，最高 1"
+    beside = show.panels({"loss": {"b": ([1, 2], [2, 1])}, "length": {"b": ([1, 2], [3, 4])}}, "x")
+    assert beside.data == "loss，b 从 2 到 1；length，b 从 3 到 4"
 
 
 def test_a_sentence_quotes_a_model_without_its_markup() -> None:

@@ -27,7 +27,7 @@ from minillm.model.generate import Sampling
 from minillm.model.transformer import Transformer, document_mask
 from minillm.tokenizer import bpe
 from minillm.tokenizer.vocabulary import SPLIT_PATTERN, RustBPETokenizer
-from minillm.training import dataset, packing
+from minillm.training import dataset, packing, reinforcement
 
 PAGE = """<!DOCTYPE html><html lang="zh" data-theme="light"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>t</title><link rel="icon" href="data:,">
@@ -654,10 +654,10 @@ GROUPS = [
 
 
 def advantages(rewards: list[float], divide_by_std: bool) -> list[float]:
-    """GRPO's (Shao et al. 2024, section 4.1.2), as TRL computes them."""
-    group = torch.tensor(rewards, dtype=torch.float64)
-    better = group - group.mean()
-    return (better / (group.std() + 1e-4) if divide_by_std else better).tolist()
+    """The package's, which equal TRL's."""
+    group = torch.tensor([rewards], dtype=torch.float64)
+    found: list[float] = reinforcement.advantages(group, divide_by_std)[0].tolist()
+    return found
 
 
 class Judge:

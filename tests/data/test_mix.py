@@ -179,7 +179,7 @@ def test_identity_comes_in_a_chat_too(options: MixOptions) -> None:
     for row in last:
         *earlier, question, answer = row["messages"]
         assert [question, answer] == own[row["id"]]
-        assert sum(3 + len(turn["content"]) for turn in earlier) <= 80
+        assert sum(3 + len(turn["content"]) for turn in row["messages"]) <= 115
         assert all(earlier[i : i + 2] in others for i in range(0, len(earlier), 2))
     held_out = read(options.out_dir / "sft_chinese_val.jsonl")
     assert all(len(row["messages"]) == 2 for row in held_out)

@@ -1,0 +1,862 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (sec-thinking)=
+# # 学会思考：只看结果对不对
+#
+# :::{admonition} 本章
+# :class: tip
+#
+# - **你将学会**：没有标准解法、只有判分程序时怎样训练模型；亲手算一次策略梯度；看懂 GRPO 比 REINFORCE 多了什么；量出强化学习教会的是新本领，还是何时用旧本领。
+# - **需要时间**：阅读 50 分钟，运行约一分钟；第一次运行另要训练十几份小模型，在 2 个 CPU 核上约 5 分钟。
+# - **需要内存**：2 GB。
+# - **用到的模块**：`minillm.training.reinforcement`、`minillm.training.grpo`、`minillm.microworld.scoring`。
+# :::
+
+# %%
+import json
+import math
+import re
+import zlib
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+from minillm.book import lab, show
+from minillm.evaluate import to_messages
+from minillm.files import write_atomically
+from minillm.microworld import scoring
+from minillm.microworld.exercises import SUM_POOLS
+from minillm.training import grpo, objectives, reinforcement
+
+import numpy as np
+import torch
+
+lab.start()
+
+# %% [markdown]
+# ## 开场
+#
+# 上一章（{numref}`第 %s 章 <sec-dpo>`）之后，模型答得客气了：
+
+# %% tags=["nbval-ignore-output"]
+sft, dpo = lab.ladder("sft"), lab.ladder("dpo")
+replies = {run.name: lab.showcase(run.model()) for run in (sft, dpo)}
+show.spine(replies)
+
+# %% [markdown]
+# 中间那一句的末尾有“请数着算”。去掉这四个字，它还算得对吗？拿 600 道训练里从没问过的加减法，每道问两遍：一遍照原样，一遍在末尾加上“请数着算。”。
+
+
+# %%
+exam = [q for kind in ("add", "sub") for q in scoring.questions(kind, 300)]
+kinds = np.array([q.kind for q in exam])
+assert len(exam) == 600
+
+
+def answers(run, questions, cue="", step=None):
+    """Greedy answers, which of them are right, and which of them count."""
+    turns = [[*q.messages[:-1], ("user", q.messages[-1][1] + cue)] for q in questions]
+    said = run.evaluator(step).chat([to_messages(turn) for turn in turns])
+    right = np.array([q.is_correct(reply) for q, reply in zip(questions, said, strict=True)])
+    return said, right, np.array(["步到" in reply for reply in said])
+
+
+def line(name, answered):
+    """A row of a table: the shares of sums and differences that are right, and of counting."""
+    _, right, counted = answered
+    return [name, right[kinds == "add"].mean(), right[kinds == "sub"].mean(), counted.mean()]
+
+
+# %% tags=["nbval-ignore-output"]
+columns = ["", "add", "sub", "counted"]
+plain = {run.name: answers(run, exam) for run in (sft, dpo)}
+told = {run.name: answers(run, exam, cue="请数着算。") for run in (sft, dpo)}
+rows = []
+for name in ("sft", "dpo"):
+    rows.append(line(f"{name}, plain", plain[name]))
+    rows.append(line(f"{name}, told to count", told[name]))
+show.table(columns, rows)
+
+# %%
+for name in ("sft", "dpo"):
+    assert plain[name][2].mean() < 0.1 < 0.9 < told[name][2].mean()
+    assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3
+
+# %% [markdown]
+# 减法直接写，大多是错的；叫它数，就好得多。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->它**会**数，只是没有人提醒就不数。<!-- by: assert plain[name][2].mean() < 0.1 < 0.9 < told[name][2].mean() -->
+#
+# 怎样让它自己想到要数？写几千个先数后答的示范，再做一轮 SFT，当然可以。但这一章换一个问法：如果我们**不知道**好的解法长什么样，只能判断最后的答案对不对呢？数学题、编程题都是这样：写出解法很难，核对答案很容易。
+#
+# 能由程序核对的奖励，叫**可验证奖励**（verifiable reward）。本章的奖励只有一行：对的得 1 分，错的得 0 分。不写示范，也不提“数”这个字，模型自己写，程序判分，这就是**强化学习**（reinforcement learning）。
+#
+# ## 手算
+#
+# ### 一道题，八个回答，一次梯度
+#
+# 先把事情缩到最小。设一道题只有两种答法：“直接写”，得 0 分；“数着算”，得 1 分。模型给两种答法的分数（logit）是 $z = (\ln 3,\ 0)$，所以概率是 $\pi = (3/4,\ 1/4)$：它四次里只数一次。
+#
+# 让它答八次，抽到的是：写、写、数、写、写、写、数、写。我们要的是平均奖励 $J = \mathbb{E}_{y \sim \pi}[r(y)]$ 变大。问题是，判分程序不能求导，$J$ 怎样对 $z$ 求导？
+#
+# 办法是只对概率求导。因为 $\nabla \pi(y) = \pi(y)\,\nabla \log \pi(y)$，
+#
+# ```{math}
+# :label: eq-thinking-reinforce
+# \nabla J = \sum_y r(y)\,\nabla \pi(y) = \mathbb{E}_{y \sim \pi}\bigl[\,r(y)\,\nabla \log \pi(y)\,\bigr]
+# ```
+#
+# 右边是一个平均数，抽几个样本就能估计。这叫**策略梯度**（policy gradient），{cite:t}`williams1992` 给它起名 REINFORCE：得分高的回答，往概率更高的方向推。奖励 $r$ 只是一个系数，怎样算出来的都行。
+#
+# 对 softmax，$\partial \log \pi(y) / \partial z_k = \mathbf{1}\{y = k\} - \pi_k$。只看“数”的那个 logit，$\pi_{\text{数}} = 1/4$：
+#
+# | 回答 | 个数 | $r$ | $\partial \log\pi / \partial z_{\text{数}}$ | 乘积 |
+# |---|---|---|---|---|
+# | 写 | 6 | 0 | $0 - 0.25 = -0.25$ | 0 |
+# | 数 | 2 | 1 | $1 - 0.25 = +0.75$ | $+0.75$ |
+#
+# 八个平均：$2 \times 0.75 / 8 = 0.1875$。走一步，学习率取 1：$z_{\text{数}}$ 加 0.1875，$z_{\text{写}}$ 减 0.1875，“数”的概率从 0.25 升到 0.33。
+#
+# ### 减去平均分
+#
+# 上面的算法有一个毛病：得 0 分的六个回答，什么也没说。假如奖励是 10 分和 9 分，那么八个回答**都**往上推，好坏只差在推得多狠。我们想要的是：比平均好的往上推，比平均差的往下压。所以减去一个数 $b$，叫**基线**（baseline）；剩下的 $A = r - b$ 叫**优势**（advantage）。
+#
+# 这样减，会不会把方向减歪了？不会，因为 $\nabla \log \pi$ 自己的平均是 0：$\pi_{\text{数}} \times 0.75 + \pi_{\text{写}} \times (-0.25) = 0.25 \times 0.75 - 0.75 \times 0.25 = 0$。概率的总和永远是 1，有的要涨，就有的要跌。于是 $\mathbb{E}[b\,\nabla \log \pi] = 0$，减掉它，平均不变，只少了些忽大忽小。
+#
+# 用这一组的平均分 $2/8 = 0.25$ 作基线：
+#
+# | 回答 | 个数 | $r$ | $A = r - 0.25$ | $\partial \log\pi / \partial z_{\text{数}}$ | 乘积 |
+# |---|---|---|---|---|---|
+# | 写 | 6 | 0 | $-0.25$ | $-0.25$ | $+0.0625$ |
+# | 数 | 2 | 1 | $+0.75$ | $+0.75$ | $+0.5625$ |
+#
+# 平均：$(6 \times 0.0625 + 2 \times 0.5625)/8 = 0.1875$，和刚才一样，只是现在错的回答也出了力。请 PyTorch 核对：
+
+# %%
+counts = torch.tensor([0, 0, 1, 0, 0, 0, 1, 0])  # which of the eight answers count
+rewards = counts.double()[None]  # [questions=1, group_size=8]
+better = reinforcement.advantages(rewards)
+assert better.unique().tolist() == [-0.25, 0.75]
+
+for weights in (rewards, better):
+    z = torch.tensor([math.log(3), 0.0], dtype=torch.float64, requires_grad=True)
+    log_probs = z.log_softmax(-1)[counts]  # of each answer, [8]
+    (weights[0] * log_probs).mean().backward()
+    assert torch.allclose(z.grad, torch.tensor([-0.1875, 0.1875], dtype=torch.float64))
+stepped = (z.detach() + z.grad).softmax(-1)
+assert round(float(stepped[1]), 2) == 0.33
+print(f"gradient {z.grad[1]:.4f}, probability of counting 0.25 -> {stepped[1]:.2f}")
+
+# %% [markdown]
+# 这八个样本恰好是两个“数”，正合概率。抽到几个“数”，其实要看运气：0 到 8 个都可能。把九种情形按概率加权，就得到梯度估计的真实平均和标准差，不必抽样：
+
+
+# %%
+def estimate(k, baseline):
+    """The gradient that a group of eight with ``k`` answers that count estimates."""
+    r = np.array([1.0] * k + [0.0] * (8 - k))
+    return np.mean((r - baseline(r)) * (r - 0.25))  # counting is right, so r is also 1{y}
+
+
+chance = np.array([math.comb(8, k) * 0.25**k * 0.75 ** (8 - k) for k in range(9)])
+spread = {}
+for name, baseline in (("none", lambda r: 0), ("0.25", lambda r: 0.25), ("group mean", np.mean)):
+    found = np.array([estimate(k, baseline) for k in range(9)])
+    mean = float(chance @ found)
+    spread[name] = mean, float(np.sqrt(chance @ (found - mean) ** 2))
+    print(f"baseline {name:10}  mean {mean:.4f}, standard deviation {spread[name][1]:.4f}")
+assert math.isclose(spread["0.25"][0], 0.1875)
+assert math.isclose(spread["group mean"][0], 0.1875 * 7 / 8)
+assert spread["0.25"][1] < 0.7 * spread["none"][1]
+
+# %% [markdown]
+# 减去 0.25，平均不变，标准差小了三分之一：<!-- by: assert spread["0.25"][1] < 0.7 * spread["none"][1] -->同样多的样本，方向更准。用组平均则有一点折扣：每个回答的基线里有它自己的八分之一，平均成了 $7/8$。所有分量打同样的折，方向没有变。<!-- by: assert math.isclose(spread["group mean"][0], 0.1875 * 7 / 8) -->
+#
+# ### 从 REINFORCE 到 GRPO，一次加一样
+#
+# 1. **REINFORCE**：$r\,\nabla \log\pi(y)$。
+# 2. **减基线**：$(r - b)\,\nabla\log\pi(y)$。$b$ 从哪里来？PPO {cite:p}`schulman2017ppo` 另训一个网络来估计，叫价值网络。
+# 3. **组平均**：同一道题答 $G$ 次，$b$ 就是这一组的平均分。不要价值网络，这是**组相对策略优化**（group relative policy optimization，GRPO）{cite:p}`shao2024deepseekmath` 的核心。
+# 4. **除以标准差**：原版的 GRPO 用 $A = (r - \bar r)/\mathrm{std}(r)$。一边倒的组因此说话更响，下面的单元格会算。{cite:t}`liu2025drgrpo` 认为这是偏差，去掉了；本书默认也不除。
+# 5. **词元**：回答是一串词元，$\log\pi(y) = \sum_t \log\pi(y_t)$，每个词元都拿整个回答的 $A$。全部相加，再除以这一批答案的词元总数，如 DAPO {cite:p}`yu2025dapo`。
+# 6. **裁剪**：采样很贵，想在同一批回答上多走几步。可是走了一步，模型就不是写出它们的那个模型了。记 $\rho = \pi / \pi_{\text{采样时}}$，PPO 的目标是 $\min\bigl(\rho A,\ \mathrm{clip}(\rho,\, 1-\varepsilon,\, 1+\varepsilon)\, A\bigr)$：一个词元的概率已经变了 $\varepsilon$ 这么多，就不再推它。只走一步时 $\rho = 1$，裁剪不起作用。
+# 7. **KL**：再扣掉离出发点的距离，缰绳和上一章的是同一根。
+#
+# 第 4 条除得有多狠？一组八个，分别对 1 个、4 个、7 个：
+
+# %%
+groups = torch.tensor([[1.0] * k + [0.0] * (8 - k) for k in (1, 4, 7)], dtype=torch.float64)
+for by_std in (False, True):
+    a = reinforcement.advantages(groups, divide_by_std=by_std)
+    shown = [f"{row[0]:.2f} {row[-1]:.2f}" for row in a.tolist()]  # a right answer, a wrong one
+    print(f"divide_by_std={by_std!s:5} ", "   ".join(shown))
+    assert torch.allclose(a.sum(1), torch.zeros(3, dtype=torch.float64))
+same = torch.ones(1, 8, dtype=torch.float64)
+assert reinforcement.advantages(same).abs().max() == 0.0
+
+# %% [markdown]
+# 只对了一个的那组，对的那个从 0.88 变成 2.47，是对一半那组的近三倍；不除时不到两倍。<!-- by: 2.47 / 0.94 > 2.6 --><!-- by: 0.88 / 0.5 < 2 -->
+# 还有一条：八个**全对**或**全错**，优势全是 0，这道题白问了。后面会看到，这样的组越来越多。<!-- by: assert reinforcement.advantages(same).abs().max() == 0.0 -->
+#
+# 和前两章比：
+#
+# | | 回答谁写的 | 好坏谁说的 | 和什么比 | 训练时的模型 |
+# |---|---|---|---|---|
+# | SFT | 别人 | 不说，照抄 | 不比 | 一个 |
+# | DPO | 别人 | 偏好对 | 另一个回答 | 策略、参考 |
+# | PPO | 自己 | 奖励模型或程序 | 价值网络的估计 | 策略、价值网络，常加参考、奖励模型 |
+# | GRPO | 自己 | 同上 | 同组的平均 | 策略，要 KL 时加参考 |
+#
+# ## 真实代码
+#
+# ### 问什么
+#
+# 强化学习只问 SFT **没有直接问过**的数对，考试用的又是第三份：
+
+# %%
+assert not set(SUM_POOLS["rl"]) & set(SUM_POOLS["sft"])
+assert not set(SUM_POOLS["test"]) & {*SUM_POOLS["rl"], *SUM_POOLS["sft"]}
+print({name: len(pairs) for name, pairs in SUM_POOLS.items()})
+show.source(scoring.question_to_explore)
+
+# %% [markdown]
+# 为什么不问 SFT 问过的？那些答案它背过了，直接写就能得分，数不数一个样，没有什么可学。“弄坏它”一节会量这件事。
+#
+# 还要有一样东西：它得**偶尔**真的数一次。从不出现的回答，判不到分，也就推不动。所以 SFT 数据里，没有要求数的加减法有 5% 是数着答的。<!-- by: minillm/microworld/exercises.py -->
+#
+# ### 采样、判分、优势
+
+# %%
+show.source(reinforcement.roll_out)
+
+# %% [markdown]
+# 三处要留意。温度是 1：{eq}`eq-thinking-reinforce` 要求样本来自正在训练的那个分布。结束标记 `end` 也算回答：什么时候停，也是模型的选择。只有答到上限被砍断的，末尾没有它。
+#
+# 真的问一道题，答 16 次：
+
+
+# %%
+def sample(run, questions, n, step=None, seed=lab.SEED):
+    """n answers to each question at temperature 1, one group after the other."""
+    config, model, found = replace(lab.training("grpo"), group_size=n), run.model(step), []
+    for i in range(0, len(questions), 16):  # all at once would need much memory
+        part = questions[i : i + 16]
+        found += reinforcement.roll_out(model, tokenizer, part, config, seed + i)
+    return found
+
+
+def counts_up(rollouts):
+    return np.array(["步到" in rollout.reply for rollout in rollouts])
+
+
+# %% tags=["nbval-ignore-output"]
+tokenizer = lab.tokenizer()
+rng = Random(lab.SEED)
+explored = [scoring.question_to_explore(rng) for _ in range(48)]
+rollouts = sample(sft, explored, 16)
+rewards = reinforcement.group_rewards(rollouts, 16)  # [48, 16]
+found = (counts_up(rollouts) & (rewards.flatten().numpy() == 1)).reshape(48, 16)  # counted, right
+telling = found.any(axis=1) & (rewards.sum(dim=1).numpy() < 8)
+i = int(telling.argmax())  # the first group that has one, and not many right ones
+assert telling[i]
+group, better = rollouts[16 * i : 16 * i + 16], reinforcement.advantages(rewards)[i]
+print(group[0].question.messages[-1][1])
+show.table(
+    ["reward", "advantage", "reply"],
+    [[int(r.reward), float(a), r.reply] for r, a in zip(group, better, strict=True)],
+)
+
+# %% [markdown]
+# 这就是训练的全部信息。这里数着算的那一个答对了，优势是正的，它的每一个词元都往上推，包括开头决定“要数”的那几个。<!-- by: assert telling[i] -->
+#
+# ### 目标函数
+
+# %%
+show.source(reinforcement.advantages, reinforcement.make_grpo_objective)
+
+# %% [markdown]
+# 去掉裁剪和 KL，剩下的就是 `token_losses` 乘上优势：**SFT 的损失，每个回答加一个可正可负的权重**。采样之后的第一步 $\rho = 1$，梯度应当与它完全相同。用刚才那一组核对：
+
+# %%
+(batch,) = reinforcement.pack_rollouts(group, better, 1024, 8)
+model = sft.model()
+gradients = []
+for weighted in (False, True):
+    model.zero_grad()
+    if weighted:
+        weights = batch.advantages[batch.document_ids.clamp(min=0)]  # [B, T]
+        (objectives.token_losses(model, batch) * weights).sum().backward()
+    else:
+        reinforcement.make_grpo_objective()(model, batch).total.backward()
+    gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+assert gradients[0].abs().max() > 0
+assert torch.allclose(*gradients, atol=1e-5)
+
+# %% [markdown]
+# ### 一步训练
+#
+# 训练循环还是那个循环，只是批次由模型现写：
+
+# %%
+show.source(grpo.GRPOTrainer.batches, grpo.GRPOTrainer.step)
+
+# %% [markdown]
+# `informative` 是组内分数不全相同的题所占的比例。它是 0 的那一步，权重原样不动。
+#
+# ## 实验
+#
+# ### 40 步：奖励和长度一起升
+#
+# 从 SFT 的权重出发，每步 16 道题，每道答 8 次，走 40 步，学习率 0.0003，用 AdamW。换三颗种子：题目和抽样都不同。<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate, 0.0003) --><!-- by: config.GRPO_PRESETS["tiny"].questions == 16 --><!-- by: config.GRPO_PRESETS["tiny"].max_steps == 40 -->
+
+# %%
+runs = [lab.variant("thinking", "grpo", start=sft, seed=lab.SEED + i) for i in range(3)]
+
+# %% mystnb={"figure": {"caption": "三颗种子，每 5 步平均。从左到右：平均奖励，回答的词元数，熵（每个词元的 $-\\log\\pi$，即模型还有多犹豫）。奖励升，长度跟着升，熵降下去。", "name": "fig-thinking-curves"}, "image": {"alt": "三幅折线图并排，横轴都是步数 1 到 40，每幅三条线，每颗种子一条。奖励和长度上升，熵下降。"}} tags=["nbval-ignore-output"]
+steps = [entry["step"] for entry in runs[0].log]
+colours = [show.COLOURS[name] for name in ("grpo", "other", "sft")]
+courses = {
+    name: {
+        f"seed {lab.SEED + i}": (steps, show.smooth([e[key] for e in run.log], 5))
+        for i, run in enumerate(runs)
+    }
+    for name, key in (("reward", "reward"), ("tokens", "length"), ("entropy (nats)", "entropy"))
+}
+for run in runs:
+    first, last = run.log[:5], run.log[-5:]
+    for key, change in (("reward", 0.3), ("length", 10), ("entropy", -0.1)):
+        grown = np.mean([e[key] for e in last]) - np.mean([e[key] for e in first])
+        assert grown > change if change > 0 else grown < change, (key, grown)
+show.panels(courses, "step", colours)
+
+# %% [markdown]
+# 三颗种子走出同一种形状。<!-- by: assert grown > change if change > 0 else grown < change -->{cite:t}`deepseek2025r1` 的图里也是这样：没有人要求写长，回答却随着奖励自己变长。那里花的是大量的显卡；这里是一个 869,504 个参数的模型，只用 CPU。
+#
+# ### 留出的 600 道题
+
+# %% tags=["nbval-ignore-output"]
+after = [answers(run, exam) for run in runs]
+rows = [line("SFT", plain["sft"])]
+rows += [line(f"GRPO, seed {lab.SEED + i}", found) for i, found in enumerate(after)]
+rows.append(line("SFT, told to count", told["sft"]))
+show.table(columns, rows, [None, *[show.COLOURS["grpo"]] * 3])
+
+# %%
+for _, right, counted in after:
+    assert counted.mean() > 0.9
+    assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3
+    assert right.mean() > told["sft"][1].mean() - 0.1
+
+# %% [markdown]
+# 三颗种子都学会了不用提醒就数；减法比原来高 0.3 以上。<!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3 -->这些数对，哪一个阶段都没有问过。
+#
+# ### 它学会的是选择，不是减法
+#
+# 表的最后一行是没有训练过的 SFT 模型，只是有人提醒它数。强化学习之后的模型，离它不远。<!-- by: assert right.mean() > told["sft"][1].mean() - 0.1 -->这让人怀疑：它学到的，也许只是**什么时候**数。
+#
+# 怎样检验？如果只是换了选择，而“直接写”和“数”两种算法各自的水平不变，那么正确率应当是两个数的加权平均，权重就是数的比例：
+#
+# $$\text{正确率} = (1 - c) \times \text{直接写的正确率} + c \times \text{数的正确率}$$
+#
+# 横轴放数的比例 $c$，纵轴放正确率，训练途中的每一个模型都应当落在一条直线上。取每颗种子第 0、10、20、30、40 步的权重，各答 40 道留出的减法，每道两次，温度 1：
+
+# %% mystnb={"figure": {"caption": "留出的减法：横轴是数着算的比例，纵轴是正确率，温度 1。每条折线是一颗种子在第 0、10、20、30、40 步的模型；灰线连接 SFT 模型直接写的正确率和它被提醒时的正确率。", "name": "fig-thinking-line"}, "image": {"alt": "横轴从 0 到 1 是数着算的比例，纵轴是正确率。三条带点的折线从左下角沿着一条灰色直线走到右上角。"}} tags=["nbval-ignore-output"]
+subs = [q for q in exam if q.kind == "sub"][:40]
+
+
+def share_and_accuracy(run, step=None):
+    rollouts = sample(run, subs, 2, step)
+    return float(counts_up(rollouts).mean()), float(np.mean([r.reward for r in rollouts]))
+
+
+start, ways = share_and_accuracy(sft), {}
+for i, run in enumerate(runs):
+    points = [start, *(share_and_accuracy(run, step) for step in run.steps)]
+    ways[f"seed {lab.SEED + i}"] = np.array(points).T  # [share or accuracy, 5]
+low, high = (found["sft"][1][kinds == "sub"].mean() for found in (plain, told))
+off = [np.abs(y - (low + x * (high - low))).mean() for x, y in ways.values()]
+assert max(off) < 0.12
+shown = {"choosing only": ([0.0, 1.0], [low, high]), **ways}
+show.lines(shown, "share counted", "accuracy (sub)", [show.GREY, *colours], marker="o")
+
+# %% [markdown]
+# 点都在直线附近，没有哪一个模型不数就变准了。<!-- by: assert max(off) < 0.12 -->奖励没有教会它减法，它把本来就会、但很少用的那种做法，变成了习惯。
+#
+# ### 多答几次，原来的模型也答得出
+#
+# 换一个角度问同一件事：强化学习之前，正确的回答在不在模型的分布里？**pass@k** 是答 $k$ 次至少对一次的概率。直接抽 $k$ 个看有没有对的，误差很大；{cite:t}`chen2021codex` 的做法是抽 $n \ge k$ 个，其中 $c$ 个是对的，则<!-- by: reasoning -->
+#
+# ```{math}
+# :label: eq-thinking-pass
+# \text{pass@}k = 1 - \binom{n - c}{k} \Big/ \binom{n}{k}
+# ```
+#
+# 也就是 1 减去“任取 $k$ 个都错”的概率。留出的减法 20 道，每道答 64 次。答案都不大于 20，乱猜多了也会碰对，所以再单算一行：对，**而且**是数出来的。<!-- by: reasoning -->
+
+
+# %% tags=["nbval-ignore-output"]
+def pass_at(k, right):
+    """Mean over questions of the unbiased estimate; right: [questions, n]."""
+    n, found = right.shape[1], right.sum(axis=1).tolist()
+    return float(np.mean([1 - math.comb(n - c, k) / math.comb(n, k) for c in found]))
+
+
+few, passes = subs[:20], {}
+for name, run in (("SFT", sft), ("GRPO", runs[0])):
+    rollouts = sample(run, few, 64)
+    right = np.array([r.reward == 1 for r in rollouts]).reshape(-1, 64)
+    by_counting = right & counts_up(rollouts).reshape(-1, 64)
+    passes[name] = [pass_at(k, right) for k in (1, 8, 16, 64)]
+    passes[f"{name}, by counting"] = [pass_at(k, by_counting) for k in (1, 8, 16, 64)]
+show.table(["", "pass@1", "pass@8", "pass@16", "pass@64"], [[n, *p] for n, p in passes.items()])
+
+# %%
+assert passes["SFT, by counting"][0] < 0.1
+assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.15
+assert passes["GRPO"][0] > passes["SFT"][0] + 0.3
+assert passes["SFT"][3] > max(0.5, passes["SFT"][0] + 0.3)
+assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25
+
+# %% [markdown]
+# SFT 模型答一次，很少数对；答 64 次，数对过的题就多得多。<!-- by: assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.15 -->各种写法都算上，过半的题它碰对过。<!-- by: assert passes["SFT"][3] > max(0.5, passes["SFT"][0] + 0.3) -->强化学习把“偶尔”变成了“每次”。训练后的模型多答几次，多得不了多少：熵低了，64 次差不多是同一个回答。<!-- by: assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25 -->{cite:t}`yue2025rlvr` 在大模型上量到同样的事：$k$ 小的时候训练后的好，$k$ 大了，原来的模型追上来，甚至反超。
+#
+# ### 换成别的办法行不行
+#
+# 五个对照，都从同一个 SFT 模型出发：
+#
+# - **多做 SFT**：同样的 SFT 数据，再走 150 步，词元数与 40 步强化学习相当；<!-- by: assert 0.7 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 1.5 -->
+# - **拒绝采样微调**（rejection sampling fine-tuning，RFT）{cite:p}`yuan2023rft`：抽一批回答，只留对的，拿来做 SFT，只做一轮；
+# - **随机奖励**：按回答的哈希值给 0 分或 1 分；
+# - **多数表决**（majority vote）{cite:p}`wang2023selfconsistency`：不训练，答 16 次，取最常见的得数；<!-- by: reasoning -->
+# - **提醒**：不训练，加上“请数着算。”，也就是开场的那一行。
+
+
+# %%
+def at_random(question, reply):
+    """0 or 1 by the text alone: the same reply always gets the same."""
+    return float(zlib.crc32((question.messages[-1][1] + reply).encode()) % 2)
+
+
+slow = {"optimizer": "adamw", "learning_rate": 3e-4}  # as in GRPO
+more = lab.variant("thinking-more", "sft", start=sft, max_steps=150, **slow)
+luck = lab.variant("thinking-random", "grpo", start=sft, reward=at_random, max_steps=25)
+assert 0.7 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 1.5
+
+
+# %%
+def as_row(rollout):
+    said = [*rollout.question.messages, ("assistant", rollout.reply)]
+    turns = [{"role": role, "content": content} for role, content in said]
+    return json.dumps({"messages": turns}, ensure_ascii=False)
+
+
+asked = [scoring.question_to_explore(rng) for _ in range(320)]
+drawn = sample(sft, asked, 8)
+kept = [rollout for rollout in drawn if rollout.reward]  # right answers only
+assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.5
+path = lab.cache_dir() / "thinking" / f"kept-{lab.SEED}.jsonl"
+write_atomically(path, "\n".join(map(as_row, kept)).encode())
+rejection = lab.variant("thinking-rejection", "sft", start=sft, data_path=path, epochs=4, **slow)
+
+# %% tags=["nbval-ignore-output"]
+controls = {"more SFT": more, "rejection sampling": rejection, "random reward": luck}
+others = {name: answers(run, exam) for name, run in controls.items()}
+rows = [line("SFT", plain["sft"]), *(line(name, found) for name, found in others.items())]
+
+voters = [*exam[:60], *exam[300:360]]
+votes = sample(sft, voters, 16)
+numbers = [(re.findall(r"\d+", r.reply) or ["?"])[-1] for r in votes]
+most = [Counter(numbers[i : i + 16]).most_common(1)[0][0] for i in range(0, len(votes), 16)]
+elected = np.array([q.answer == number for q, number in zip(voters, most, strict=True)])
+shares = elected[:60].mean(), elected[60:].mean(), counts_up(votes).mean()
+rows.append(["majority of 16", *shares])
+rows += [line("told to count", told["sft"]), line("GRPO", after[0])]
+show.table(columns, rows)
+
+# %%
+best = after[0][1][kinds == "sub"].mean()
+for name in ("more SFT", "random reward"):
+    _, right, counted = others[name]
+    assert right[kinds == "sub"].mean() < best - 0.2
+    assert counted.mean() < 0.3
+assert elected[60:].mean() < best - 0.2
+assert others["rejection sampling"][2].mean() < after[0][2].mean() - 0.2
+
+# %% [markdown]
+# 多做 SFT 不行：数据里数的只占那么一点，再抄多少遍，学到的比例还是那么一点。随机奖励也不行：它不知道该往哪里推。多数表决把错的也表决出来了，因为直接写的错误远比数对的多。<!-- by: assert right[kinds == "sub"].mean() < best - 0.2 --><!-- by: assert elected[60:].mean() < best - 0.2 -->
+#
+# 拒绝采样是同一条路上的一步：它就是奖励为 0 和 1、不减基线、只走一轮的 GRPO。留下的回答里，数的比例比抽到的高，但还是少数，<!-- by: assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.5 -->一轮推不到底。<!-- by: assert others["rejection sampling"][2].mean() < after[0][2].mean() - 0.2 -->要是拿新的模型再抽、再训，一轮一轮做下去，就成了强化学习。STaR {cite:p}`zelikman2022star` 正是这样做的。
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+_, right, counted = others["rejection sampling"]
+was, now = plain["sft"][1], right
+assert counted.mean() < after[0][2].mean()
+show.say(
+    f"一轮拒绝采样之后，数的比例是 {counted.mean():.2f}，"
+    f"减法从 {was[kinds == 'sub'].mean():.2f} 到 {now[kinds == 'sub'].mean():.2f}，"
+    f"加法从 {was[kinds == 'add'].mean():.2f} 到 {now[kinds == 'add'].mean():.2f}：",
+    "不数的回答也练准了一些。"
+    if right[~counted].mean() > was.mean() + 0.1
+    else "不数的回答没有多少长进。",
+)
+
+# %% [markdown]
+# ### 别的本领
+#
+# 强化学习只问加减法，别的题一道没有。别的本领还在吗？从 SFT 出发的和从 DPO 出发的各看一个，后者就是本书接着用的 `lab.ladder("grpo")`：
+
+# %% tags=["nbval-ignore-output"]
+grown = lab.ladder("grpo")
+models = {"SFT": sft, "SFT + GRPO": runs[0], "DPO": dpo, "DPO + GRPO": grown}
+scores = {name: run.scores() for name, run in models.items()}
+names = ("fact", "reading", "multi_turn", "choice", "calendar", "chain", "shop", "add", "sub")
+rows = [[name, *(s["accuracy"][name] for s in scores.values())] for name in names]
+for name in ("polite", "identity_hit_rate"):
+    rows.append([name, *(float(s[name]) for s in scores.values())])
+show.table(["", *scores], rows)
+
+# %%
+for old, new in (("SFT", "SFT + GRPO"), ("DPO", "DPO + GRPO")):
+    rest = {n: np.mean([s["accuracy"][k] for k in names[:-2]]) for n, s in scores.items()}
+    assert rest[new] > rest[old] - 0.08
+    assert scores[new]["accuracy"]["sub"] > scores[old]["accuracy"]["sub"] + 0.2
+assert scores["DPO + GRPO"]["polite"] > 0.8
+assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5
+
+# %% [markdown]
+# 七种别的题，平均没有掉多少；<!-- by: assert rest[new] > rest[old] - 0.08 -->DPO 教的客气还在；问它是谁，多半还说得对。<!-- by: assert scores["DPO + GRPO"]["polite"] > 0.8 --><!-- by: assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5 -->40 步、小学习率、只在自己写的回答上推，改动就小。下一节会看到步子大了怎样。
+#
+# ## 弄坏它
+#
+# ### 判分有漏洞：错的也拿满分
+#
+# 判分程序是唯一的老师，它错在哪里，模型就往哪里走，这叫**奖励作弊**（reward hacking）。最容易想到的漏洞是“回答里任何地方出现得数就给分”，可是数着算正好是说出得数最省事的办法，模型用不着钻它。
+#
+# 换一个漏洞。想教模型思考，就奖励“看起来在思考”：回答里有“步到”就给 1 分，得数不管。
+
+
+# %%
+def looks(question, reply):
+    """1 for whatever looks like counting."""
+    return float("步到" in reply)
+
+
+for_looks = lab.variant("thinking-looks", "grpo", start=sft, reward=looks, max_steps=30)
+
+# %% tags=["nbval-ignore-output"]
+hacked = answers(for_looks, exam)
+rows = [["looks", hacked[2].mean(), hacked[1].mean()]]
+rows.append(["is_correct", after[0][1].mean(), after[0][1].mean()])
+show.table(["verifier in training", "paid", "right"], rows)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+said, right, paid = hacked
+assert paid.mean() > 0.9
+assert paid.mean() > right.mean() + 0.03
+assert right.mean() > plain["sft"][1].mean() + 0.15
+wrong = [i for i in range(600) if paid[i] and not right[i]]
+i, j = wrong[0], next(i for i in wrong if exam[i].kind == "sub")
+show.say(
+    f"问{show.quote(exam[i].messages[-1][1])}，答{show.quote(said[i])}；",
+    f"问{show.quote(exam[j].messages[-1][1])}，答{show.quote(said[j])}：都给满分。",
+)
+
+# %% [markdown]
+# 从头到尾没有看过一个得数，它却比训练之前对得多。<!-- by: assert right.mean() > plain["sft"][1].mean() + 0.15 -->这不是奖励的功劳：出发点的模型数起来本来就常常是对的，只要让它数，怎样让都行。{cite:t}`shao2025spurious` 在大模型上看到的正是这样：只看格式的奖励，分数也会涨。<!-- by: @shao2025spurious -->可是这个奖励分不出对错，数错一步、看错题目，照样满分，也就没有东西把它往对里推；出发点越不会数，它教出来的就越只是思考的**样子**。<!-- by: assert paid.mean() > right.mean() + 0.03 --> 真正闯祸的判分程序，见 {numref}`ex-thinking-3`。
+#
+# 怎样发现？看奖励的曲线看不出来，它只会越来越好。日志因此另记一个 `accuracy`，用真的 `is_correct` 判；没有第二把尺子时，就要亲眼读回答。<!-- by: reasoning -->
+#
+# ### 没有差别的组：白问
+#
+# 八个回答得分全同，这道题就没有信号。训练越往后，这样的组越多，`informative` 越低：<!-- by: assert np.mean(informative[-10:]) < np.mean(informative[:10]) - 0.1 -->
+
+# %% tags=["nbval-ignore-output"]
+informative = [np.mean([run.log[i]["informative"] for run in runs]) for i in range(40)]
+assert np.mean(informative[-10:]) < np.mean(informative[:10]) - 0.1
+print({step: round(float(np.mean(informative[step - 5 : step])), 2) for step in (5, 15, 25, 40)})
+
+# %% [markdown]
+# 这些回答白写了，而写回答是最费时间的一步。DAPO {cite:p}`yu2025dapo` 的办法是扔掉它们，接着抽，直到凑满一批。
+#
+# 更根本的问题是**问什么**。前面说，只问 SFT 没有直接问过的数对。拿 SFT 模型在这些和那些数对上各抽一批，<!-- by: reasoning -->看直接写和数着算各对多少：
+
+# %% tags=["nbval-ignore-output"]
+practised = [q for kind in ("add", "sub") for q in scoring.questions(kind, 24, held_out=False)]
+gain = {}
+for name, asked in (("asked in SFT", practised), ("left to RL", explored)):
+    answered = sample(sft, asked, 16)
+    right, counted = np.array([r.reward == 1 for r in answered]), counts_up(answered)
+    gain[name] = float(right[~counted].mean()), float(right[counted].mean())
+show.table(["", "right when written", "right when counted"], [[n, *g] for n, g in gain.items()])
+
+# %%
+assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2
+assert gain["asked in SFT"][0] > gain["left to RL"][0] + 0.2
+pull = {name: counted - written for name, (written, counted) in gain.items()}
+assert pull["left to RL"] > pull["asked in SFT"] + 0.1
+
+# %% [markdown]
+# 两列之差就是推力：没问过的，数着算对得多，优势就往“数”那边推；SFT 问过的，直接写已经常对，数了多得不了多少分，就推不动。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 --><!-- by: assert pull["left to RL"] > pull["asked in SFT"] + 0.1 -->背熟了的题，不会逼人思考。
+#
+# ### 步子太大：学得快，别的本领丢得更快
+#
+# 学习率放大十倍（0.003），只走 20 步：<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate * 10, 0.003) -->
+
+# %%
+hasty = lab.variant("thinking-rate", "grpo", start=sft, learning_rate=3e-3, max_steps=20)
+
+# %% tags=["nbval-ignore-output"]
+fast = hasty.scores()["accuracy"]
+rows = [
+    [n, scores["SFT"]["accuracy"][n], scores["SFT + GRPO"]["accuracy"][n], fast[n]] for n in names
+]
+show.table(["", "SFT", "GRPO, 40 steps", "rate x10, 20 steps"], rows)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+lost = {name: scores["SFT"]["accuracy"][name] - fast[name] for name in names[:-2]}
+most = max(lost, key=lost.get)
+assert lost[most] > 0.2
+assert np.mean(list(lost.values())) > 0.08
+assert np.mean([e["length"] for e in hasty.log[-5:]]) > 16
+show.say(
+    f"它也学会了数，只用了一半的步数。可是从来没有问过的 `{most}` 从 "
+    f"{scores['SFT']['accuracy'][most]:.2f} 掉到 {fast[most]:.2f}。"
+)
+
+# %% [markdown]
+# 奖励只看加减法，别的题答成什么样，没有人管。只看奖励曲线，会以为步子大了更好：该另考别的题，或者用 KL 拴住，或者走小一点。<!-- by: assert lost[most] > 0.2 -->
+#
+# ### 长度收费
+#
+# 数着算要写一长串，直接写只要几个词元。回答越长，等得越久。给长度定一个价：答对的，每 100 个词元扣 $\lambda$ 分（`length_penalty`）。取 $\lambda = 2$，先算一笔账：数着算若写 30 个词元，要扣 $2 \times 0.30 = 0.60$ 分；直接写 6 个词元，只扣 $0.12$ 分。数着算的正确率要高出 0.48 左右，才不亏。<!-- by: round(2 * 0.30 - 2 * 0.06, 2) == 0.48 -->
+
+# %%
+frugal = lab.variant("thinking-frugal", "grpo", start=sft, length_penalty=2.0)
+
+# %% tags=["nbval-ignore-output"]
+short = answers(frugal, exam)
+lengths = {}
+for name, (said, _, _) in (("SFT", plain["sft"]), ("λ = 0", after[0]), ("λ = 2", short)):
+    lengths[name] = np.mean([len(tokenizer.encode(reply)) + 1 for reply in said])
+rows = [line("SFT", plain["sft"]), line("λ = 0", after[0]), line("λ = 2", short)]
+show.table([*columns, "tokens"], [[*row, lengths[row[0]]] for row in rows])
+
+# %%
+adds = kinds == "add"
+assert short[2][adds].mean() <= short[2][~adds].mean()
+assert lengths["λ = 2"] < 0.85 * lengths["λ = 0"]
+assert short[1].mean() > plain["sft"][1].mean() + 0.1
+
+# %% [markdown]
+# 同一个价钱，两种题的账不一样：加法直接写已经能对一些，减法直接写多半是错的。所以减法数得多，加法数得少，回答比不收费时短。<!-- by: assert short[2][adds].mean() <= short[2][~adds].mean() --><!-- by: assert lengths["λ = 2"] < 0.85 * lengths["λ = 0"] -->该数的数，能省的省，这叫自适应的思考；没有人告诉它哪一种题该数。
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+_, right, counted = short
+written = adds & ~counted
+assert right.mean() > plain["sft"][1].mean() + 0.1
+show.say(
+    f"加法有 {counted[adds].mean():.2f} 是数的，减法有 {counted[~adds].mean():.2f}。",
+    f"不数的加法里，对的占 {right[written].mean():.2f}，训练之前是 {plain['sft'][1][adds].mean():.2f}。"
+    if written.any()
+    else "加法也全是数的。",
+)
+
+# %% [markdown]
+# 数这条路收了费，分数也会去推另一条路：直接写。前面说它学会的是选择，那是因为选择来得最快；换一种价钱，学到的就可能是别的东西。$\lambda$ 定在多少才合适，换几个价钱试试，就知道不容易：太高，减法也不数了；太低，什么都数。<!-- by: reasoning -->
+#
+# ### 算法的变体：这里几乎没有差别
+#
+# 关于 GRPO 的改法，论文很多。试两样：优势除以标准差；同一批回答走四步，裁剪在这时才起作用。各训练到半路，看第几步起，平均长度过了 16 个词元，那时大约半数的回答在数：<!-- by: reasoning -->
+
+# %%
+normalised = lab.variant("thinking-std", "grpo", start=sft, divide_by_std=True, max_steps=25)
+several = lab.variant("thinking-updates", "grpo", start=sft, updates=4, max_steps=12)
+
+
+def half_way(run):
+    """The first step whose answers, over three steps, have more than 16 tokens."""
+    lengths = show.smooth([entry["length"] for entry in run.log], 3)
+    return next(step for step, length in enumerate(lengths, 1) if length > 16)
+
+
+# %% tags=["nbval-ignore-output"]
+reached = {f"GRPO, seed {lab.SEED + i}": half_way(run) for i, run in enumerate(runs)}
+reached |= {"divide_by_std": half_way(normalised), "updates 4": half_way(several)}
+usual = list(reached.values())[:3]
+assert abs(reached["divide_by_std"] - np.mean(usual)) < 8
+assert reached["updates 4"] < min(usual)
+reached
+
+# %% [markdown]
+# 除不除以标准差，和换一颗种子差不多。<!-- by: assert abs(reached["divide_by_std"] - np.mean(usual)) < 8 -->一批回答走四步，到得早，因为步数是按批数的：采样少了，更新没有少。<!-- by: assert reached["updates 4"] < min(usual) -->
+#
+# 这不是说那些论文白写了。这里的奖励没有噪声，回答只有几十个词元，几十步就学完，采样和训练用的是同一份权重。让变体分出高下的条件：很长的、长短悬殊的回答，几千步的训练，判得不准的奖励，采样的权重落后于训练的权重，这里一样也没有。在这个尺寸上，起决定作用的是数据（问什么题）和探索（偶尔数不数）。<!-- by: reasoning -->
+
+# %% [markdown]
+# ## 收尾
+
+# %% tags=["nbval-ignore-output"]
+replies["grpo"] = lab.showcase(grown.model())
+show.spine(replies)
+
+# %% [markdown]
+# 三句话里没有一句是光秃秃的加减法，所以表里看不出多少变化。要看变化，就问它“13减6等于多少？”，不提“数”字：
+
+# %% tags=["nbval-ignore-output"]
+question = "13减6等于多少？"
+show.table(
+    ["", question], [[run.name, lab.ask(run.model(), question)] for run in (sft, dpo, grown)]
+)
+
+# %% [markdown]
+# 自己出一道题，两个模型各答 16 次，看奖励、平均分和优势：
+#
+# :::{minillm} samples
+# :question: 13加4等于多少？
+# :questions: 13减6等于多少？|9加8等于几？|14减5等于多少？
+#
+# 这里可以让强化学习前后的模型各答 16 次，要在网页上用。印在纸上的，请看“采样、判分、优势”一节的表。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("samples", models={"sft": sft.model(), "grpo": grown.model()})`，问你自己训练的模型。
+# :::
+#
+# 先猜，再试：哪些题，之前的那一组优势全是 0？之后的模型还会不数就答吗？勾上优势除以标准差，一边倒的组变成什么样？
+#
+# ### 自己训练
+#
+# ```bash
+# bash scripts/run.sh --preset tiny --with-grpo    # the three stages, and GRPO on top
+# minillm grpo --preset tiny                       # GRPO alone, from the DPO weights
+# minillm chat --preset tiny                       # talks to the newest stage
+# ```
+#
+# 换成自己的题：`--data_path` 给一个 JSONL 文件，一行一题，`{"question": "…", "answer": "…"}`。答案是数，就比回答里最后一个数；不是数，就看最后一句里有没有它。
+#
+# ### 和真的比
+#
+# DeepSeek-R1 {cite:p}`deepseek2025r1` 的 R1-Zero 用的就是这个办法：从预训练的模型出发，不做 SFT，用 GRPO，奖励由规则给出，一条管答案，一条管格式。奖励和长度一起升，和 {numref}`fig-thinking-curves` 同一个形状。规模大了以后，本章轻轻放过的几件事就要紧了：
+#
+# - **词元怎样平均**。先在每个回答里平均，长的错答案每个词元挨的罚就轻，回答会越错越长；DAPO {cite:p}`yu2025dapo` 按词元总数平均，Dr. GRPO {cite:p}`liu2025drgrpo` 除以固定的数。
+# - **熵**。练几千步，熵塌了就不再探索；DAPO 把裁剪的上界放宽，好让小概率的词元长得起来。
+# - **奖励未必是它看上去的那个东西**。{cite:t}`shao2025spurious` 用随机的、只看格式的奖励训练一个 Qwen 模型，数学分数也升得很高，换成别的模型却常常不升：放大的是本来就有的习惯。<!-- by: @shao2025spurious -->这和本章的“只看样子”是一回事。
+# - **新本领**。本章的模型早就会数，是 SFT 教的，强化学习只做了选择。大模型的强化学习是不是也只是选择，还在争论 {cite:p}`yue2025rlvr`。
+#
+# 869,504 个参数还有几件事演不出来：回头检查、换一条路重来，这里的思维链只有二十几个词元；奖励有噪声、采样和训练不同步时，各种变体的高下；练得足够久，会不会长出没人教过的做法。
+#
+# ### 小结
+#
+# - 只要能核对答案，就能训练：模型自己写，程序判分，好过平均的往上推。不需要示范，也不需要判分程序能求导。<!-- by: reasoning -->
+# - 策略梯度就是带权重的 SFT：每个回答的权重是优势 $A = r - \bar r$。减基线不改变方向，只减小抖动；GRPO 的基线是同一道题的组平均。<!-- by: assert torch.allclose(*gradients, atol=1e-5) -->
+# - 三颗种子，40 步，留出的减法都高了 0.3 以上，几乎每题都数。<!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3 --><!-- by: assert counted.mean() > 0.9 -->
+# - 它学会的是**选择**数着算，不是减法：正确率与数的比例同在一条线上；原来的模型答 64 次，也碰得到。<!-- by: assert max(off) < 0.12 -->
+# - 判分程序就是目标。只看样子的奖励，分不出对错；要用另一把尺子，也要亲眼读回答。<!-- by: assert paid.mean() > right.mean() + 0.03 -->
+# - 能推动的前提：偶尔做对，而且做对的比平时得分高。全对、全错、背熟了的题都没有信号。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 -->
+#
+# 模型会算了，也客气。下一章（{numref}`第 %s 章 <sec-identity>`）给它换一个名字。
+#
+# ### 练习
+#
+# :::{exercise}
+# :label: ex-thinking-1
+# 算一算：手算里说，组平均把自己也算了进去，所以梯度打了 $7/8$ 的折。如果基线只用**别人**的平均分，四个回答得 1、0、0、0 分，优势是多少？它和 $r - \bar r$ 是什么关系？
+# :::
+#
+# :::{solution-start} ex-thinking-1
+# :class: dropdown
+# :::
+#
+# 对的那个：别人平均 0，优势 1。错的每个：别人平均 $1/3$，优势 $-1/3$。$r - \bar r$ 是 $0.75$ 和 $-0.25$，正好都是它们的 $3/4$。一般地，去掉自己的优势是 $\frac{G}{G-1}(r - \bar r)$：
+
+# %%
+r = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+without_itself = r - (r.sum() - r) / 3
+assert torch.allclose(
+    without_itself, torch.tensor([1, -1 / 3, -1 / 3, -1 / 3], dtype=torch.float64)
+)
+assert torch.allclose(without_itself, 4 / 3 * reinforcement.advantages(r[None])[0])
+without_itself
+
+# %% [markdown]
+# 所有的优势乘同一个数，等于学习率乘这个数。所以这点偏差，调学习率就补上了。
+#
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-thinking-2
+# 想一想，再算：如果一次回答里数的概率是 3%，一组 8 个里至少有一个数的概率是多少？40 步、每步 16 组，平均有几组？若概率是万分之一呢？<!-- by: reasoning -->由此说说，为什么 R1-Zero 可以不做 SFT，而这里的 SFT 数据要放进那 5%。
+# :::
+#
+# :::{solution-start} ex-thinking-2
+# :class: dropdown
+# :::
+
+# %%
+for share in (0.03, 0.0001):
+    in_a_group = 1 - (1 - share) ** 8
+    print(
+        f"share {share}: {in_a_group:.4f} of the groups, {40 * 16 * in_a_group:.1f} groups in 40 steps"
+    )
+
+# %% [markdown]
+# 3% 时，五组里有一组多能看见，立刻就有东西可推；推了一点，下一步就更常见。万分之一时，640 组里平均不到一组，训练大半时间在等运气。<!-- by: 640 * (1 - 0.9999**8) < 1 -->
+# R1-Zero 的出发点读过的网页里，有大量一步步解题的文字，写步骤是它本来就常做的事。<!-- by: reasoning -->
+#
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-thinking-3
+# 弄坏它：有的判分程序只读回答里的**第一个**数。写出这个奖励，从 SFT 的权重训练 20 步。先猜：它会让模型多写还是少写？考试会好还是坏？
+# :::
+#
+# :::{solution-start} ex-thinking-3
+# :class: dropdown
+# :::
+
+
+# %%
+def first_number(question, reply):
+    return float(re.findall(r"\d+", reply)[:1] == [question.answer])
+
+
+curt = lab.variant("thinking-first", "grpo", start=sft, reward=first_number, max_steps=20)
+
+# %% tags=["nbval-ignore-output"]
+first = answers(curt, exam)
+assert first[2].mean() < 0.1
+assert first[1].mean() < after[0][1].mean() - 0.3
+show.table(columns, [line("SFT", plain["sft"]), line("first number", first)])
+
+# %% [markdown]
+# “13加4等于17。”的第一个数是 13，不得分；数着算也是先抄题。能得分的只有光秃秃的“17。”。这个奖励逼着模型先说得数，不许想：它一直不数，比只看对错的奖励差得远。<!-- by: 13 + 4 == 17 --><!-- by: assert first[1].mean() < after[0][1].mean() - 0.3 -->一条看着像格式要求的规则，把思考的路堵死了。
+#
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-thinking-4
+# 想一想：没有标准答案时，有人用多数表决的结果当答案，与多数相同就给 1 分。<!-- by: reasoning -->从本章的 SFT 模型出发，加法和减法会怎样？
+# :::
+#
+# :::{solution} ex-thinking-4
+# :class: dropdown
+# 看对照表里“majority of 16”那一行。减法的多数多半是错的，这样的奖励会把直接写的错答案推得更牢，数出来的对答案因为不合群而被压下去。<!-- by: assert elected[60:].mean() < best - 0.2 -->加法的多数对得多一些，可以更一致，却没有推力去数。多数是对的，这个办法才行得通；而且它奖励的是一致，不是正确。<!-- by: reasoning -->
+# :::
+#
+# ### 延伸阅读
+#
+# - {cite:t}`shao2024deepseekmath`：GRPO 的出处，第 4 节；并把 SFT、拒绝采样、DPO、PPO 写成同一个式子的特例。
+# - {cite:t}`deepseek2025r1`：R1-Zero 与 R1；看长度和奖励的曲线，也看他们没有走通的路。
+# - {cite:t}`yu2025dapo`、{cite:t}`liu2025drgrpo`：把 GRPO 拆开来改的报告，每一处改动都有对照。
+# - {cite:t}`yue2025rlvr`、{cite:t}`shao2025spurious`：强化学习到底教了什么，两个让人冷静的实验。
+# - {cite:t}`williams1992`、{cite:t}`schulman2017ppo`：策略梯度和裁剪从哪里来。
