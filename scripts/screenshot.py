@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -32,9 +33,15 @@ KEY = "outputs"
 WIDGET_WIDTH = 700
 """CSS pixels; the same in widgets.css."""
 WIDGET_SCALE = 1.5
+WIDGET_BYTES = 60_000
+"""At most, for each picture."""
+WIDGET_SIZE = {"width": 1280, "height": 2400}
+"""Of the window: high enough for all of a widget."""
+PATIENCE = 180_000
+"""Milliseconds: a group of answers takes some seconds, and more on a busy machine."""
 ALONE = f"""
   body :not(.pictured, .pictured *, :has(.pictured)) {{ display: none !important; }}
-  .pictured .minillm-live {{ width: {WIDGET_WIDTH}px !important; }}
+  .pictured .minillm-live {{ box-sizing: border-box; width: {WIDGET_WIDTH}px; padding: 4px; }}
 """
 """The style in which a widget is seen without the page around it, as wide as it is to be."""
 
@@ -73,18 +80,22 @@ def settings_hash(settings: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def save(shot: bytes, path: Path, about: str, colours: int) -> None:
-    """Stores a PNG of few colours that knows what it is about."""
+def save(shot: bytes, path: Path, about: str, colours: int, limit: float = math.inf) -> None:
+    """Stores a PNG of so many colours that knows what it is about; of fewer, as long as it has more
+    bytes than the limit."""
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
     info.add_text(KEY, about)
-    content = io.BytesIO()
-    image = Image.open(io.BytesIO(shot)).convert("RGB").quantize(colours)
-    image.save(content, "PNG", optimize=True, pnginfo=info)
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
+    for number in range(colours, 16, -16):
+        content = io.BytesIO()
+        image.quantize(number).save(content, "PNG", optimize=True, pnginfo=info)
+        if content.tell() <= limit:
+            break
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.getvalue())
-    print(f"{path}: {len(content.getvalue()) / 1000:.0f} KB")
+    print(f"{path}: {content.tell() / 1000:.0f} KB, {number} colours")
 
 
 # --- The first page ---
@@ -114,12 +125,12 @@ def stages(widget: Any) -> None:
 
 def merges(widget: Any) -> None:
     for _ in range(3):
-        widget.get_by_role("button", name="▶").click()
+        widget.get_by_role("button", name="下一次").click()
 
 
 def mask(widget: Any) -> None:
     """A token in the answer of a conversation that does not begin its row."""
-    widget.locator(".minillm-first ~ .minillm-first ~ .minillm-learned").nth(2).click()
+    widget.locator(".minillm-first ~ .minillm-first ~ .minillm-learned").nth(1).click()
 
 
 def samples(widget: Any) -> None:
@@ -153,7 +164,8 @@ def take_widgets(tab: Any, page: str) -> None:
         STATES.get(name, lambda widget: None)(widget)
         tab.evaluate("() => document.activeElement.blur()")
         path = picture_path(ROOT / "book" / f"{page}.py", name)
-        save(live.screenshot(animations="disabled"), path, settings_hash(settings), 128)
+        shot = live.screenshot(animations="disabled")
+        save(shot, path, settings_hash(settings), 128, WIDGET_BYTES)
 
 
 def main() -> None:
@@ -170,7 +182,13 @@ def main() -> None:
             sys.exit(f"error: no page {page} in {SITE}: run bash scripts/book.sh first")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        tab = chromium.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
+
+        def new_tab(**options: Any) -> Any:
+            tab = chromium.new_page(color_scheme="light", **options)
+            tab.set_default_timeout(PATIENCE)
+            return tab
+
+        tab = new_tab(viewport=SIZE)
         tab.goto((SITE / "index.html").as_uri())
         if tab.evaluate(LOOKS_ALIKE, ["中", "文"]):
             sys.exit("error: no Chinese font, the page is full of boxes: install fonts-noto-cjk")
@@ -178,13 +196,7 @@ def main() -> None:
             sys.exit("error: the page has no model: run python -m minillm.book.lab, then build it")
         if "index" in pages:
             take_first_page(tab)
-        # High enough for all of a widget.
-        tall = {"width": 1280, "height": 2400}
-        tab = chromium.new_page(
-            viewport=tall,  # type: ignore[arg-type]
-            color_scheme="light",
-            device_scale_factor=WIDGET_SCALE,
-        )
+        tab = new_tab(viewport=WIDGET_SIZE, device_scale_factor=WIDGET_SCALE)
         for page in pages:
             take_widgets(tab, page)
         chromium.close()

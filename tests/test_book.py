@@ -424,9 +424,6 @@ def test_the_picture_in_the_readmes_is_of_the_stored_outputs() -> None:
     )
 
 
-MAX_PICTURE = 60_000  # bytes
-
-
 def widgets_of(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The names and options of the widgets that a page has as directives."""
     lines = [line for _, line in pages.markdown(path)]
@@ -443,7 +440,7 @@ def test_every_widget_has_a_picture_of_what_it_begins_with() -> None:
     for picture, (_, _, options) in zip(expected, found, strict=True):
         alt = options.pop("alt", "")
         assert re.fullmatch(f"(?=.*[{HAN}]{{10}}).*。", alt), f"no :alt: for {picture.name}"
-        assert picture.stat().st_size <= MAX_PICTURE, picture.name
+        assert picture.stat().st_size <= screenshot.WIDGET_BYTES, picture.name
         image = Image.open(picture)
         assert image.width == screenshot.WIDGET_WIDTH * screenshot.WIDGET_SCALE, picture.name
         assert image.info.get(screenshot.KEY) == screenshot.settings_hash(options), (
