@@ -725,6 +725,7 @@ show.table(
 # :::{minillm} samples
 # :question: 13加4等于多少？
 # :questions: 13减6等于多少？|9加8等于几？|14减5等于多少？
+# :alt: 两组回答。最上面是题目“13加4等于多少？”和提问的按钮；下面左右两栏，是强化学习之前和之后的模型各答的一组，一个回答一行：奖励是 1 还是 0，优势是正是负，回答怎么说，有多少个词元；每一栏的上面写着这一组的平均奖励和优势怎么算。
 #
 # 这里可以让强化学习前后的模型各答 16 次，要在网页上用。印在纸上的，请看“采样、判分、优势”一节的表。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("samples", models={"sft": sft.model(), "grpo": grown.model()})`，问你自己训练的模型。
 # :::
