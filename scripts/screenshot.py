@@ -35,6 +35,8 @@ WIDGET_WIDTH = 700
 WIDGET_SCALE = 1.5
 WIDGET_BYTES = 60_000
 """At most, for each picture."""
+WIDGET_HEIGHT = 950
+"""CSS pixels, at most: what a sheet of paper has room for."""
 WIDGET_SIZE = {"width": 1280, "height": 2400}
 """Of the window: high enough for all of a widget."""
 PATIENCE = 180_000
@@ -42,6 +44,7 @@ PATIENCE = 180_000
 ALONE = f"""
   body :not(.pictured, .pictured *, :has(.pictured)) {{ display: none !important; }}
   .pictured .minillm-live {{ box-sizing: border-box; width: {WIDGET_WIDTH}px; padding: 4px; }}
+  .pictured .minillm-live > :first-child {{ margin-top: 0; }}
 """
 """The style in which a widget is seen without the page around it, as wide as it is to be."""
 
@@ -134,10 +137,22 @@ def mask(widget: Any) -> None:
 
 
 def samples(widget: Any) -> None:
+    """Three right answers and three wrong ones of each group."""
     widget.get_by_role("button", name="遍").click()
     for column in widget.locator("section").all():
         column.locator("tbody tr").nth(15).wait_for()
         column.locator("[aria-busy=false]").wait_for()
+    # A picture of all would be higher than a sheet of paper.
+    widget.locator("tbody").evaluate_all(
+        """(tables) => {
+          for (const table of tables) {
+            for (const kind of [".minillm-right", ".minillm-wrong"])
+              for (const row of [...table.rows].filter((row) => row.querySelector(kind)).slice(3))
+                row.remove();
+            table.insertRow().insertCell().textContent = "……";
+          }
+        }"""
+    )
 
 
 STATES: dict[str, Callable[[Any], None]] = {
