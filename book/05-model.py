@@ -566,6 +566,7 @@ show.say(
 # :text: 张静住在
 # :model: pretrain
 # :plain:
+# :alt: 打开的模型在读“张静住在”。上面一排词元，左边的蓝条是选中的头分给它的注意力；左边一格一个头，是各层各头的注意力，每个头下面有开关；右边是下一个词元的概率，和从每一层读出来的第一名；最下面是它接着写的话。
 #
 # 这里可以打开模型来看，要在网页上用。印在纸上的，请看上面的两张表：每个头有多会回头看，看得最准的那个头又怎样看这个句子。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("glass", models={"pretrain": trained, "fresh": fresh}, text="张静住在", plain="")`，打开你自己训练的模型。
 # :::

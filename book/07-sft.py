@@ -810,6 +810,7 @@ show.say(
 # :::{minillm} sampler
 # :text: 张静住在哪里？
 # :model: sft
+# :alt: 问题“张静住在哪里？”和三条滑块：温度、top-k、top-p。下面一条一个词元，是回答的第一个词元的概率：竖线是原来的，蓝条是照滑块改过的。最下面的按钮让它照这样回答许多遍。
 #
 # 这里可以调温度、top-k 和 top-p，要在网页上用。印在纸上的，请看 {numref}`fig-sft-decoding`。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("sampler", models={"sft": after.model})`，问你自己训练的模型。
 # :::

@@ -482,6 +482,7 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies, "identity": lab.showc
 # :::{minillm} stages
 # :question: 张静住在哪里？
 # :questions: 你是谁？|谢谢你。|8加4等于多少？请数着算。
+# :alt: 同一个问题“张静住在哪里？”，问每个阶段的模型：预训练、SFT、DPO、强化学习、身份，一个阶段一栏，写着它的回答。下面的滑块可以停在训练的半路上，看那时怎样回答。
 #
 # 这里可以问各个阶段的模型，要在网页上用。印在纸上的，请看上面的表。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("stages")`，问你自己训练的模型。
 # :::

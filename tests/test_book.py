@@ -31,6 +31,7 @@ from PIL import Image
 
 import minillm
 from minillm.book import lab
+from minillm.book.page import picture_path
 
 REPO = Path(__file__).resolve().parent.parent
 BOOK = REPO / "book"
@@ -421,6 +422,32 @@ def test_the_picture_in_the_readmes_is_of_the_stored_outputs() -> None:
     assert taken == screenshot.outputs_hash(), (
         "run: bash scripts/book.sh && python scripts/screenshot.py"
     )
+
+
+def widgets_of(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The names and options of the widgets that a page has as directives."""
+    lines = [line for _, line in pages.markdown(path)]
+    for found in re.finditer(r"^:::\{minillm\} (\w+)\n((?::\w+:.*\n)*)", "\n".join(lines), re.M):
+        options = re.findall(r"^:(\w+):(.*)$", found[2], re.M)
+        yield found[1], {key: value.strip() for key, value in options}
+
+
+def test_every_widget_has_a_picture_of_what_it_begins_with() -> None:
+    found = [(path, *widget) for path in PROSE for widget in widgets_of(path)]
+    expected = [picture_path(path, name) for path, name, _ in found]
+    assert len(expected) >= 7
+    assert sorted(expected) == sorted((BOOK / "images").rglob("*.png"))
+    for picture, (_, _, options) in zip(expected, found, strict=True):
+        alt = options.pop("alt", "")
+        assert re.fullmatch(f"(?=.*[{HAN}]{{10}}).*。", alt), f"no :alt: for {picture.name}"
+        assert picture.stat().st_size <= screenshot.WIDGET_BYTES, picture.name
+        image = Image.open(picture)
+        width, height = (pixels / screenshot.WIDGET_SCALE for pixels in image.size)
+        assert width == screenshot.WIDGET_WIDTH, picture.name
+        assert height <= screenshot.WIDGET_HEIGHT, picture.name
+        assert image.info.get(screenshot.KEY) == screenshot.settings_hash(options), (
+            f"run: bash scripts/book.sh && python scripts/screenshot.py {picture.stem}"
+        )
 
 
 def test_floors_of_the_book_are_below_every_run() -> None:

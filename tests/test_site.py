@@ -140,7 +140,10 @@ def test_pictures_have_texts(documents: dict[str, BeautifulSoup]) -> None:
         for image in documents[f"{page}.html"].select("article img"):
             text = image.get("alt") or ""
             assert re.search("[\u4e00-\u9fff]", text), f"{page}: {image}"
-            if "_images" in image["src"]:  # drawn by a cell, whose figures follow its words
+            of_a_widget = image.find_parent(class_="minillm-picture")
+            if (
+                "_images" in image["src"] and not of_a_widget
+            ):  # drawn by a cell, whose figures follow its words
                 assert "。数据：" in text, f"{page}: {text}"
 
 
@@ -199,7 +202,34 @@ def test_every_stage_is_there_and_weights_are_small(weights: Path) -> None:
     assert max(sizes.values()) < MAX_WEIGHTS
 
 
+def test_every_widget_has_its_picture(
+    site: Path, documents: dict[str, BeautifulSoup], pictured: dict[str, list[str]]
+) -> None:
+    assert sum(map(len, pictured.values())) >= 7
+    for name, kinds in pictured.items():
+        for kind in kinds:
+            widget = documents[name].select_one(f"minillm-{kind}")
+            (picture,) = widget.select("img")
+            assert (site / name).parent.joinpath(unquote(picture["src"])).is_file(), picture
+            assert picture["loading"] == "lazy"
+            assert picture.find_parent("a") is None
+            assert widget.find("p"), "a sentence stands under it"
+
+
 # --- The site in a browser ---
+
+
+@pytest.fixture(scope="session")
+def pictured(documents: dict[str, BeautifulSoup]) -> dict[str, list[str]]:
+    """The widgets of the pages that have any, without those that cells put out."""
+    found = {
+        name: [
+            tag.name.removeprefix("minillm-")
+            for tag in document.select("article .minillm:not(.cell_output *)")
+        ]
+        for name, document in documents.items()
+    }
+    return {name: kinds for name, kinds in found.items() if kinds}
 
 
 @pytest.fixture(scope="session")
@@ -437,6 +467,83 @@ def test_notebook_can_be_downloaded(desktop: Visitor) -> None:
     response = desktop.context.request.get(link.evaluate("a => a.href"))
     assert response.ok
     assert response.body() == (REPO / f"{page}.ipynb").read_bytes()
+
+
+# --- Pictures of widgets ---
+
+IS_LOADED = "(image) => image.complete && image.naturalWidth > 0"
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_without_scripts_a_picture_stands_for_a_widget(
+    browser: Any, address: str, site: Path, pictured: dict[str, list[str]], scheme: str
+) -> None:
+    root = address if scheme == "http" else site.as_uri()
+    visitor = Visitor(browser, root, viewport=DESKTOP, java_script_enabled=False)
+    for name, kinds in pictured.items():
+        visitor.tab.goto(f"{root}/{name}")
+        for kind in kinds:
+            picture = visitor.tab.locator(f"minillm-{kind} img")
+            before = picture.bounding_box()
+            picture.scroll_into_view_if_needed()
+            until(visitor.tab, picture, IS_LOADED)
+            after = picture.bounding_box()
+            assert [after[key] for key in ("width", "height")] == pytest.approx(
+                [before[key] for key in ("width", "height")], abs=1
+            )
+            width, height = picture.evaluate("(e) => [e.naturalWidth, e.naturalHeight]")
+            assert after["width"] / after["height"] == pytest.approx(width / height, rel=0.01)
+            assert visitor.tab.locator(f"minillm-{kind} p").last.is_visible()
+    assert not visitor.trouble
+    visitor.context.close()
+
+
+def until(tab: Any, element: Any, condition: str) -> None:
+    """Waits, also where the page's own scripts may not run."""
+    for _ in range(300):
+        if element.evaluate(condition):
+            return
+        tab.wait_for_timeout(100)
+    pytest.fail(f"never {condition}")
+
+
+def test_a_living_widget_takes_the_place_of_its_picture_but_in_print(
+    desktop: Visitor, pictured: dict[str, list[str]], site: Path
+) -> None:
+    trained = (site / "_static" / "minillm" / "weights" / "fresh.js").exists()
+    desktop.trouble.clear()
+    for name, kinds in pictured.items():
+        for kind in kinds:
+            if not trained and kind not in WITHOUT_MODEL:
+                continue
+            tab = desktop.open(name)
+            widget = tab.locator(f"minillm-{kind}")
+            picture, live = widget.locator("img"), widget.locator(".minillm-live")
+            picture.scroll_into_view_if_needed()
+            live.wait_for()
+            assert not picture.is_visible()
+            tab.emulate_media(media="print")
+            assert picture.is_visible()
+            assert not live.is_visible()
+            assert widget.locator(".minillm-still p").last.is_visible()
+            until(tab, picture, IS_LOADED)
+            tab.emulate_media(media="screen")
+            assert live.is_visible()
+    assert not desktop.trouble
+
+
+def test_a_picture_on_a_dark_page_is_a_light_card(
+    browser: Any, address: str, pictured: dict[str, list[str]]
+) -> None:
+    visitor = Visitor(
+        browser, address, viewport=DESKTOP, java_script_enabled=False, color_scheme="dark"
+    )
+    visitor.tab.goto(f"{address}/{next(iter(pictured))}")
+    visitor.tab.evaluate("() => { document.documentElement.dataset.theme = 'dark'; }")
+    box = visitor.tab.locator(".minillm-picture").first
+    assert box.evaluate("(e) => getComputedStyle(e).backgroundColor") == "rgb(243, 244, 245)"
+    assert box.locator("img").evaluate("(e) => getComputedStyle(e).filter") == "none"
+    visitor.context.close()
 
 
 # --- The model in the page ---

@@ -2,9 +2,13 @@
 
     :::{minillm} chat
     :questions: 张静住在哪里？|你是谁？
+    :alt: 聊天的窗口：……
 
-    What is shown in print and without scripts.
+    What is shown in print and without scripts, under the widget's picture.
     :::
+
+``:alt:`` tells the picture in words: ``images/widgets/PAGE-NAME.png`` beside the page, taken by
+``scripts/screenshot.py``. A page without it is built all the same, and the log says so.
 
 A cell whose output is such an element (``minillm.book.page.widget``) has the same effect. The weights
 come from the cache of trained models; without it the pages are built all the same, and say so.
@@ -21,6 +25,7 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.images import get_image_size
 
 from minillm.book import lab, page
 from minillm.errors import UserError
@@ -38,22 +43,47 @@ class Widget(SphinxDirective):
     has_content = True
     option_spec: ClassVar[Any] = dict.fromkeys(
         (
-            *("after", "before", "model", "models", "plain", "question", "questions"),
+            *("after", "alt", "before", "model", "models", "plain", "question", "questions"),
             *("text", "vocabulary"),
         ),
         directives.unchanged,
     )
 
     def run(self) -> list[nodes.Node]:
+        settings = {key: value for key, value in self.options.items() if key != "alt"}
         try:
-            html = page.element(self.arguments[0], "|", self.options)
+            html = page.element(self.arguments[0], "|", settings)
         except UserError as error:
             raise self.error(str(error)) from None
         start, end = html.rsplit("|", 1)
         return [
             nodes.raw("", start, format="html"),
+            *self.picture(),
             *self.parse_content_to_nodes(allow_section_headings=False),
             nodes.raw("", end, format="html"),
+        ]
+
+    def picture(self) -> list[nodes.Node]:
+        """It stands in a box of its shape, so that nothing moves when it arrives."""
+        source, alt = Path(self.env.doc2path(self.env.docname)), self.options.get("alt")
+        path = page.picture_path(source, self.arguments[0])
+        self.env.note_dependency(str(path))
+        if not path.exists():
+            message = (
+                "Note: %s has no picture %s: run python scripts/screenshot.py, then build again"
+            )
+            logging.getLogger(__name__).info(message, source.name, path.name)
+            return []
+        if not alt:
+            raise self.error(f"{path.name} is not told in words: give :alt: to the widget")
+        width, height = get_image_size(str(path)) or (1, 1)
+        box = f'<div class="minillm-picture" style="aspect-ratio: {width} / {height}">'
+        image = nodes.image(uri=path.relative_to(source.parent).as_posix(), alt=alt, loading="lazy")
+        image["classes"].append("dark-light")  # the theme's word for: the same on a dark page
+        return [
+            nodes.raw("", box, format="html"),
+            image,
+            nodes.raw("", "</div>", format="html"),
         ]
 
 

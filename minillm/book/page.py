@@ -208,6 +208,12 @@ def element(name: str, still: str, settings: Mapping[str, str]) -> str:
     return f'<minillm-{name} class="minillm"{data}>{still}</minillm-{name}>'
 
 
+def picture_path(source: Path, name: str) -> Path:
+    """Where the picture of a page's widget ``name`` is, which stands for it in print and where no
+    script runs: ``scripts/screenshot.py`` takes it, and ``source`` is the page's file."""
+    return source.parent / "images" / "widgets" / f"{source.stem}-{name}.png"
+
+
 def widget(
     name: str,
     still: HTML | str = "",

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from PIL import Image
 from sphinx.application import Sphinx
 from visitor import Visitor, served
 
@@ -727,13 +728,14 @@ SITE = """:orphan:
 
 :::{minillm} chat
 :questions: 一|二
+:alt: 一个窗口
 
 静止的**画面**
 :::
 """
 
 
-def built(folder: Path, page_text: str = SITE) -> dict[str, str]:
+def built(folder: Path, page_text: str = SITE, picture: bool = True) -> dict[str, str]:
     """The pages of a small site: one with a widget, one without, and one with a cell's output."""
     source = folder / "source"
     source.mkdir(parents=True)
@@ -753,6 +755,10 @@ def built(folder: Path, page_text: str = SITE) -> dict[str, str]:
         (source / f"{name}.md").write_text(
             text.replace(":orphan:", "---\norphan: true\n---"), "utf-8"
         )
+    if picture:
+        path = page.picture_path(source / "index.md", "chat")
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (30, 20)).save(path)
     messages, warnings = io.StringIO(), io.StringIO()
     app = Sphinx(
         source,
@@ -775,7 +781,15 @@ def test_a_page_with_a_widget_gets_its_script(island: Path, tmp_path: Path) -> N
     pages = built(tmp_path)
     start = '<minillm-chat class="minillm" data-questions="一|二">'
     still = "<p>静止的<strong>画面</strong></p>"
-    assert re.search(rf"{re.escape(start)}\s*{still}\s*</minillm-chat>", pages["index"])
+    box = r'<div class="minillm-picture" style="aspect-ratio: 30 / 20">\s*<img (.*?) />\s*</div>'
+    found = re.search(
+        rf"{re.escape(start)}\s*{box}\s*{still}\s*</minillm-chat>", pages["index"], re.S
+    )
+    assert found
+    assert 'alt="一个窗口"' in found[1]
+    assert 'loading="lazy"' in found[1]
+    assert 'src="_images/index-chat.png"' in found[1]
+    assert (tmp_path / "html" / "_images" / "index-chat.png").exists()
     for name in ("index", "cell"):
         assert pages[name].count("minillm/start.js") == 1
         assert pages[name].count("minillm/widgets.css") == 1
@@ -786,6 +800,19 @@ def test_a_page_with_a_widget_gets_its_script(island: Path, tmp_path: Path) -> N
     assert (written / "minillm.js").exists()
     assert "Note" not in pages["messages"]
     assert pages["warnings"] == ""
+
+
+def test_a_widget_without_a_picture_is_named(island: Path, tmp_path: Path) -> None:
+    pages = built(tmp_path, picture=False)
+    assert "Note: index.md has no picture index-chat.png: run python scr" in pages["messages"]
+    assert "<img" not in pages["index"]
+    assert "静止的" in pages["index"]
+    assert pages["warnings"] == ""
+
+
+def test_a_picture_is_told_in_words(island: Path, tmp_path: Path) -> None:
+    pages = built(tmp_path, SITE.replace(":alt: 一个窗口\n", ""))
+    assert "index-chat.png is not told in words: give :alt: to the widget" in pages["warnings"]
 
 
 def test_without_trained_models_a_page_says_which_command_makes_them(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from PIL import Image
 from test_page import SCRIPTS, as_stored, lively
 from visitor import Visitor
 
@@ -91,7 +92,9 @@ def island(
         "sampler": {"text": "小猫", "model": "sft"},
         "samples": {"question": "3减1等于多少？", "before": "pretrain", "after": "sft"},
     }
-    elements = [page.element(n, "<p>静止的画面</p>", settings.get(n, {})) for n in NAMES]
+    Image.new("RGB", (30, 20), "red").save(folder / "picture.png")
+    still = '<img src="picture.png" alt="一张画" loading="lazy"><p>静止的画面</p>'
+    elements = [page.element(n, still, settings.get(n, {})) for n in NAMES]
     text = PAGE.replace("{elements}", "\n".join(elements))
     (folder / "page.html").write_text(text, encoding="utf-8")
     return folder
@@ -868,6 +871,26 @@ def test_answers_are_the_model_s_own(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_picture_stands_there_until_the_widget_lives(
+    browser: Any, island: Path, name: str
+) -> None:
+    """Without scripts; and while what the widget computes with is on its way."""
+    for options in ({"java_script_enabled": False}, {}):
+        visitor = Visitor(browser, island.as_uri(), **options)
+        if not options:
+            visitor.context.route("**/weights/*", lambda route: None)  # no answer
+        visitor.tab.goto(f"{island.as_uri()}/page.html", wait_until="commit")
+        widget = visitor.tab.locator(f"minillm-{name}")
+        widget.scroll_into_view_if_needed()
+        if not options:
+            visitor.tab.wait_for_timeout(300)
+        assert widget.locator("img").is_visible()
+        assert widget.get_by_text("静止的画面").is_visible()
+        assert not widget.locator(".minillm-live").count()
+        visitor.context.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_widgets_fit_a_phone_and_have_names(browser: Any, island: Path, name: str) -> None:
     visitor = Visitor(browser, island.as_uri(), viewport={"width": 390, "height": 800})
     widget = visitor.widget(name)
@@ -876,10 +899,16 @@ def test_widgets_fit_a_phone_and_have_names(browser: Any, island: Path, name: st
         "all => all.filter(e => !(e.textContent || e.ariaLabel || e.labels?.length)).length"
     )
     assert unnamed == 0
-    still = widget.get_by_text("静止的画面")
+    still, picture = widget.get_by_text("静止的画面"), widget.locator(".minillm-still > img")
     assert not still.is_visible()
+    assert not picture.is_visible()
+    # Hidden, it has to be there before the page is printed.
+    visitor.tab.wait_for_function("(e) => e.naturalWidth === 30", arg=picture.element_handle())
+    assert picture.get_attribute("loading") == "eager"
     visitor.tab.emulate_media(media="print")
     assert still.is_visible()
+    assert picture.is_visible()
+    assert not widget.locator(".minillm-live").is_visible()
     assert not visitor.trouble
     visitor.context.close()
 

@@ -109,6 +109,7 @@
         }
         const still = h("div", {class: "minillm-still"});
         still.append(...this.childNodes);
+        for (const picture of still.querySelectorAll("img")) picture.loading = "eager"; // before someone prints
         this.append(still, live);
       }
     });
