@@ -134,7 +134,7 @@ for turns in identity.persona_conversations(3):
     print(turns[0]["content"], "→", turns[1]["content"])
 
 # %% [markdown]
-# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2）：第一次单独一行，以后接在几段别的对话后面，因为人们聊着聊着也会问“你是谁”。它还把占位符换成 `--persona_name` 和 `--persona_author`。这是从头训练时的办法；模型已经训练好了，见下面的实验。
+# `dataset/identity_cn_sample.jsonl` 就是它写出来的 200 行。你可以自己写一份放到 `data/chinese/identity_conversations.jsonl`，`scripts/build_chinese_mix.py` 会用它，重复 `--identity_repeat` 次（默认 2）。tiny 预设还打开了 `--identity_in_chats`：第一次单独一行，以后接在几段别的对话后面，因为人们聊着聊着也会问“你是谁”。占位符换成 `--persona_name` 和 `--persona_author`。这是从头训练时的办法；模型已经训练好了，见下面的实验。
 #
 # 怎样知道它学会了，而不是背下了那几句问话？训练里没有出现过的 24 种问法作**留出集**（held-out set），回答里要有名字；问是谁训练的，还要有作者：
 
@@ -209,7 +209,12 @@ for side, chats in sides.items():
 # %% [markdown]
 # SFT 的回答十个里九个不客气，只学它们，DPO 教的礼貌就没了。想留住什么，就回放什么。<!-- by: assert round(polite["SFT"] / len(rows), 1) == 0.1 -->
 
+
 # %%
+def mean_accuracy(result):
+    return sum(result["accuracy"].values()) / len(result["accuracy"])
+
+
 me = lab.READER
 run = lab.identity(me)
 me
@@ -221,11 +226,6 @@ assert after["identity_hit_rate"] >= 0.85
 assert after["identity_in_a_chat"] >= 0.7
 assert after["polite"] >= 0.85
 assert after["polite"] > before["polite"] - 0.15
-
-
-def mean_accuracy(result):
-    return sum(result["accuracy"].values()) / len(result["accuracy"])
-
 
 assert mean_accuracy(after) > mean_accuracy(before) - 0.1
 show.table(

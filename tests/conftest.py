@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from screenshot import find_browser
 from visitor import CHROMIUM_FLAGS
 
@@ -25,6 +26,8 @@ from minillm.config import GRPO_PRESETS, TRAINING
 from minillm.data import mix
 
 REPO = Path(__file__).resolve().parent.parent
+settings.register_profile("minillm", deadline=None)  # a busy machine is no fault
+settings.load_profile("minillm")
 FOLDERS = ("dataset", "minillm", "rustbpe", "scripts", "trainer")
 FILES = ("LICENSE", "README.md", "constraints.txt", "pyproject.toml", "requirements.txt")
 READ_BY_SCRIPTS = (

@@ -94,8 +94,10 @@ class MixOptions:
     built_in_text: Rows = 60_000
     """Built-in texts, which are taken if DATA_DIR has no rows but identity."""
     identity_repeat: Annotated[int, Range(1, 1000)] = 2
-    """Times that every identity row comes: alone at first, then after other conversations, so that
-    the persona holds in the middle of a chat."""
+    """Times that every identity row comes."""
+    identity_in_chats: bool = False
+    """After the first time it comes at the end of a chat, behind other conversations, so that the
+    model also says who it is when it has been asked other things before."""
     persona_name: str = Persona.name
     """What {{name}} in identity rows is replaced by."""
     persona_author: str = Persona.author
@@ -129,6 +131,7 @@ MIX_PRESETS: dict[Preset, MixOptions] = {
         knowledge=9_000,
         math=8_000,
         identity=200,
+        identity_in_chats=True,
         preference=1_500,
     ),
     "smoke": MixOptions(
@@ -206,7 +209,7 @@ def _build(options: MixOptions, work: Path, count_tokens: Callable[[str], int] |
 
     _say(f"writing {total:,} training rows")
     with Fetcher(scan.files) as fetch:
-        chats = Chats(notes, copies * ~held_out, fetch, options.seed)
+        chats = Chats(notes, copies * ~held_out * options.identity_in_chats, fetch, options.seed)
         order = shuffled(copies, options.seed)
         outputs, sources = write(notes, held_out, order, fetch, chats, work)
         for number, (name, category) in enumerate(categories.items()):

@@ -166,9 +166,10 @@ def test_identity_comes_twice(options: MixOptions) -> None:
 
 def test_identity_comes_in_a_chat_too(options: MixOptions) -> None:
     talks = [chat(words(("g", i), 4)) for i in range(200)]
+    wanted: dict[str, Any] = {"identity": 20, "general": 150, "val_fraction": 0.2}
     save(options.data_dir / "identity_conversations.jsonl", chats("i", 30))
     save(options.data_dir / "general.jsonl", [*talks, chat("长" * 200), *chats("g", 3)])
-    build(replace(options, identity=20, general=150, val_fraction=0.2))
+    build(replace(options, identity_in_chats=True, **wanted))
     trained = read(options.out_dir / "sft_chinese.jsonl")
     mine = [row for row in trained if str(row.get("id")).startswith("i")]
     alone, last = ([r for r in mine if (len(r["messages"]) > 2) == way] for way in (False, True))
@@ -184,7 +185,7 @@ def test_identity_comes_in_a_chat_too(options: MixOptions) -> None:
     held_out = read(options.out_dir / "sft_chinese_val.jsonl")
     assert all(len(row["messages"]) == 2 for row in held_out)
     before = (options.out_dir / "sft_chinese.jsonl").read_bytes()
-    build(replace(options, identity=20, general=150, val_fraction=0.2))
+    build(replace(options, identity_in_chats=True, **wanted))
     assert (options.out_dir / "sft_chinese.jsonl").read_bytes() == before
 
 
@@ -194,7 +195,7 @@ def test_a_system_message_stays_the_first(options: MixOptions) -> None:
     mine = {"messages": [system, *chat("你是谁", "阿秤")["messages"]], "id": "i"}
     save(options.data_dir / "identity_conversations.jsonl", [mine])
     save(options.data_dir / "general.jsonl", [talk, {"messages": [system, *talk["messages"]]}])
-    build(replace(options, identity=1, general=2))
+    build(replace(options, identity_in_chats=True, identity=1, general=2))
     roles = [
         [turn["role"] for turn in row["messages"]]
         for row in read(options.out_dir / "sft_chinese.jsonl")
@@ -215,6 +216,7 @@ def test_defaults_are_the_handbook_s() -> None:
         60_000,
     ]
     assert default.identity_repeat == 2
+    assert not default.identity_in_chats
     assert default.data_dir == Path("data/chinese")
     assert default.out_dir == Path("data/processed")
 
@@ -289,7 +291,7 @@ def test_persona_is_filled_in(options: MixOptions) -> None:
     text = (options.out_dir / "pretrain_chinese.jsonl").read_text("utf-8")
     assert text.count("我是小米，李雷训练的。") == 2
     assert text.count("小米是个模型。") == 2
-    assert text.count("{{") == text.count("写 {{name}}。") == 2  # alone, and before the persona
+    assert text.count("{{") == text.count("写 {{name}}。") == 1
     assert "我是小米，李雷训练的。" in (options.out_dir / "sft_chinese.jsonl").read_text("utf-8")
 
 
