@@ -404,7 +404,7 @@ scores_before, scores_after = pretrained.scores(), sft.scores()
 assert scores_after["polite"] < 0.3
 for kind, floor in lab.FLOORS.items():
     assert scores_after["accuracy"][kind] >= floor, kind
-    assert scores_before["accuracy"][kind] < floor - 0.25, kind
+    assert scores_before["accuracy"][kind] < scores_after["accuracy"][kind] - 0.2, kind
 lab.FLOORS
 
 # %% tags=["nbval-ignore-output"]

@@ -94,7 +94,7 @@ kinds = {
     "买两样东西一共多少钱": "shop",
 }
 assert not any(reply.replace("<|assistant_start|>", "") for reply in answers["fresh"])
-assert all(scores["pretrain"]["accuracy"][kind] < 0.5 for kind in kinds.values())
+assert sum(scores["pretrain"]["accuracy"][kind] for kind in kinds.values()) / len(kinds) < 0.4
 for result in (scores["sft"], scores["dpo"], scores["identity"]):  # plain sums are not among them
     assert all(result["accuracy"][kind] >= floor for kind, floor in lab.FLOORS.items())
 assert scores["sft"]["polite"] < 0.1 < 0.85 <= scores["dpo"]["polite"]
@@ -102,7 +102,7 @@ assert min(scores[stage]["identity_hit_rate"] for stage in ("dpo", "identity")) 
 
 # %% [markdown]
 # 随机的权重只会重复同一个词元。预训练以后它会接着往下写，问它却多半答不上来。
-# 监督微调教会它回答，偏好优化让它在答完以后多一句客气话；最后一步给它换了一个名字，它从此叫小满。<!-- by: assert not any(reply.replace( --><!-- by: assert all(scores["pretrain"]["accuracy"][kind] < 0.5 --><!-- by: assert scores["sft"]["polite"] < 0.1 < 0.85 <= scores["dpo"]["polite"] -->
+# 监督微调教会它回答，偏好优化让它在答完以后多一句客气话；最后一步给它换了一个名字，它从此叫小满。<!-- by: assert not any(reply.replace( --><!-- by: assert sum(scores["pretrain"]["accuracy"][kind] for kind in kinds.values()) --><!-- by: assert scores["sft"]["polite"] < 0.1 < 0.85 <= scores["dpo"]["polite"] -->
 #
 # 分数说的是同一件事。可是一次训练的分数靠不住：换一个随机种子，或者换一种处理器，舍入稍有不同，训练出来的就是另一个模型。所以同一份配方要训练许多遍，看哪些分数总是高，哪些时高时低。<!-- by: book/results/seeds.json -->
 

@@ -84,7 +84,7 @@ READER = Persona("小满", "这位读者")
 character that pretraining never saw comes out garbled."""
 FLOORS = {
     "fact": 0.85,
-    "phrasing": 0.80,
+    "phrasing": 0.70,
     "reading": 0.55,
     "multi_turn": 0.85,
     "chain": 0.80,
