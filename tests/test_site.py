@@ -494,7 +494,8 @@ def test_without_scripts_a_picture_stands_for_a_widget(
             width, height = picture.evaluate("(e) => [e.naturalWidth, e.naturalHeight]")
             assert after["width"] / after["height"] == pytest.approx(width / height, rel=0.01)
             assert visitor.tab.locator(f"minillm-{kind} p").last.is_visible()
-    assert not visitor.trouble
+    # Some versions of Chromium call a script that may not run a failed request.
+    assert not [trouble for trouble in visitor.trouble if ".js" not in trouble]
     visitor.context.close()
 
 
@@ -519,7 +520,7 @@ def test_a_living_widget_takes_the_place_of_its_picture_but_in_print(
             tab = desktop.open(name)
             widget = tab.locator(f"minillm-{kind}")
             picture, live = widget.locator("img"), widget.locator(".minillm-live")
-            picture.scroll_into_view_if_needed()
+            widget.scroll_into_view_if_needed()
             live.wait_for()
             assert not picture.is_visible()
             tab.emulate_media(media="print")
