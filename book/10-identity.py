@@ -477,7 +477,7 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies, "identity": lab.showc
 # %% [markdown]
 # 三个问题，五个时刻：废话，续写，回答，客气地回答，以你给的名字回答。
 #
-# 书上只问了三个问题，你可以问别的。写一句话，四个阶段各答一遍；再拖动滑块，问训练到半路的它。
+# 书上只问了三个问题，你可以问别的。写一句话，各个阶段各答一遍；再拖动滑块，问训练到半路的它。
 #
 # :::{minillm} stages
 # :question: 张静住在哪里？

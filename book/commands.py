@@ -340,7 +340,7 @@ reference("gguf")
 # | `scripts/book.sh` | 构建这本书，`--execute` 先运行各章，`--serve` 在本机提供阅读 | `bash scripts/book.sh --execute 03-rustbpe` |
 # | `scripts/test.sh` | 全部检查：格式、类型、测试、各章、成书；参数传给 pytest | `bash scripts/test.sh tests/test_mix.py` |
 # | `scripts/run_notebooks.py` | 运行各章并保存输出，不构建 | `python scripts/run_notebooks.py 03-rustbpe` |
-# | `scripts/screenshot.py` | 给构建好的首页拍一张照片，放进 README | `python scripts/screenshot.py` |
+# | `scripts/screenshot.py` | 给构建好的首页和各页的互动部件拍照 | `python scripts/screenshot.py` |
 # | `scripts/env.sh` | 由其他脚本读入，不单独运行 | |
 # | `scripts/build_chinese_mix.py` | `minillm mix` | `python scripts/build_chinese_mix.py --preset tiny` |
 # | `scripts/train_rustbpe_tokenizer.py` | `minillm tokenizer` | `python scripts/train_rustbpe_tokenizer.py` |
