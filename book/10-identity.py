@@ -343,7 +343,7 @@ show.say(
 # %% [markdown]
 # 怎样注意到？只看训练损失看不到，只问“你是谁”也看不到。**每做一步训练，把以前的考试全部重考一遍。** `minillm evaluate` 总是跑全部的题，就是为了这个。<!-- by: assert broken["identity_hit_rate"] >= 0.75 -->
 #
-# ### 没有回放的，还是会丢
+# ### 没有回放的，可能会丢
 #
 # 有了回放就万事大吉吗？偏好数据里没有寒暄（有点累，谢谢你，再见），SFT 数据里有。它没有被回放，也没有哪一类题考它。考一考：6 个人，11 种寒暄，都是 SFT 教过的。<!-- by: assert not any(said in content for content in taught["chosen"]) -->
 
@@ -379,7 +379,7 @@ talks = {name: small_talk(e) for name, e in evaluators.items()}
 kept = {name: sum(ok for *_, ok in turns) / len(turns) for name, turns in talks.items()}
 manners = mended.scores(persona=me)["polite"]
 assert kept["DPO"] >= 0.9
-assert kept["chosen"] < kept["DPO"] - 0.05
+assert kept["chosen"] <= kept["DPO"] + 0.02
 assert kept["own"] >= max(0.75, kept["chosen"] - 0.05)
 assert manners >= 0.85
 
@@ -391,12 +391,12 @@ show.bars(bars, "small talk kept (66 turns)", colours)
 
 # %% tags=["nbval-ignore-output"]
 wrong = [turn[:2] for turn in talks["chosen"] if not turn[2]]
-show.table(["寒暄（只回放 chosen，答错的）", "回答"], wrong[:6])
+show.table(["寒暄（只回放 chosen，答错的）", "回答"], wrong[:6] or [["（一句也没有）", ""]])
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 assert kept["own"] >= max(0.75, kept["chosen"] - 0.05)
 show.say(
-    f"只回放 `chosen`，寒暄答得对的从 {kept['DPO']:.2f} 掉到 {kept['chosen']:.2f}；",
+    f"只回放 `chosen`，寒暄答得对的从 {kept['DPO']:.2f} 到 {kept['chosen']:.2f}；",
     f"加上自己的回答，是 {kept['own']:.2f}，礼貌是 {manners:.2f}。",
 )
 
@@ -495,7 +495,7 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies, "identity": lab.showc
 # - 换名字是一次小的 SFT：新身份重复几遍，加上要留住的旧本领作回放。
 # - 命中率要在训练没有用过的问法上量。
 # - 只用身份数据会灾难性遗忘；发现它的办法是重考旧题。
-# - 回放什么，就留住什么；没有回放、也没有考的，丢了都不知道。<!-- by: assert kept["chosen"] < kept["DPO"] - 0.05 -->
+# - 回放什么，就留住什么；没有回放、也没有考的，可能丢了都不知道。<!-- by: reasoning -->
 # - 名字用预训练见过的字：生字要从共用的字节学起，会弄坏别的字。<!-- by: assert comma["小禾"] < -2 -->
 #
 # ### 练习
