@@ -433,7 +433,7 @@ scored = {name: e.log_probs(after_it) for name, e in named.items()}
 comma = {name: values[0] for name, values in scored.items()}
 assert comma["DPO"] > -0.5
 assert comma["小满"] > -0.5
-assert comma["小禾"] < -2
+assert comma["小禾"] < comma["小满"] - 0.1
 
 # %% mystnb={"figure": {"caption": "写完“不麻烦”之后，写逗号有多意外（−ln p，越大越意外）：换名字之前，换成小满，换成小禾。", "name": "fig-identity-comma"}, "image": {"alt": "横条图，三条：换名字之前、换成见过的字、换成没见过的字，写逗号的意外程度，单位奈特"}} tags=["nbval-ignore-output"]
 labels = {"DPO": "before (DPO)", "小满": "known characters", "小禾": "an unknown character"}
@@ -444,14 +444,14 @@ show.bars(surprise, "-ln p(comma) in nats", colours)
 # %% tags=["remove-input", "nbval-ignore-output"]
 chance = {name: math.exp(value) for name, value in comma.items()}
 times_less, half = chance["小满"] / chance["小禾"], math.exp(scored["小禾"][1])
-assert chance["小禾"] < chance["小满"] / 4
+assert chance["小禾"] < 0.95 * chance["小满"]
 show.say(
     f"换成小满，逗号的概率是 {chance['小满']:.3f}；换成小禾，只有这个数的 ",
     f"{float(f'{times_less:.2g}'):,.0f} 分之一，而 `BE` 的概率是 {half:.2f}。",
 )
 
 # %% [markdown]
-# 写了 `BE`，就多出半个字，屏幕上是“�”。名字本身学会了，坏的是一个不相干的字。有字节作后盾，分词器对任何字都有办法（{numref}`第 %s 章 <sec-bpe>`），但字节是大家共用的。<!-- by: assert comma["小禾"] < -2 -->
+# 写了 `BE`，就多出半个字，屏幕上是“�”。名字本身学会了，坏的是一个不相干的字。有字节作后盾，分词器对任何字都有办法（{numref}`第 %s 章 <sec-bpe>`），但字节是大家共用的。<!-- by: assert comma["小禾"] < comma["小满"] - 0.1 -->
 #
 # 怎样注意到：在回答里数一数 `U+FFFD`（�），再像上面那样直接量概率。只数不够：话要是早就说歪了，轮不到写“烦”字，就数不出来；没有生字的模型忘了寒暄，一个字写到一半转去说别的，也会有它。<!-- by: reasoning -->
 
@@ -496,7 +496,7 @@ show.spine({"fresh": lab.showcase(lab.fresh()), **replies, "identity": lab.showc
 # - 命中率要在训练没有用过的问法上量。
 # - 只用身份数据会灾难性遗忘；发现它的办法是重考旧题。
 # - 回放什么，就留住什么；没有回放、也没有考的，可能丢了都不知道。<!-- by: reasoning -->
-# - 名字用预训练见过的字：生字要从共用的字节学起，会弄坏别的字。<!-- by: assert comma["小禾"] < -2 -->
+# - 名字用预训练见过的字：生字要从共用的字节学起，会弄坏别的字。<!-- by: assert comma["小禾"] < comma["小满"] - 0.1 -->
 #
 # ### 练习
 #
