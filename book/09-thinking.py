@@ -536,7 +536,20 @@ assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5
 
 # %% [markdown]
 # 七种别的题，平均没有掉多少；<!-- by: assert rest[new] > rest[old] - 0.08 -->DPO 教的客气还在；问它是谁，多半还说得对。<!-- by: assert scores["DPO + GRPO"]["polite"] > 0.8 --><!-- by: assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5 -->40 步、小学习率、只在自己写的回答上推，改动就小。下一节会看到步子大了怎样。
-#
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+replied, right, _ = answers(grown, exam)
+stuck = np.array(["。。" in reply for reply in replied])
+say = [
+    f"分数看不出来的毛病，要读回答才看得见：从 DPO 出发的这一份，600 道题里有 {stuck.sum()} 道，"
+    f"答到一半写出一串句号，其中对的 {right[stuck].sum()} 道。"
+]
+if stuck.any():
+    i = int(stuck.argmax())
+    say.append(f"例如问{show.quote(exam[i].messages[-1][1])}，答{show.quote(replied[i])}。")
+show.say(*say)
+
+# %% [markdown]
 # ## 弄坏它
 #
 # ### 判分有漏洞：错的也拿满分
@@ -723,14 +736,16 @@ show.table(
 # 自己出一道题，两个模型各答 16 次，看奖励、平均分和优势：
 #
 # :::{minillm} samples
-# :question: 13加4等于多少？
-# :questions: 13减6等于多少？|9加8等于几？|14减5等于多少？
-# :alt: 两组回答。最上面是题目“13加4等于多少？”和提问的按钮；下面左右两栏，是强化学习之前和之后的模型各答的一组，画了对的、错的各几个，一个回答一行：奖励是 1 还是 0，优势是正是负，回答怎么说，有多少个词元；每一栏的上面写着这一组的平均奖励和优势怎么算。
+# :question: 13减6等于多少？
+# :questions: 14减5等于多少？|9加8等于几？|13加4等于多少？
+# :before: dpo
+# :after: grpo
+# :alt: 两组回答。最上面是题目“13减6等于多少？”和提问的按钮；下面左右两栏，是强化学习之前和之后的模型各答的一组，画了对的、错的各几个，一个回答一行：奖励是 1 还是 0，优势是正是负，回答怎么说，有多少个词元；每一栏的上面写着这一组的平均奖励和优势怎么算。
 #
-# 这里可以让强化学习前后的模型各答 16 次，要在网页上用。印在纸上的，请看“采样、判分、优势”一节的表。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("samples", models={"sft": sft.model(), "grpo": grown.model()})`，问你自己训练的模型。
+# 这里可以让强化学习前后的模型各答 16 次，要在网页上用。印在纸上的，请看“采样、判分、优势”一节的表。在 JupyterLab 里，运行 `from minillm.book import page` 和 `page.widget("samples", models={"dpo": dpo.model(), "grpo": grown.model()})`，问你自己训练的模型。
 # :::
 #
-# 先猜，再试：哪些题，之前的那一组优势全是 0？之后的模型还会不数就答吗？勾上优势除以标准差，一边倒的组变成什么样？
+# 先猜，再试：哪些题，之前的那一组优势全是 0？这样的题，之后答得对吗？之后的模型还会不数就答吗？勾上优势除以标准差，一边倒的组变成什么样？
 #
 # ### 自己训练
 #
