@@ -25,6 +25,7 @@ from minillm.data.categories import category_in
 from minillm.data.importer import ImportOptions, run_import
 from minillm.data.mix import CATEGORIES, MIX_PRESETS, MixOptions, build
 from minillm.data.readers import MAX_ROW_BYTES, parse_line
+from minillm.data.rows import Message, Role, in_a_chat
 from minillm.errors import UserError
 from minillm.microworld.identity import Persona
 
@@ -187,6 +188,16 @@ def test_identity_comes_in_a_chat_too(options: MixOptions) -> None:
     before = (options.out_dir / "sft_chinese.jsonl").read_bytes()
     build(replace(options, identity_in_chats=True, **wanted))
     assert (options.out_dir / "sft_chinese.jsonl").read_bytes() == before
+
+
+def test_what_stands_before_a_conversation_fits_into_a_chat() -> None:
+    def turns(size: int, role: Role = "user") -> list[Message]:
+        return [Message(role, "长" * (size - 6 - 10)), Message("assistant", "好" * 10)]
+
+    mine = turns(35)
+    assert in_a_chat(mine, [turns(40), turns(41), turns(40)]) == turns(40) + turns(40) + mine  # 115
+    assert in_a_chat(mine, [turns(81), turns(30, "tool")]) == mine
+    assert in_a_chat([Message("system", "短"), *mine], [turns(30)])[1:] == mine
 
 
 def test_a_system_message_stays_the_first(options: MixOptions) -> None:
