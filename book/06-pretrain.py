@@ -645,21 +645,17 @@ pairs = {what: [m.groups() for s in stories if (m := p.search(s))] for what, p i
 same_place = [put == said for _, put, said in pairs["地点"]]
 same_colour = [found == got for found, _, got in pairs["颜色"]]
 assert np.mean(same_place) > 0.75
-assert np.mean(same_place) > np.mean(same_colour) + 0.25
 
 # %% tags=["remove-input", "nbval-ignore-output"]
-odd = next(pair for pair in pairs["颜色"] if pair[0] != pair[2])
-assert len(same_colour) > sum(same_colour)
+odd = next((pair for pair in pairs["颜色"] if pair[0] != pair[2]), None)
 show.say(
-    f"讲到两次地点的有 {len(same_place)} 篇，",
-    "篇篇一致；" if all(same_place) else f"一致的 {sum(same_place)} 篇；",
-    f"讲到两次颜色的有 {len(same_colour)} 篇，",
-    f"一致的只有 {sum(same_colour)} 篇。" if any(same_colour) else "没有一篇一致。",
-    f"例如有一篇里，捡到的是{odd[0]}的{odd[1]}，拿到手却成了{odd[2]}的。",
+    f"讲到两次地点的有 {len(same_place)} 篇，一致的 {sum(same_place)} 篇；",
+    f"讲到两次颜色的有 {len(same_colour)} 篇，一致的 {sum(same_colour)} 篇。",
+    f"例如有一篇里，捡到的是{odd[0]}的{odd[1]}，拿到手却成了{odd[2]}的。" if odd else "",
 )
 
 # %% [markdown]
-# 地点记得住，颜色记得差得多；八种颜色里随便说一种，也有八分之一会碰对。我们的解释是：训练的故事里，东西一放好，马上就有人问它在哪里，而颜色说过之后要隔几句，才有一半的机会再提起，可学的少得多。故事的骨架对了，细节不一定对。 <!-- by: assert np.mean(same_place) > np.mean(same_colour) + 0.25 -->
+# 地点总是记得住。 <!-- by: assert np.mean(same_place) > 0.75 -->颜色就难说了：八种颜色里随便说一种，有八分之一会碰对；有的种子到训练结束还是这样，有的种子已经篇篇说对（想看，设 `MINILLM_SEED=7` 再跑一遍）。我们的解释是：训练的故事里，东西一放好，马上就有人问它在哪里，而颜色说过之后要隔几句，才有一半的机会再提起，可学的少得多。本领像 `reading` 那样是一下子出现的；练得少，来不来得及在这 1,500 步里出现，就看运气。所以一次训练“没学会”，不等于这个模型学不会。
 #
 # ### 嵌入表里长出了类别
 #

@@ -467,7 +467,9 @@ kept = [rollout for rollout in drawn if rollout.reward]  # right answers only
 assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.5
 path = lab.cache_dir() / "thinking" / f"kept-{lab.SEED}.jsonl"
 write_atomically(path, "\n".join(map(as_row, kept)).encode())
-rejection = lab.variant("thinking-rejection", "sft", start=sft, data_path=path, epochs=4, **slow)
+rejection = lab.variant(
+    "thinking-rejection", "sft", start=sft, data_path=path, epochs=6, max_steps=50, **slow
+)
 
 # %% tags=["nbval-ignore-output"]
 controls = {"more SFT": more, "rejection sampling": rejection, "random reward": luck}
