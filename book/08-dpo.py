@@ -604,7 +604,7 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 # - 每个阶段之后都要在留出的问题上让模型**开口**，看正确率，也亲眼看几个回答；
 # - 间隔大得离谱，不是好消息。
 #
-# 第二份也不是没有代价。步子大了，变化会传到偏好对没有教过的问题上：试试问它是谁（{numref}`ex-dpo-3`）。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
+# 第二份也不是没有代价。步子大了，变化会传到偏好对没有教过的问题上：试试问它是谁（{numref}`ex-dpo-3`）。<!-- by: assert rows[1][2] > rows[0][2] -->
 #
 # ## 收尾
 
@@ -700,13 +700,13 @@ for name, run in ends.items():
     hits = [identity.is_hit(q, s, identity.Persona()) for q, s in zip(questions, said, strict=True)]
     rows.append([name, sum(hits), sum(map(scoring.is_polite, said)), said[0]])
 assert len(questions) == 24
-assert min(row[1] for row in rows) > 12
-assert rows[1][2] >= max(12, rows[0][2])
+assert min(row[1] for row in rows) > 8
+assert rows[1][2] > rows[0][2]
 show.table(["", "named", "polite", questions[0]], rows)
 
 # %% [markdown]
-# 三份都还认得自己，说对名字的都在半数以上。<!-- by: assert min(row[1] for row in rows) > 12 -->
-# 步子大了二十倍的第二份，半数以上的回答客气起来：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方。<!-- by: assert rows[1][2] >= max(12, rows[0][2]) -->
+# 三份都还认得自己，说对名字的都超过三分之一。<!-- by: assert min(row[1] for row in rows) > 8 -->
+# 步子大了二十倍的第二份，客气的回答比第一份多：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方；传多远，换一个种子会差很多。<!-- by: assert rows[1][2] > rows[0][2] -->
 #
 # 传过去的若只是客气话，还算好事；可是没有什么保证副作用总是无害。负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。<!-- by: reasoning -->
 #
