@@ -36,8 +36,8 @@ from minillm import RustBPETokenizer, UserError
 from minillm.book import lab, show
 from minillm.config import MODELS, TRAINING
 from minillm.data.readers import read
-from minillm.data.rows import Message, plain_text
-from minillm.evaluate import to_messages, wilson_interval
+from minillm.data.rows import Message, plain_text, to_messages
+from minillm.evaluate import wilson_interval
 from minillm.files import write_atomically
 from minillm.microworld import exercises, scoring
 from minillm.microworld.exercises import FACTS, SUMS

@@ -29,8 +29,8 @@
 import json
 import math
 
-from minillm import evaluate
 from minillm.book import lab, show
+from minillm.data.rows import to_messages
 from minillm.microworld import identity, lessons, scoring
 from minillm.training import dataset, loop, objectives, packing
 
@@ -482,7 +482,7 @@ show.say(
 # %% tags=["nbval-ignore-output"]
 def answers(run, questions):
     """What the model answers, whether each answer is right, and whether it is polite."""
-    said = run.evaluator().chat([evaluate.to_messages(q.messages) for q in questions])
+    said = run.evaluator().chat([to_messages(q.messages) for q in questions])
     right = [q.is_correct(reply) for q, reply in zip(questions, said, strict=True)]
     return said, np.array(right), np.array([scoring.is_polite(reply) for reply in said])
 

@@ -35,7 +35,7 @@ from dataclasses import replace
 from random import Random
 
 from minillm.book import lab, show
-from minillm.evaluate import to_messages
+from minillm.data.rows import to_messages
 from minillm.files import write_atomically
 from minillm.microworld import scoring
 from minillm.microworld.exercises import SUM_POOLS

@@ -39,7 +39,7 @@ from pathlib import Path
 from minillm import RustBPETokenizer, Sampling, cli, complete, evaluate
 from minillm.book import lab, show
 from minillm.data.readers import read
-from minillm.data.rows import plain_text
+from minillm.data.rows import plain_text, to_messages
 from minillm.microworld import scoring
 from minillm.training import dataset, packing
 
@@ -474,7 +474,7 @@ evaluator = runs["sft"].evaluator()
 choices = scoring.questions("choice", 60)
 candidates = []
 for question in choices:
-    prompt = tokenizer.render_for_completion(evaluate.to_messages(question.messages))
+    prompt = tokenizer.render_for_completion(to_messages(question.messages))
     candidates += [(prompt, tokenizer.encode(letter)) for letter in "ABCD"]
 letters = np.array(evaluator.log_probs(candidates)).reshape(60, 4).argmax(axis=1)
 by_letter = np.mean([q.options[i] == q.answer for q, i in zip(choices, letters, strict=True)])
@@ -510,7 +510,7 @@ len(choice_rows), len(with_letter)
 
 # %%
 questions = scoring.questions("fact", 60)
-prompts = [tokenizer.render_for_completion(evaluate.to_messages(q.messages)) for q in questions]
+prompts = [tokenizer.render_for_completion(to_messages(q.messages)) for q in questions]
 stops = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id]
 right = {}
 for temperature in (0.0, 1.0):
@@ -576,7 +576,7 @@ show.lines(
 # %% tags=["nbval-ignore-output"]
 def marks(evaluator, kind, held_out=True):
     questions = scoring.questions(kind, 60, held_out=held_out)
-    replies = evaluator.chat([evaluate.to_messages(q.messages) for q in questions])
+    replies = evaluator.chat([to_messages(q.messages) for q in questions])
     return np.array([q.is_correct(r) for q, r in zip(questions, replies, strict=True)])
 
 

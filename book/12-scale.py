@@ -44,7 +44,7 @@ from minillm.book import lab, show
 from minillm.config import MODELS, TRAINING
 from minillm.data import hubs, mix
 from minillm.data.formats import convert
-from minillm.data.rows import plain_text
+from minillm.data.rows import plain_text, to_messages
 from minillm.microworld import lessons
 from minillm.training import dataset, loop, objectives, optimizers, packing
 
@@ -563,9 +563,7 @@ quiz = [
 def hits(evaluator, quiz) -> int:
     found = 0
     for question, choices, right in quiz:
-        prompt = evaluator.tokenizer.render_for_completion(
-            evaluate.to_messages([("user", question)])
-        )
+        prompt = evaluator.tokenizer.render_for_completion(to_messages([("user", question)]))
         pairs = [(prompt, evaluator.tokenizer.encode(choice)) for choice in choices]
         found += int(np.argmax(evaluator.log_probs(pairs))) == right
     return found

@@ -38,8 +38,8 @@ from copy import deepcopy
 from pathlib import Path
 
 from minillm.book import lab, page, show
-from minillm.data.rows import Message
-from minillm.evaluate import Evaluator, to_messages
+from minillm.data.rows import Message, to_messages
+from minillm.evaluate import Evaluator
 from minillm.microworld import exercises, scoring
 from minillm.model import generate
 from minillm.tokenizer.hugging_face import chat_template

@@ -25,11 +25,11 @@ from minillm.config import (
     check_ranges,
     default_tf_dir,
 )
-from minillm.data.rows import Message
+from minillm.data.rows import Message, to_messages
 from minillm.errors import UserError
 from minillm.files import appending, encode_line
 from minillm.microworld import exercises, identity, lessons, scoring
-from minillm.model.generate import complete, remembered
+from minillm.model.generate import answers, remembered
 from minillm.model.transformer import Transformer
 from minillm.text_table import aligned as text_table
 from minillm.tokenizer.vocabulary import RustBPETokenizer
@@ -110,23 +110,7 @@ class Evaluator:
 
     def answers(self, prompts: Sequence[Sequence[int]]) -> list[str]:
         """Greedy answers, in the order of the prompts; "" to one that is too long."""
-        stops = [self.tokenizer.special_id("<|assistant_end|>"), self.tokenizer.bos_id]
-        room = self.model.config.max_position_embeddings
-        order = [i for i, prompt in enumerate(prompts) if len(prompt) < room]
-        order.sort(key=lambda i: len(prompts[i]))  # little padding
-        texts = [""] * len(prompts)
-        for start in range(0, len(order), BATCH_SIZE):
-            part = order[start : start + BATCH_SIZE]
-            replies = complete(
-                self.model,
-                [prompts[i] for i in part],
-                self.max_new_tokens,
-                stops,
-                vocab_size=self.tokenizer.vocab_size,
-            )
-            for i, ids in zip(part, replies, strict=True):
-                texts[i] = self.tokenizer.decode(ids)
-        return texts
+        return answers(self.model, self.tokenizer, prompts, self.max_new_tokens)
 
     def chat(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
         """Answers to conversations that end with a user's turn."""
@@ -277,11 +261,6 @@ EVALUATE_PRESETS: dict[Preset, EvaluateOptions] = {
         device="cpu",
     ),
 }
-
-
-def to_messages(turns: Sequence[tuple[str, str]]) -> list[Message]:
-    """(role, content) pairs as messages."""
-    return msgspec.convert([{"role": r, "content": c} for r, c in turns], list[Message])
 
 
 def _mean(values: Sequence[float]) -> float:

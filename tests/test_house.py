@@ -22,7 +22,8 @@ model.transformer model.decode model.generate
 training.dataset training.packing training.objectives training.optimizers training.devices
 training.llama_folder training.checkpoint training.model_folder training.gguf_export
 training.log training.export training.loop
-evaluate training.questions training.reinforcement training.grpo chat persona
+training.questions training.reinforcement training.grpo
+evaluate chat persona
 cli
 book.lab book.show book.page
 """

@@ -24,7 +24,7 @@ from visitor import Visitor, served
 from minillm.book import lab
 from minillm.book.page import WITHOUT_MODEL
 from minillm.config import ALL_STAGES, Stage
-from minillm.evaluate import to_messages
+from minillm.data.rows import to_messages
 from minillm.microworld import scoring
 
 REPO = Path(__file__).resolve().parent.parent

@@ -26,6 +26,11 @@ class Message(msgspec.Struct, gc=False):
     content: str
 
 
+def to_messages(turns: Iterable[tuple[str, str]]) -> list[Message]:
+    """(role, content) pairs as messages."""
+    return msgspec.convert([{"role": r, "content": c} for r, c in turns], list[Message])
+
+
 class Text(msgspec.Struct):
     """Plain text for pretraining."""
 

@@ -17,6 +17,9 @@ from minillm.model.decode import OneTokenDecoder
 from minillm.model.transformer import KVCache, Transformer
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 
+_AT_ONCE = 32
+"""Prompts that ``answers`` goes on from at once."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -149,6 +152,26 @@ def complete(
             if token is not None:
                 answer.append(token)
     return answers
+
+
+def answers(
+    model: Transformer,
+    tokenizer: RustBPETokenizer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+) -> list[str]:
+    """Greedy answers to rendered conversations, in their order; "" to one that is too long."""
+    stops = [tokenizer.special_id("<|assistant_end|>"), tokenizer.bos_id]
+    order = [i for i, p in enumerate(prompts) if len(p) < model.config.max_position_embeddings]
+    order.sort(key=lambda i: len(prompts[i]))  # little padding
+    texts = [""] * len(prompts)
+    for start in range(0, len(order), _AT_ONCE):
+        part = order[start : start + _AT_ONCE]
+        asked = [prompts[i] for i in part]
+        replies = complete(model, asked, max_new_tokens, stops, vocab_size=tokenizer.vocab_size)
+        for i, ids in zip(part, replies, strict=True):
+            texts[i] = tokenizer.decode(ids)
+    return texts
 
 
 def reply(

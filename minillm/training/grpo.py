@@ -22,11 +22,12 @@ from typing import Any
 import torch
 
 from minillm.config import GRPOConfig
+from minillm.data.rows import to_messages
 from minillm.errors import UserError
-from minillm.evaluate import Evaluator, to_messages
 from minillm.files import file_sha256
 from minillm.microworld import scoring
 from minillm.microworld.scoring import Question
+from minillm.model.generate import answers
 from minillm.progress import Progress
 from minillm.training.dataset import validation_path
 from minillm.training.devices import Process, StopRequest
@@ -216,8 +217,9 @@ class GRPOTrainer(Trainer):
     def held_out_accuracy(self) -> dict[str, float]:
         """Share of the held-out questions whose greedy answer is right: of all, and of each kind if
         there are several. Nothing where there are no such questions."""
-        evaluator = Evaluator(self.model, self.tokenizer, self.config.max_new_tokens)
-        replies = evaluator.chat([to_messages(q.messages) for q in self.held_out])
+        asked = [to_messages(q.messages) for q in self.held_out]
+        prompts = [self.tokenizer.render_for_completion(messages) for messages in asked]
+        replies = answers(self.model, self.tokenizer, prompts, self.config.max_new_tokens)
         right: dict[str, list[bool]] = {}
         for question, reply in zip(self.held_out, replies, strict=True):
             for name in ("accuracy", question.kind):

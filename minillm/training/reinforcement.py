@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minillm.config import GRPOConfig
-from minillm.evaluate import to_messages
+from minillm.data.rows import to_messages
 from minillm.microworld.scoring import Question
 from minillm.model.generate import Sampling, complete
 from minillm.model.transformer import Transformer

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from test_loop import free_port
 
 from minillm.config import GRPO_PRESETS, GRPOConfig
+from minillm.data.rows import to_messages
 from minillm.errors import UserError
-from minillm.evaluate import to_messages
 from minillm.microworld import scoring
 from minillm.microworld.scoring import Question
 from minillm.model.transformer import Transformer
