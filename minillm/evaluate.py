@@ -1,4 +1,7 @@
-"""How good is the model now? The same scores after every stage, on data that training never saw."""
+"""How good is the model now? The same scores after every stage, on data that training never saw.
+
+What the reader asks in files of their own is scored by ``minillm.own``.
+"""
 
 from __future__ import annotations
 
@@ -78,11 +81,28 @@ class EvaluateOptions:
     """The name that the model was given."""
     persona_author: str = identity.Persona().author
     """The maker that it was given."""
+    questions: tuple[Path, ...] | None = None
+    """Score the answers to these questions, and nothing else: files, or folders of files, in any
+    format that `minillm import` reads, with options (C-Eval, CMMLU) or without."""
+    text: tuple[Path, ...] | None = None
+    """Score how well these texts are predicted, and nothing else: .txt files, rows with a text, or
+    folders of such files."""
+    against: Path | None = None
+    """With --questions or --text: a second model to compare with. A stage of OUT_DIR, such as sft;
+    or a file of weights, a folder with such files, or a folder that `transformers` opens."""
+    predictions: Path | None = None
+    """With --questions or --text: file for a JSON line on every question or document."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA GPU where there is one."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        for name in ("questions", "text"):
+            if getattr(self, name) == ():
+                raise UserError(f"--{name} names no file: write its path behind it")
+        for name in ("against", "predictions"):
+            if getattr(self, name) is not None and self.questions is self.text is None:
+                raise UserError(f"--{name} needs --questions or --text: name what to score")
         for name in ("persona_name", "persona_author"):
             if not getattr(self, name).strip():
                 raise UserError(f"--{name} is empty, and every answer holds that")
@@ -356,8 +376,13 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     result["samples"] = [
         {"prompt": p, "reply": r} for p, r in zip(scoring.SHOWCASE, replies, strict=True)
     ]
-    return _finite(result) | {
-        "items": n,
+    return finite(result) | {"items": n} | provenance(model, metadata, started)
+
+
+def provenance(model: Transformer, metadata: Metadata, started: float) -> dict[str, Any]:
+    """What scores were computed with, and how long that took since ``started``
+    (``time.monotonic``)."""
+    return {
         "parameters": model.num_parameters(),
         "config": metadata.train,
         "data_sha256": metadata.data,
@@ -367,10 +392,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     }
 
 
-def _finite(scores: dict[str, Any]) -> dict[str, Any]:
+def finite(scores: dict[str, Any]) -> dict[str, Any]:
     """Without those that are no numbers, also in the dicts in it."""
     return {
-        name: _finite(value) if isinstance(value, dict) else value
+        name: finite(value) if isinstance(value, dict) else value
         for name, value in scores.items()
         if not isinstance(value, float) or math.isfinite(value)
     }

@@ -23,6 +23,7 @@ training.dataset training.packing training.objectives training.optimizers traini
 training.llama_folder training.checkpoint training.model_folder training.gguf_export
 training.log training.export training.loop
 evaluate training.questions training.reinforcement training.grpo chat persona
+own.files own.paired own.questions own.text own.report
 cli
 book.lab book.show book.page
 """
