@@ -295,7 +295,20 @@ reference("persona")
 #
 # ```bash
 # python scripts/evaluate_stage.py --preset tiny --stage sft
+# minillm evaluate --preset tiny --stage sft --questions cmmlu/test
+# minillm evaluate --preset tiny --stage dpo --questions my.jsonl --against sft
+# minillm evaluate --preset tiny --stage sft --text my.txt --predictions said.jsonl
 # ```
+#
+# 后三条只考你自己的文件，不考微世界，可以一次给几个文件或文件夹。例子和怎样读结果，见[常见问题](sec-faq-own-task)。
+#
+# - `--questions`，选择题（C-Eval、CMMLU 的 CSV，或者带 `choices` 的行）：题目和选项放进对话模板，不给例题；比较 A、B、C、D 接在后面的概率，最大的就是它的选择。比的是字母，不是选项的文字。
+# - `--questions`，一问一答（`question` 和 `answer`，或者 `instruction`、`input`、`output`）：贪心解码，`exact` 是回答与答案相同，`contained` 是回答里有答案；全角半角、空白、句末标点不计。
+# - `--text`：文章的每个词元预测一次，换算成每字符、每字节的比特数。长文章分窗口读，窗口长 `--max_seq_len` 个词元；从第二个窗口起，前半是重读的上文，只给后半打分。
+# - `--against`：第二个模型答同样的题、读同样的文章，逐题比较。可以写 `--out_dir` 里的另一个阶段、一个权重文件、一个放权重的文件夹，或 transformers 能打开的文件夹。
+# - `--predictions`：每题或每篇一行的明细，选择题带各个字母的对数概率。
+#
+# 数据是本项目混合的，里面又没有微世界的行时，不带这些参数的评测会略去微世界的题，并说出略去了哪些。
 
 # %% tags=["remove-input"]
 reference("evaluate")

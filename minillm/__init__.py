@@ -15,6 +15,7 @@ The package is a house of rooms. A room knows only those above it:
     model/                  the Transformer, and how it writes
     training/               packed batches, objectives, optimizers, and one loop for all stages
     evaluate, chat, persona what is done with a trained model
+    own/                    scores for the reader's own questions and texts
     cli, book/              the command line; what the chapters show and train
 
 The names below are for users of the library; everything else is imported from its module.

@@ -25,6 +25,7 @@ from minillm.errors import UserError
 
 if TYPE_CHECKING:
     from minillm.data.mix import MixOptions
+    from minillm.evaluate import EvaluateOptions
 
 
 class Command(NamedTuple):
@@ -74,9 +75,7 @@ COMMANDS = {
     "persona": Command(
         "give a trained model another persona", "persona:PERSONA_PRESETS", "persona:run_persona"
     ),
-    "evaluate": Command(
-        "score a stage's weights", "evaluate:EVALUATE_PRESETS", "evaluate:run_evaluate"
-    ),
+    "evaluate": Command("score a stage's weights", "evaluate:EVALUATE_PRESETS", "cli:run_scores"),
     "gguf": Command(
         "write a model as a GGUF file, for llama.cpp and Ollama",
         "training.gguf_export:GGUF_PRESETS",
@@ -93,6 +92,15 @@ def run_mix(options: MixOptions) -> None:
 
     tokenizer = RustBPETokenizer.load()
     print(build(options, lambda text: len(tokenizer.encode(text))).table())
+
+
+def run_scores(options: EvaluateOptions) -> None:
+    """`minillm evaluate`: what the reader's own files ask for; without any, all that there is."""
+    from minillm.evaluate import run_evaluate
+    from minillm.own.report import run_own
+
+    is_own = options.questions is not None or options.text is not None
+    (run_own if is_own else run_evaluate)(options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

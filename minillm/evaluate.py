@@ -1,4 +1,7 @@
-"""How good is the model now? The same scores after every stage, on data that training never saw."""
+"""How good is the model now? The same scores after every stage, on data that training never saw.
+
+What the reader asks in files of their own is scored by ``minillm.own``.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,10 @@ from minillm.config import (
     check_ranges,
     default_tf_dir,
 )
+from minillm.data.report import MixReport
 from minillm.data.rows import Message, to_messages
 from minillm.errors import UserError
-from minillm.files import appending, encode_line
+from minillm.files import appending, encode_line, file_sha256
 from minillm.microworld import exercises, identity, lessons, scoring
 from minillm.model.generate import answers, remembered
 from minillm.model.transformer import Transformer
@@ -50,6 +54,8 @@ from minillm.training.objectives import (
 from minillm.training.packing import PackedRows, collate
 
 BATCH_SIZE = 32
+MIX_REPORT = "mix_report.json"
+"""In the folder of the rows: what the data mix says of them."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,28 @@ class EvaluateOptions:
     """The name that the model was given."""
     persona_author: str = identity.Persona().author
     """The maker that it was given."""
+    questions: tuple[Path, ...] | None = None
+    """Score the answers to these questions, and nothing else: files, or folders of files, in any
+    format that `minillm import` reads, with options (C-Eval, CMMLU) or without."""
+    text: tuple[Path, ...] | None = None
+    """Score how well these texts are predicted, and nothing else: .txt files, rows with a text, or
+    folders of such files."""
+    against: Path | None = None
+    """With --questions or --text: a second model to compare with. A stage of OUT_DIR, such as sft;
+    or a file of weights, a folder with such files, or a folder that `transformers` opens."""
+    predictions: Path | None = None
+    """With --questions or --text: file for a JSON line on every question or document."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a CUDA GPU where there is one."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        for name in ("questions", "text"):
+            if getattr(self, name) == ():
+                raise UserError(f"--{name} names no file: write its path behind it")
+        for name in ("against", "predictions"):
+            if getattr(self, name) is not None and self.questions is self.text is None:
+                raise UserError(f"--{name} needs --questions or --text: name what to score")
         for name in ("persona_name", "persona_author"):
             if not getattr(self, name).strip():
                 raise UserError(f"--{name} is empty, and every answer holds that")
@@ -318,25 +341,29 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         result["dpo"] = {name: values[name] for name in ("accuracy", "margin", "prefers_chosen")}
 
     n = options.items
-    result["continuations"] = {k: evaluator.continuation_accuracy(k, n) for k in scoring.SAYINGS}
-    result["accuracy"] = {k: evaluator.question_accuracy(k, n) for k in exercises.KINDS}
-    chats, right = evaluator.sessions(n, metadata.window)
-    result["session"] = {str(place): _mean(hits) for place, hits in enumerate(right, 1)}
-    rate, asked = evaluator.choice_accuracy(n)
-    result["multiple_choice"] = {
-        "accuracy": rate,
-        "interval": wilson_interval(rate * asked, asked),
-        "n": asked,
-    }
-    result["polite"] = evaluator.politeness(n)
-    result["identity_hit_rate"] = evaluator.identity_hit_rate(persona)
-    result["identity_in_a_chat"] = evaluator.identity_hit_rate(persona, chats, metadata.window)
+    mix = mix_without_world(options.data_dir, metadata)
+    if mix is None:
+        world, chats = world_scores(evaluator, n, metadata.window)
+        result |= world
+        result["identity_hit_rate"] = evaluator.identity_hit_rate(persona)
+        result["identity_in_a_chat"] = evaluator.identity_hit_rate(persona, chats, metadata.window)
+    else:
+        result["left_out"] = [*WORLD_SCORES, "identity_in_a_chat"]
+        if "identity" in mix.categories and mix.categories["identity"].rows:
+            result["identity_hit_rate"] = evaluator.identity_hit_rate(persona)
+        else:
+            result["left_out"].append("identity_hit_rate")
     replies = evaluator.ask(scoring.SHOWCASE)
     result["samples"] = [
         {"prompt": p, "reply": r} for p, r in zip(scoring.SHOWCASE, replies, strict=True)
     ]
-    return _finite(result) | {
-        "items": n,
+    return finite(result) | {"items": n} | provenance(model, metadata, started)
+
+
+def provenance(model: Transformer, metadata: Metadata, started: float) -> dict[str, Any]:
+    """What scores were computed with, and how long that took since ``started``
+    (``time.monotonic``)."""
+    return {
         "parameters": model.num_parameters(),
         "config": metadata.train,
         "data_sha256": metadata.data,
@@ -346,10 +373,57 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     }
 
 
-def _finite(scores: dict[str, Any]) -> dict[str, Any]:
+WORLD_SCORES = ("continuations", "accuracy", "session", "multiple_choice", "polite")
+"""Scores on questions about the built-in micro-world."""
+
+
+def world_scores(
+    evaluator: Evaluator, n: int, window: int
+) -> tuple[dict[str, Any], list[list[Message]]]:
+    """WORLD_SCORES, of ``n`` questions of each kind; and the chats that were held for them."""
+    scores: dict[str, Any] = {}
+    scores["continuations"] = {k: evaluator.continuation_accuracy(k, n) for k in scoring.SAYINGS}
+    scores["accuracy"] = {k: evaluator.question_accuracy(k, n) for k in exercises.KINDS}
+    chats, right = evaluator.sessions(n, window)
+    scores["session"] = {str(place): _mean(hits) for place, hits in enumerate(right, 1)}
+    rate, asked = evaluator.choice_accuracy(n)
+    scores["multiple_choice"] = {
+        "accuracy": rate,
+        "interval": wilson_interval(rate * asked, asked),
+        "n": asked,
+    }
+    scores["polite"] = evaluator.politeness(n)
+    return scores, chats
+
+
+def mix_without_world(data_dir: Path, metadata: Metadata) -> MixReport | None:
+    """The report of the mix that weights were trained on, if it counts no row of the micro-world,
+    about which it makes no sense to ask then; None if it does, or if nobody knows.
+
+    It is known where the report's folder still holds the file that the weights name by its hash.
+    GRPO does not learn from the mix, but asks the micro-world's sums unless told otherwise.
+    """
+    try:
+        content = (data_dir / MIX_REPORT).read_bytes()
+        report = msgspec.json.decode(content, type=MixReport)
+    except (OSError, ValueError):
+        return None
+    for name, category in report.categories.items():
+        built_in = category.built_in or any(
+            s.startswith("builtin:") for s in category.sources or ()
+        )
+        if name != "identity" and category.rows and built_in:
+            return None
+    if metadata.stage == "grpo":
+        return report if metadata.train.get("data_path") else None
+    rows = data_dir / f"{metadata.stage}_chinese.jsonl"
+    return report if rows.is_file() and file_sha256(rows) == metadata.data else None
+
+
+def finite(scores: dict[str, Any]) -> dict[str, Any]:
     """Without those that are no numbers, also in the dicts in it."""
     return {
-        name: _finite(value) if isinstance(value, dict) else value
+        name: finite(value) if isinstance(value, dict) else value
         for name, value in scores.items()
         if not isinstance(value, float) or math.isfinite(value)
     }
@@ -374,6 +448,11 @@ def run_evaluate(options: EvaluateOptions) -> None:
     print(score_table([result]))
     for sample in result["samples"]:
         print(f"  {sample['prompt']} → {sample['reply']}")
+    if left_out := result.get("left_out"):
+        print(
+            f"left out: {', '.join(left_out)}; by {options.data_dir / MIX_REPORT}, the model read "
+            "nothing of what they ask about: score questions of your own by --questions FILE"
+        )
     print(f"appended to {path}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm import evaluate as scores
-from minillm.config import STAGES
+from minillm.config import STAGES, Stage
+from minillm.data.mix import MIX_PRESETS, build
 from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.evaluate import (
@@ -30,6 +32,7 @@ from minillm.evaluate import (
     score_table,
     wilson_interval,
 )
+from minillm.files import file_sha256
 from minillm.microworld import exercises, identity, scoring
 from minillm.model.transformer import Transformer
 from minillm.training.checkpoint import Metadata, save_checkpoint
@@ -429,6 +432,94 @@ def test_what_cannot_be_scored_is_left_out(
     assert result["multiple_choice"] == {"interval": [0.0, 1.0], "n": 0}
     assert "multiple choice" not in flatten(result)
     assert "answer fact" in capsys.readouterr().out
+
+
+# ---- a model that read nothing of the micro-world ----
+
+
+def trained_on_a_mix(folder: Path, stage: Stage = "sft", **changes: Any) -> EvaluateOptions:
+    """Weights that name the rows which a mix of a few files of one's own wrote."""
+    rows = [{"messages": small.conversation(f"第{n}问？", f"第{n}答。")} for n in range(30)]
+    small.write_rows(folder / "own" / "general_mine.jsonl", rows)
+    options = {"data_dir": folder / "own", "out_dir": folder / "data", "general": 30, **changes}
+    build(replace(MIX_PRESETS["smoke"], **options))
+    rows_sha256 = file_sha256(folder / "data" / f"{stage}_chinese.jsonl")
+    about = Metadata(stage, 7, small.CONFIG, TOKENIZER.fingerprint, rows_sha256, {})
+    save_checkpoint(folder / "out" / f"{stage}.safetensors", small.model(), about)
+    return options_for(folder, stage=stage)
+
+
+WORLD = {"continuations", "accuracy", "session", "multiple_choice", "polite", "identity_in_a_chat"}
+
+
+def test_what_the_model_never_read_of_is_left_out_and_not_scored_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = trained_on_a_mix(tmp_path, built_in="none")
+    run_evaluate(options)
+    result = msgspec.json.decode((tmp_path / "tf_dir" / "eval_results.jsonl").read_bytes())
+    assert not WORLD & result.keys()
+    assert set(result["left_out"]) == {*WORLD, "identity_hit_rate"}
+    assert "identity_hit_rate" not in result
+    assert result["val_loss"] > 0
+    assert set(flatten(result)) == {"val_loss", "bits_per_byte"}
+    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert said == [
+        "left out: continuations, accuracy, session, multiple_choice, polite, identity_in_a_chat, "
+        f"identity_hit_rate; by {tmp_path / 'data' / 'mix_report.json'}, the model read nothing of "
+        "what they ask about: score questions of your own by --questions FILE"
+    ]
+
+
+def test_who_it_is_can_be_asked_where_it_was_told(tmp_path: Path) -> None:
+    rows = [{"messages": small.conversation("你是谁？", f"我是{n}。")} for n in range(9)]
+    small.write_rows(tmp_path / "own" / "identity_conversations.jsonl", rows)
+    result = evaluate(trained_on_a_mix(tmp_path, built_in="none"))
+    assert result["identity_hit_rate"] == 0
+    assert set(result["left_out"]) == WORLD
+
+
+def test_one_category_of_the_micro_world_is_enough(tmp_path: Path) -> None:
+    sample = {"knowledge": 0, "math": 20, "preference": 0, "text": 0, "identity": 0}
+    result = evaluate(trained_on_a_mix(tmp_path, **sample))
+    assert result.keys() >= WORLD | {"identity_hit_rate"}
+    assert "left_out" not in result
+
+
+def test_built_in_rows_that_came_in_a_file_are_the_micro_world_too(tmp_path: Path) -> None:
+    rows = [{"messages": small.conversation("几？", "三。"), "source": "builtin:math"}]
+    small.write_rows(tmp_path / "own" / "math_again.jsonl", rows)
+    assert "left_out" not in evaluate(trained_on_a_mix(tmp_path, built_in="none"))
+
+
+def forget(report: Path, weights: Path) -> None:
+    report.unlink()
+
+
+def spoil(report: Path, weights: Path) -> None:
+    report.write_bytes(b'{"files": []}')
+
+
+def train_on_others(report: Path, weights: Path) -> None:
+    saved(weights, small.model())
+
+
+@pytest.mark.parametrize("change", [forget, spoil, train_on_others])
+def test_where_nobody_knows_what_was_read_all_is_asked(
+    tmp_path: Path, change: Callable[[Path, Path], None]
+) -> None:
+    options = trained_on_a_mix(tmp_path, built_in="none")
+    change(tmp_path / "data" / "mix_report.json", tmp_path / "out" / "sft.safetensors")
+    assert evaluate(options).keys() >= WORLD
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_grpo_asks_the_micro_worlds_sums_unless_it_had_others(tmp_path: Path, own: bool) -> None:
+    options = trained_on_a_mix(tmp_path, built_in="none")
+    train_settings = {"data_path": "mine.jsonl" if own else None}
+    about = Metadata("grpo", 7, small.CONFIG, TOKENIZER.fingerprint, "", train_settings)
+    save_checkpoint(tmp_path / "out" / "grpo.safetensors", small.model(), about)
+    assert ("left_out" in evaluate(replace(options, stage="grpo"))) == own
 
 
 # ---- the table ----

@@ -24,6 +24,7 @@ training.llama_folder training.checkpoint training.model_folder training.gguf_ex
 training.log training.export training.loop
 training.questions training.reinforcement training.grpo
 evaluate chat persona
+own.files own.paired own.questions own.text own.report
 cli
 book.lab book.show book.page
 """

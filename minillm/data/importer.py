@@ -110,16 +110,24 @@ def _plan(options: ImportOptions) -> Plan:
     return plan
 
 
-def _files_in(folder: Path, name: str) -> list[tuple[Path, str]]:
+def files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """The files of these kinds in a folder and the folders in it, but for hidden ones.
+
+    Raises UserError if there are none.
+    """
     found = []
     for file in sorted(folder.rglob("*")):
-        inside = file.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not hidden:
-            found.append((file, Path(name, inside).with_suffix("").as_posix()))
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.suffix.lower() in suffixes and file.is_file() and not hidden:
+            found.append(file)
     if not found:
-        raise UserError(f"{folder}: no {', '.join(SUFFIXES)} files in this folder")
+        raise UserError(f"{folder}: no {', '.join(suffixes)} files in this folder")
     return found
+
+
+def _files_in(folder: Path, name: str) -> list[tuple[Path, str]]:
+    inside = ((file, file.relative_to(folder)) for file in files_in(folder))
+    return [(file, Path(name, part).with_suffix("").as_posix()) for file, part in inside]
 
 
 class _Importer(NamedTuple):
