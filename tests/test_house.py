@@ -14,7 +14,8 @@ ROOMS = """
 errors files text_table config progress
 microworld.words microworld.exercises microworld.documents
 microworld.identity microworld.lessons microworld.scoring
-data.rows data.formats data.readers data.categories data.importer data.hubs
+data.rows data.formats data.readers data.categories data.importer
+data.npm data.near data.classical data.poetry data.hubs
 data.report data.mix
 tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.tokenizer_json
 tokenizer.vocabulary tokenizer.hugging_face tokenizer.learn

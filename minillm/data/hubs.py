@@ -1,4 +1,4 @@
-"""`minillm download`: a well-known data set from a hub, fetched and imported."""
+"""`minillm download`: a well-known data set from a hub or from npm, fetched and imported."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 from tyro.conf import Positional
 
+from minillm.data import poetry
 from minillm.data.importer import Category, Counts, ImportOptions, run_import
 from minillm.errors import UserError
 from minillm.text_table import aligned
@@ -31,8 +32,10 @@ class Hub(NamedTuple):
 
 class DataSet(NamedTuple):
     category: Category
-    hf: Hub
+    hf: Hub | None = None
     modelscope: Hub | None = None
+    npm: str = ""
+    """The package of a data set that is on neither hub."""
 
 
 def _minimind(category: Category, file: str) -> DataSet:
@@ -46,6 +49,7 @@ def _clue(task: str) -> DataSet:
 
 
 DATA_SETS: dict[str, DataSet] = {
+    "poetry": DataSet("text", npm=str(poetry.PACKAGE)),
     "minimind-pretrain": _minimind("text", "pretrain_t2t_mini.jsonl"),
     "minimind-sft": _minimind("general", "sft_t2t_mini.jsonl"),
     "belle": DataSet(
@@ -113,7 +117,9 @@ class DownloadOptions:
 
 
 def run_download(options: DownloadOptions) -> list[Counts]:
-    """Downloads a data set and imports it. Raises UserError, also where there is no network."""
+    """Downloads a data set and imports it; the counts are those of ``run_import``, none for what
+    comes from npm and has steps of its own. Raises UserError, also where there is no network.
+    """
     if not options.name:
         rows = []
         for name, known in DATA_SETS.items():
@@ -122,12 +128,18 @@ def run_download(options: DownloadOptions) -> list[Counts]:
                 for hub in ("hf", "modelscope")
                 if (place := getattr(known, hub))
             ]
+            ids += [f"npm: {known.npm}"] if known.npm else []
             rows.append([name, known.category, ", ".join(ids)])
         print(aligned(rows, left=3))
         return []
     if options.name not in DATA_SETS:
         raise UserError(f"no data set {options.name!r}; there are {', '.join(DATA_SETS)}")
     known = DATA_SETS[options.name]
+    if known.npm:
+        if options.hub != "hf":
+            raise UserError(f"{options.name} comes from npm, not from a hub: leave out --hub")
+        poetry.run_poetry(options.raw_dir, options.out_dir)
+        return []
     place = known.hf if options.hub == "hf" else known.modelscope
     if place is None:
         raise UserError(f"{options.name} is not known on modelscope: --hub hf")
