@@ -46,7 +46,7 @@ import torch
 import torch.nn.functional as F
 
 from minillm.book import lab
-from minillm.config import MODELS, TRAINING
+from minillm.config import MODELS, TRAINING, Device
 from minillm.model import generate as generation
 from minillm.model.generate import generate
 from minillm.model.transformer import Transformer
@@ -60,7 +60,7 @@ class Options:
     """Measure the training step and generation."""
 
     preset: Literal["tiny", "default"] = "default"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 on a CPU pays where it has AMX."""
     batch_size: int = 8
@@ -107,8 +107,8 @@ def seconds(
     def timed(work: Callable[[], object]) -> float:
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
         return time.perf_counter() - started
 
     def round_of_all() -> list[float]:

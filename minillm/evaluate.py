@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 
 from minillm.config import (
     Count,
+    Device,
     Preset,
     Size,
     Stage,
@@ -78,8 +79,8 @@ class EvaluateOptions:
     """The name that the model was given."""
     persona_author: str = identity.Persona().author
     """The maker that it was given."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a CUDA GPU where there is one."""
+    device: Device = "auto"
+    """auto: a CUDA GPU where there is one, else a Mac's GPU (mps), else the CPU."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
