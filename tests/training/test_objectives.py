@@ -142,7 +142,7 @@ def test_scores_in_parts_give_the_same_bits(
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_the_scores_of_a_stage_in_parts(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole objective, also under the autocast that the recomputation has to enter again."""
+    """The whole objective, also under an autocast that the backward pass is outside of."""
     batch = collate(pairs(), [[0, 1], [2]], 48)
 
     def run(dtype: torch.dtype) -> Tensor:
