@@ -44,14 +44,16 @@ from setting import in_peace, machine, start
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from minillm.book import lab
-from minillm.config import MODELS, TRAINING
+from minillm.config import MODELS, TRAINING, Device
 from minillm.model import generate as generation
 from minillm.model.generate import generate
 from minillm.model.transformer import Transformer
 from minillm.training.devices import set_up_process
 from minillm.training.loop import train
+from minillm.training.objectives import cross_entropy
 from minillm.training.optimizers import make_optimizers
 
 
@@ -60,7 +62,7 @@ class Options:
     """Measure the training step and generation."""
 
     preset: Literal["tiny", "default"] = "default"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16 on a CPU pays where it has AMX."""
     batch_size: int = 8
@@ -86,6 +88,8 @@ class Options:
 
 
 PRESETS: tuple[Literal["tiny", "default"], ...] = ("tiny", "default")
+LARGE = 4096
+"""Rows and columns of the matrices whose product a step is compared with."""
 THREADS = sorted({1, os.cpu_count() or 1})
 WAITING = {
     "spinning": ("import torch, speed", {}),
@@ -107,8 +111,8 @@ def seconds(
     def timed(work: Callable[[], object]) -> float:
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
         return time.perf_counter() - started
 
     def round_of_all() -> list[float]:
@@ -116,6 +120,84 @@ def seconds(
 
     times = [round_of_all() for _ in range(repeats + 2)][2:]
     return [median(taken) for taken in zip(*times, strict=True)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a raw training step reaches."""
+
+    tokens_per_second: float
+    flops: float
+    """A second, as the configuration says that a token needs them."""
+    matmul_flops: float
+    """A second, of a large matrix multiplication in the same dtype."""
+    peak_bytes: int | None
+    """The most memory of a CUDA GPU that was in use at once; None: another device."""
+    first_seconds: float
+    """Of the first step, which compiles if there is something to compile."""
+
+    @property
+    def share(self) -> float:
+        return self.flops / self.matmul_flops
+
+
+def flops_per_token(model: Transformer, length: int) -> int:
+    """See above; for rows of ``length`` tokens."""
+    config = model.config
+    attention = config.num_hidden_layers * config.hidden_size * length
+    return 6 * (model.num_parameters() + attention)
+
+
+def four_documents(rows: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Position and document ids ``[rows, length]``: four documents of nearly one length a row."""
+    places = torch.arange(length, device=device).expand(rows, length)
+    quarter = math.ceil(length / 4)
+    return places % quarter, places // quarter
+
+
+def measure_step(
+    net: torch.nn.Module,
+    loss_of: Callable[[Any], Tensor],
+    tokens: int,
+    flops: int,
+    dtype: torch.dtype,
+    repeats: int,
+) -> Measured:
+    """Forward, backward, clipping and AdamW, in turn with a large matrix multiplication.
+
+    Args:
+        loss_of: the mean loss of a batch of ``tokens`` tokens; may be compiled.
+        flops: of a token.
+        repeats: steps, of which the median counts, after three that do not.
+    """
+    device = next(net.parameters()).device
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+    large = torch.randn(LARGE, LARGE, device=device, dtype=dtype)
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = loss_of(net)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    step()
+    if on_cuda:
+        torch.cuda.synchronize()
+    first = time.perf_counter() - started
+    step_seconds, matmul_seconds = seconds([step, lambda: large @ large], device, repeats)
+    return Measured(
+        tokens / step_seconds,
+        flops * tokens / step_seconds,
+        2 * LARGE**3 / matmul_seconds,
+        torch.cuda.max_memory_allocated() if on_cuda else None,
+        first,
+    )
 
 
 def hugging_face(model: Transformer) -> Any:
@@ -316,13 +398,7 @@ def main(options: Options) -> None:
     config = model.config
     size = (options.batch_size, options.length)
     tokens = torch.randint(config.vocab_size, size, device=device)
-    quarter = math.ceil(options.length / 4)
-    places = torch.arange(options.length, device=device).expand(size)
-    position_ids, document_ids = places % quarter, places // quarter
-    large = torch.randn(4096, 4096, device=device, dtype=dtype)
-    flops_per_token = 6 * (
-        model.num_parameters() + config.num_hidden_layers * config.hidden_size * options.length
-    )
+    position_ids, document_ids = four_documents(*size, device)
     print(f"{machine()}; {device}, {dtype}, PyTorch {torch.__version__}\n")
     rates: dict[str, float] = {}
     print("| | tokens/s | GFLOP/s | large matmul | share | memory |")
@@ -334,37 +410,26 @@ def main(options: Options) -> None:
         ("MiniLLM, four documents a row", model, lambda m: m(tokens, position_ids, document_ids)),
         ("transformers", llama, lambda m: m(tokens, use_cache=False).logits),
     ):
-        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
-        def loss_of(net: Any, logits_of: Any = logits_of) -> torch.Tensor:
-            return F.cross_entropy(logits_of(net).flatten(0, 1).float(), tokens.flatten())
+        def loss_of(net: Any, logits_of: Any = logits_of) -> Tensor:
+            return cross_entropy(logits_of(net).flatten(0, 1), tokens.flatten()).mean()
 
-        compiled = torch.compile(loss_of) if options.compile else loss_of
-
-        def step(net: Any = net, loss_of: Any = compiled, optimizer: Any = optimizer) -> None:
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                loss = loss_of(net)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        started = time.perf_counter()
-        step()
-        compiling = compiling or time.perf_counter() - started
-        step_seconds, matmul_seconds = seconds([step, lambda: large @ large], device, options.steps)
-        flops = flops_per_token * tokens.numel() / step_seconds
-        peak = 2 * 4096**3 / matmul_seconds
-        memory = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else 0
+        found = measure_step(
+            net,
+            torch.compile(loss_of) if options.compile else loss_of,
+            tokens.numel(),
+            flops_per_token(model, options.length),
+            dtype,
+            options.steps,
+        )
+        compiling = compiling or found.first_seconds
+        memory = f"{found.peak_bytes / 1e6:,.0f} MB" if found.peak_bytes else ""
         print(
-            f"| {name} | {tokens.numel() / step_seconds:,.0f} | {flops / 1e9:,.0f} | "
-            f"{peak / 1e9:,.0f} | {flops / peak:.0%} | {f'{memory:,.0f} MB' if memory else ''} |",
+            f"| {name} | {found.tokens_per_second:,.0f} | {found.flops / 1e9:,.0f} | "
+            f"{found.matmul_flops / 1e9:,.0f} | {found.share:.0%} | {memory} |",
             flush=True,
         )
-        rates[name] = tokens.numel() / step_seconds
-        del optimizer
+        rates[name] = found.tokens_per_second
     if options.compile:
         print(f"\nfirst step of MiniLLM, which compiles it: {compiling:.0f} s")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from minillm.config import Count, Preset, Stage, check_ranges
+from minillm.config import Count, Device, Preset, Stage, check_ranges
 from minillm.data.rows import Message
 from minillm.errors import UserError
 from minillm.model.generate import Sampling, remembered, reply
@@ -31,8 +30,8 @@ class ChatOptions:
     max_new_tokens: Count = 256
     """Longest answer, in tokens."""
     sampling: Sampling = field(default_factory=Sampling)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a CUDA GPU where there is one."""
+    device: Device = "auto"
+    """auto: a CUDA GPU where there is one, else a Mac's GPU (mps), else the CPU."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

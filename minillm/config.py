@@ -31,6 +31,7 @@ PREVIOUS_STAGE: dict[Stage, Stage | None] = {
 }
 Preset = Literal["default", "tiny", "smoke"]
 PRESETS: tuple[Preset, ...] = ("default", "tiny", "smoke")
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,11 @@ class TrainConfig:
 
     seed: Seed = 42
     """Seed of fresh weights and of the order of rows."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a CUDA GPU where there is one."""
+    device: Device = "auto"
+    """auto: a CUDA GPU where there is one, else a Mac's GPU (mps), else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the matrix products; auto: bfloat16 on a GPU, float32 on a CPU, where bfloat16
-    pays only if the CPU has AMX. Weights are always float32."""
+    """Arithmetic of the matrix products; auto: bfloat16 on a CUDA GPU that has it, else float32;
+    on a CPU, bfloat16 pays only if it has AMX. Weights are always float32."""
     compile: bool = False
     """Compile model and loss by torch.compile: slower to start, faster on a GPU."""
     save_every: Count = 1000

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 
 from minillm.config import (
     Count,
+    Device,
     Preset,
     Size,
     Stage,
@@ -95,8 +96,8 @@ class EvaluateOptions:
     or a file of weights, a folder with such files, or a folder that `transformers` opens."""
     predictions: Path | None = None
     """With --questions or --text: file for a JSON line on every question or document."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a CUDA GPU where there is one."""
+    device: Device = "auto"
+    """auto: a CUDA GPU where there is one, else a Mac's GPU (mps), else the CPU."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -22,6 +22,7 @@ import msgspec
 
 from minillm.config import (
     TRAINING,
+    Device,
     Positive,
     Preset,
     Range,
@@ -205,10 +206,10 @@ class PersonaOptions:
     """Longest conversation in tokens; longer ones are cut."""
     seed: Seed = 42
     """Seed of the order of rows."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a CUDA GPU where there is one."""
+    device: Device = "auto"
+    """auto: a CUDA GPU where there is one, else a Mac's GPU (mps), else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the matrix products; auto: bfloat16 on a GPU, float32 on a CPU."""
+    """Arithmetic of the matrix products; auto: bfloat16 on a CUDA GPU that has it, else float32."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -63,7 +63,8 @@ export TF_DIR=${TF_DIR:-../tf_dir}
 mkdir -p "$TF_DIR"
 [ "${ENABLE_RUSTBPE:-0}" != 1 ] || build_rustbpe
 
-if [ "$preset" = default ] && ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+has_gpu='import sys, torch; sys.exit(not (torch.cuda.is_available() or torch.backends.mps.is_available()))'
+if [ "$preset" = default ] && ! python -c "$has_gpu"; then
   cat <<'TEXT'
 No GPU found. Two runs are made for a machine without one:
   bash scripts/run.sh --preset tiny   some minutes: a small model that has really learned something

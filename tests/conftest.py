@@ -183,7 +183,12 @@ FAKE_TORCH = """import os
 
 
 class cuda:
-    is_available = staticmethod(lambda: os.environ.get("FAKE_GPU") == "1")
+    is_available = staticmethod(lambda: os.environ.get("FAKE_GPU") == "cuda")
+
+
+class backends:
+    class mps:
+        is_available = staticmethod(lambda: os.environ.get("FAKE_GPU") == "mps")
 """
 FAKE_EVALUATE = """def score_table(results):
     return "stages: " + " ".join(result["stage"] for result in results)

@@ -196,7 +196,8 @@ def test_default_without_a_gpu_names_the_other_runs_first(recorder: Project) -> 
     assert "bash scripts/run.sh --smoke-test" in notice
     assert "bash scripts/run.sh --preset tiny" in notice
     assert re.search(r"about \d+ (hours|days)", notice)
-    assert "No GPU" not in recorder.run("bash scripts/run.sh", FAKE_GPU="1").stdout
+    for gpu in ("cuda", "mps"):
+        assert "No GPU" not in recorder.run("bash scripts/run.sh", FAKE_GPU=gpu).stdout
     assert "No GPU" not in recorder.run("bash scripts/run.sh --smoke-test").stdout
 
 

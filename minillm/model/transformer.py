@@ -70,6 +70,21 @@ def document_mask(document_ids: Tensor) -> Tensor:
     return (same & causal)[:, None]
 
 
+def kernel_shares_heads(mask: Tensor | None, device: torch.device) -> bool:
+    """Whether the attention kernel is left to give several query heads the same keys and values.
+
+    Not under a mask on CUDA. There FlashAttention takes no mask (``check_for_attn_mask`` in
+    PyTorch's aten/src/ATen/native/transformers/sdp_utils_cpp.h). The memory-efficient kernel does,
+    in float32 too, but up to 2026 only with as many keys as queries
+    (``can_use_mem_efficient_attention`` in cuda/sdp_utils.cpp; pytorch/pytorch#191085, which 2.15
+    has, teaches it to share them). So an older PyTorch took the math kernel without a word, unless
+    cuDNN's is for the GPU: it stores the score of every pair, ``[B, H, T, T]`` in each layer. Keys
+    and values that are repeated first suit every version. They cost 4 H D bytes a token and layer
+    in bfloat16, where the scores in float32 would cost 4 H T.
+    """
+    return mask is None or device.type != "cuda"
+
+
 class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -104,6 +119,8 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # [B, K, S, D]
+        if not kernel_shares_heads(mask, x.device):
+            k, v = (x.repeat_interleave(H // K, dim=1) for x in (k, v))  # [B, H, S, D]
         # A single token may attend to all that the cache holds, and needs no mask.
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=True

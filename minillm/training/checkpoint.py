@@ -445,7 +445,7 @@ def load(
         stage: pretrain, sft, dpo or grpo; None: the latest that there is, or the folder's only one.
         tokenizer_path: a tokenizer's folder; None: ``out_dir/tokenizer`` if it exists, else the one
             that comes with the package. Of a folder in Hugging Face's format: None is its own.
-        device: cpu, cuda, or auto: a CUDA GPU where there is one.
+        device: cpu, cuda, mps, or auto: a CUDA GPU where there is one, else a Mac's, else the CPU.
 
     Raises:
         UserError: no weights, damaged ones, or a tokenizer that they were not trained with; a

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.backends import cuda
 
+from minillm.config import ModelConfig
 from minillm.errors import UserError
 
 
@@ -37,16 +39,27 @@ def choose_device(device: str, dtype: str = "auto") -> tuple[torch.device, torch
     Raises:
         UserError: a device or dtype that this machine does not have.
     """
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise UserError("--device cuda: PyTorch finds no CUDA GPU here; use --device cpu")
-    use_gpu = has_gpu and device != "cpu"
-    if dtype == "bfloat16" and use_gpu and not torch.cuda.is_bf16_supported():
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        # Several processes speak through gloo or NCCL, which take no tensors of a Mac's GPU.
+        device = next(name for name in has if has[name] and (alone or name != "mps"))
+    if not has[device]:
+        kind = "CUDA GPU" if device == "cuda" else "GPU of a Mac"
+        raise UserError(f"--device {device}: PyTorch finds no {kind} here; use --device cpu")
+    if device == "mps" and not alone:
+        raise UserError("--device mps: a Mac's GPU is for one process; use --device cpu")
+    # PyTorch emulates bfloat16 on GPUs without it (before Ampere), slowly, and no fused attention
+    # of theirs takes it.
+    has_bfloat16 = device == "cpu" or (
+        device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    if dtype == "bfloat16" and not has_bfloat16:
         raise UserError("--dtype bfloat16 is not for this GPU; use --dtype float32")
     if dtype == "auto":
-        dtype = "bfloat16" if use_gpu and torch.cuda.is_bf16_supported() else "float32"
-    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return gpu if use_gpu else torch.device("cpu"), getattr(torch, dtype)
+        dtype = "bfloat16" if device == "cuda" and has_bfloat16 else "float32"
+    number = f":{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else ""
+    return torch.device(device + number), getattr(torch, dtype)
 
 
 def set_up_process(device: str, dtype: str) -> Process:
@@ -60,11 +73,31 @@ def set_up_process(device: str, dtype: str) -> Process:
     world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if here.type == "cuda":
         torch.cuda.set_device(here)
-    else:
+    elif here.type == "cpu":
         keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
     return Process(rank, world_size, here, precision)
+
+
+def warning_of_attention(model: ModelConfig, process: Process) -> str | None:
+    """What to say where attention under a document mask would fall back on CUDA to the kernel that
+    stores the score of every pair, ``[B, H, T, T]`` in each layer; None: it does not. Both fused
+    kernels that take a mask want heads of a certain width, a multiple of 8 numbers in bfloat16,
+    and may want other things in another version, so they are asked."""
+    if process.device.type != "cuda":
+        return None
+    like: dict[str, Any] = {"device": process.device, "dtype": process.dtype}
+    q = torch.empty(1, model.num_attention_heads, 16, model.head_dim, **like)
+    mask = torch.ones(1, 1, 16, 16, device=process.device, dtype=torch.bool)
+    asked = cuda.SDPAParams(q, q, q, mask, 0.0, False, True)
+    if cuda.can_use_efficient_attention(asked) or cuda.can_use_cudnn_attention(asked):
+        return None
+    return (
+        f"warning: no fused attention of this GPU takes heads of {model.head_dim} numbers in "
+        f"{process.dtype}, so the score of every pair of positions is stored; with a multiple of 8 "
+        "numbers, training would need less memory and time"
+    )
 
 
 def keep_freed_memory() -> None:

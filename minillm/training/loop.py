@@ -39,7 +39,12 @@ from minillm.training.checkpoint import (
     weights_path,
 )
 from minillm.training.dataset import load_dataset, validation_path
-from minillm.training.devices import Process, StopRequest, set_up_process
+from minillm.training.devices import (
+    Process,
+    StopRequest,
+    set_up_process,
+    warning_of_attention,
+)
 from minillm.training.log import RunLog
 from minillm.training.model_folder import model_folder, save_stage
 from minillm.training.objectives import (
@@ -120,7 +125,8 @@ def advice_on(error: Exception, config: TrainConfig) -> str | None:
 def out_of_memory(error: Exception) -> bool:
     """Whether there was too little memory, of a GPU or of the machine."""
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, kinds) or any(text in str(error) for text in said)
 
 
 class MicroBatches(Dataset[Batch]):
@@ -204,6 +210,8 @@ class Trainer:
         self.model = model.to(self.process.device)
         self.objective = self.make_objective()
         self.say(f"{self.model.num_parameters():,} trainable parameters, on {self.process.device}")
+        if warning := warning_of_attention(self.model.config, self.process):
+            self.say(warning)
 
     def compares(self) -> bool:
         """Whether the objective compares with the weights that the stage starts from."""
@@ -369,9 +377,9 @@ class Trainer:
         sums over all processes, in the order of ``sums``, and the norm of the gradient."""
         device, processes = self.process.device, self.process.world_size
         values = sums.values()  # "count" is the first
-        totals = torch.stack(
-            [torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]
-        )
+        # A Mac's GPU has no float64.
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        totals = torch.stack([torch.as_tensor(v, dtype=wide, device=device) for v in values])
         if processes > 1:
             dist.all_reduce(totals)
         scale = processes / totals[0].clamp(min=1)  # DDP has averaged over processes

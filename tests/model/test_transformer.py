@@ -10,10 +10,14 @@ import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from minillm.config import MODELS, ModelConfig
 from minillm.errors import UserError
+from minillm.model import transformer
 from minillm.model.transformer import KVCache, Transformer, document_mask, rotary_tables, rotate
 
 
@@ -69,6 +73,55 @@ def test_packed_documents_are_as_alone(lengths: list[int], seed: int) -> None:
         packed = model(torch.cat(documents, dim=1), positions, ids)
         alone = torch.cat([model(d) for d in documents], dim=1)
     assert torch.allclose(packed, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_repeated_keys_and_values_are_shared_ones(
+    heads: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CUDA computes under a document mask, computed here: output and gradients, against
+    attention by its definition, PyTorch's math kernel."""
+    config = replace(small.CONFIG, num_key_value_heads=heads)
+    ids, places = torch.randint(320, (2, 24)), torch.arange(24).expand(2, 24)
+
+    def run() -> tuple[Tensor, Tensor]:
+        model = small.model(1, config).to(dtype)
+        logits = model(ids, places % 9, places // 9)
+        logits.square().sum().backward()
+        return logits.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    with sdpa_kernel(SDPBackend.MATH):
+        expected, expected_gradient = run()
+    monkeypatch.setattr(transformer, "kernel_shares_heads", lambda mask, device: False)
+    logits, gradient = run()
+    # atol: gradients are sums of many terms, of which the largest is the measure.
+    close = 1e-12 if dtype == torch.float64 else 1e-5
+    assert torch.allclose(logits, expected, atol=close)
+    assert (gradient - expected_gradient).abs().max() < close * expected_gradient.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("device", "documents", "heads"),
+    [("cuda", True, 4), ("cuda", False, 2), ("cpu", True, 2), ("cpu", False, 2)],
+)
+def test_only_a_mask_on_cuda_repeats_keys_and_values(
+    device: str, documents: bool, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(q: Tensor, k: Tensor, v: Tensor, **options: object) -> Tensor:
+        given.extend((k.shape[1], v.shape[1]))
+        return attention(q, k, v, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    with FakeTensorMode(), torch.device(device):
+        model = Transformer(small.CONFIG)
+        ids = torch.zeros(2, 8, dtype=torch.int64)
+        logits = model(ids, document_ids=ids if documents else None)
+    assert logits.shape == (2, 8, 320)
+    assert given == [heads] * 4  # keys and values of two layers
 
 
 def test_a_token_sees_no_later_one() -> None:

@@ -11,12 +11,18 @@ import pytest
 import small
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from minillm.config import TRAINING
 from minillm.model.transformer import Transformer
+from minillm.training import objectives
 from minillm.training.dataset import TokenDataset
 from minillm.training.objectives import (
+    cross_entropy,
     dpo_loss,
     make_dpo_objective,
     next_token_loss,
@@ -46,6 +52,22 @@ def pairs(seed: int = 0) -> TokenDataset:
     return dataset(sequences, unit=2)
 
 
+class Sizes(TorchDispatchMode):
+    """The largest tensor of each float dtype that any operation made, in elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest: dict[torch.dtype, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                before = self.largest.get(tensor.dtype, 0)
+                self.largest[tensor.dtype] = max(before, tensor.numel())
+        return made
+
+
 class Fixed(torch.nn.Module):
     """Gives the same logits whatever it reads."""
 
@@ -70,6 +92,94 @@ def test_next_token_loss_by_hand() -> None:
     loss = next_token_loss(Fixed(logits), batch_of([[1, 0, IGNORE_INDEX]]))
     assert loss.count == 2
     assert loss.total.item() == pytest.approx(-math.log(3 / 4) - math.log(1 / 4))
+
+
+def losses_and_gradient(
+    logits: Tensor, labels: Tensor, weights: Tensor, at_once: int
+) -> tuple[Tensor, Tensor]:
+    """In parts of at most so many scores; the gradient is that of the weighted sum."""
+    logits = logits.clone().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objectives, "SCORES_AT_ONCE", at_once)
+        losses = cross_entropy(logits, labels)
+        (losses * weights).sum().backward()
+    assert logits.grad is not None
+    return losses.detach(), logits.grad
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    positions=st.integers(0, 40),
+    at_once=st.integers(1, 500),
+    learned=st.floats(0, 1),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_scores_in_parts_give_the_same_bits(
+    positions: int, at_once: int, learned: float, dtype: torch.dtype, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    logits = 5 * torch.randn(positions, 11, dtype=dtype)
+    labels = torch.randint(11, (positions,))
+    labels[torch.rand(positions) >= learned] = IGNORE_INDEX
+    weights = torch.randn(positions)  # as of GRPO's advantages
+    losses, gradient = losses_and_gradient(logits, labels, weights, at_once)
+    whole_losses, whole_gradient = losses_and_gradient(logits, labels, weights, 2**62)
+    assert losses.dtype == torch.float32
+    assert torch.equal(losses, whole_losses)
+    assert torch.equal(gradient, whole_gradient)
+
+    # By definition, in float64: p - [v = label], where there is a label.
+    exact = logits.double().log_softmax(-1)
+    there = labels >= 0
+    taken = exact.gather(1, labels.clamp(min=0)[:, None])[:, 0] * there
+    assert torch.allclose(losses.double(), -taken, rtol=1e-5, atol=1e-5)
+    target = F.one_hot(labels.clamp(min=0), 11)
+    expected = (exact.exp() - target) * (weights * there)[:, None]
+    rounding = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    assert torch.allclose(gradient.double(), expected, rtol=rounding, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_the_scores_of_a_stage_in_parts(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole objective, also under an autocast that the backward pass is outside of."""
+    batch = collate(pairs(), [[0, 1], [2]], 48)
+
+    def run(dtype: torch.dtype) -> Tensor:
+        model = small.model(1)
+        objective = next_token_loss
+        if stage == "dpo":
+            objective = make_dpo_objective(small.model(2), beta=0.1, nll_weight=0.3)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = objective(model, batch)
+        loss.total.backward()
+        return torch.cat(
+            [loss.total.detach()[None], *(p.grad.flatten() for p in model.parameters())]
+        )
+
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(objectives, "SCORES_AT_ONCE", 2**62)
+        whole = run(dtype)
+        monkeypatch.setattr(objectives, "SCORES_AT_ONCE", 320 * 7)  # 14 parts of 7, 7 … 5 positions
+        assert torch.equal(run(dtype), whole)
+
+
+def test_the_fp32_scores_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "SCORES_AT_ONCE", 100)
+    logits = torch.randn(40, 10, dtype=torch.bfloat16, requires_grad=True)
+    sizes = Sizes()
+    with sizes:
+        cross_entropy(logits, torch.randint(10, (40,))).sum().backward()
+    assert sizes.largest == {torch.float32: 100, torch.bfloat16: 400}
+
+
+def test_batches_of_the_small_presets_stay_whole() -> None:
+    """What the book trains and the golden losses, then, do not depend on how scores are divided."""
+    for preset, whole in (("tiny", True), ("smoke", True), ("default", False)):
+        for stage, config in TRAINING[preset].items():
+            row = config.max_seq_len * (2 if stage == "dpo" else 1)
+            scores = config.batch_size * row * config.model.vocab_size
+            assert (scores <= objectives.SCORES_AT_ONCE) == whole, (preset, stage)
 
 
 def test_a_batch_without_targets_contributes_nothing() -> None:
