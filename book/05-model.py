@@ -299,6 +299,7 @@ show.source(transformer.Attention.forward, transformer.rotate)
 
 # %% [markdown]
 # `q` 是 `[B, H, T, D]`，`k` 和 `v` 是 `[B, K, T, D]`，$K < H$。`enable_gqa=True` 让第 $h$ 个查询头用第 $\lfloor hK/H \rfloor$ 组键值。只有 `q` 和 `k` 要旋转：位置影响“找谁”，不影响“找到以后拿什么”。
+# `kernel_shares_heads` 只有一种情形为假：在 GPU（CUDA）上又带着掩码。那时先把键和值各复制 $H/K$ 份，算出来的一样；为什么，见{numref}`第 %s 章 <sec-scale>`。
 # `rotate` 把 $(x_i, x_{i+D/2})$ 当作一对，就是手算里的那个旋转：`roll` 挪半个头，每个数就对上它的搭档；式中的负号已经写进 `sin` 表。
 # `T > 1` 是为生成留的：一次只送一个词元时，缓存里的全是它的前文，不需要掩码。
 #

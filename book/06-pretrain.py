@@ -198,11 +198,17 @@ assert np.allclose(factors, by_hand)
 # 手算过的两个函数，在包里是这样：
 
 # %%
-show.source(objectives.token_losses, objectives.next_token_loss, optimizers.learning_rate_factor)
+show.source(objectives.cross_entropy, objectives.token_losses, objectives.next_token_loss)
 
 # %% [markdown]
-# 形状：`input_ids` 是 `[B, T]`，`logits` 是 `[B, T, V]`，拉平成 `[B·T, V]` 算交叉熵，再还原成 `[B, T]`。`.float()` 保证即使前向用半精度，损失也在 32 位里算。
+# 形状：`input_ids` 是 `[B, T]`，`logits` 是 `[B, T, V]`，拉平成 `[B·T, V]` 算交叉熵，再还原成 `[B, T]`。`_in_fp32` 把打分转成 32 位，再调用 PyTorch 的 `F.cross_entropy`：即使前向用半精度，损失也在 32 位里算。打分多于 $2^{24}$ 个时分批转，逐位相同，只为少占显存；小模型用不着。
 #
+# 学习率照手算的那条曲线：
+
+# %%
+show.source(optimizers.learning_rate_factor)
+
+# %% [markdown]
 # ### 为什么先求和，最后才除
 #
 # 一个大批次放不进内存时，可以拆成几个小批次，各自反向传播，让梯度加起来，再走一步：**梯度累积**（gradient accumulation）。拆开之后，怎样平均才和不拆一样？

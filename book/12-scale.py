@@ -145,7 +145,7 @@ round(published_mfu, 3)
 #
 # 训练时每个参数占多少字节？权重、梯度、Muon 的动量 {cite:p}`jordan2024muon`，都是 4 字节的 fp32，共 12 字节。嵌入表和归一化的权重归 AdamW {cite:p}`loshchilov2019adamw`，它有两个动量，共 16 字节。默认模型的嵌入表有 $6400 \times 512 = 3276800$ 个，17 个归一化各 512 个，合计 3,285,504 个归 AdamW，其余 22,544,384 个归 Muon：$12 \times 22544384 + 16 \times 3285504 = 323$ MB。不多。
 #
-# 真正占内存的是**激活**（activation）：前向传播的中间结果要留到反向传播。光是输出层的打分 `[B, T, V]`，默认一次前向 32 行、每行 512 个词元，就有 $32 \times 512 \times 6400 \times 4 = 419$ MB，比上面的总和还大。
+# 真正占内存的是**激活**（activation）：前向传播的中间结果要留到反向传播。光是输出层的打分 `[B, T, V]`，默认一次前向 32 行、每行 512 个词元，就有 $32 \times 512 \times 6400 \times 4 = 419$ MB，比上面的总和还大。在 GPU 上打分是 16 位的，转成 fp32 时分批转，从不整个存在（{numref}`第 %s 章 <sec-pretrain>`的 `cross_entropy`）。<!-- by: minillm/training/objectives.py -->
 
 # %%
 muon, adamw = optimizers.make_optimizers(Transformer(DEFAULT), TRAINING["default"]["pretrain"])
@@ -205,17 +205,19 @@ def fastest(action, times: int) -> float:
     return min(seconds)
 
 
+def random_batch(config: ModelConfig, rows: int, length: int) -> packing.Batch:
+    """Two documents of random tokens in every row, as training packs them."""
+    size = length // 2 + 1  # a document's last token is only predicted
+    ids = torch.randint(config.vocab_size, (2 * rows * size,)).numpy().astype(np.int32)
+    ends = np.arange(0, len(ids) + 1, size)
+    documents = dataset.TokenDataset(ids, np.ones(len(ids), np.uint8), ends, unit=1)
+    return packing.collate(documents, [[i, i + 1] for i in range(0, 2 * rows, 2)], length)
+
+
 def training_step(config: ModelConfig, rows: int, length: int):
-    """Forward and backward as in training: two documents in every row, so there is a mask."""
-    model = Transformer(config)
-    ids = torch.randint(config.vocab_size, (rows, length + 1))
-    documents = (torch.arange(length) >= length // 2).long().expand(rows, -1)  # [rows, T]
-
-    def step() -> None:
-        logits = model(ids[:, :-1], document_ids=documents).flatten(0, 1)  # [rows · T, V]
-        torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten()).backward()
-
-    return step
+    """Forward and backward as in training."""
+    model, batch = Transformer(config), random_batch(config, rows, length)
+    return lambda: objectives.next_token_loss(model, batch).total.backward()
 
 
 # %% tags=["nbval-ignore-output"]
@@ -366,11 +368,9 @@ def saved_bytes(config: ModelConfig, length: int) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = torch.randint(config.vocab_size, (1, length + 1))
-    documents = (torch.arange(length) >= length // 2).long()[None]  # [1, T]
+    batch = random_batch(config, 1, length)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = model(ids[:, :-1], document_ids=documents)
-        loss = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:])
+        loss = objectives.next_token_loss(model, batch).total
     assert loss.requires_grad
     return sum(kept.values())
 
@@ -394,13 +394,14 @@ show.bars(parts, "GB", colours)
 # %% [markdown]
 # 显存不够时，先把 `--batch_size` 调小、`--accumulation_steps` 按同样的倍数调大：激活按比例变小，其余不变。在 GPU 上，**混合精度**（mixed precision）{cite:p}`micikevicius2018mixed` 用 16 位存激活，矩阵乘法那一部分再减半。<!-- by: @micikevicius2018mixed -->
 #
-# ### 带掩码的注意力，在 GPU 上要多留显存
+# ### 带掩码的注意力，在 GPU 上换一条路
 #
 # 有一处，CPU 上的数字不能照搬到 GPU 上。训练时一行装着几份文档，模型总是收到文档掩码；同时四个查询头共用一组键和值（`enable_gqa=True`）。
-# PyTorch 有几种注意力的内核。FlashAttention 不收任意的掩码，省内存的那一种要求键、值的头数与查询相等。两种都不能用，又没有别的接得住时（有的卡上 cuDNN 的内核可以），它一声不响地退回 math 内核，把每一层、每个头的 $T \times T$ 个打分都存下来。
-# Hugging Face 的 transformers 为此在 CUDA 上[有掩码就不用 `enable_gqa`](https://github.com/huggingface/transformers/pull/39412)。本书的代码没有在 GPU 上量过这一点；你的卡和 PyTorch 版本会不会退回，请先跑十步，看 `torch.cuda.max_memory_allocated()`。<!-- by: minillm/model/transformer.py -->
+# PyTorch 有几种注意力的内核。FlashAttention 不收任意的掩码；省内存的那一种收，但 PyTorch 从前的版本要求键、值的头数与查询相等。两种都不能用，又没有别的接得住时（有的卡上 cuDNN 的内核可以），它一声不响地退回 math 内核，把每一层、每个头的 $T \times T$ 个打分都存下来。
 #
-# 最坏要多少，不用 GPU 也能数：让 PyTorch 在这里也用 math 内核。打分每词元多存 $4 \times L \times H \times T = 4 \times 8 \times 8 \times 512 = 131072$ 字节，展开的键和值还要一些。
+# 所以在 CUDA 上带着掩码时，本书的代码先把键和值各复制 $H/K$ 份，省内存的内核在哪个版本都收；Hugging Face 的 transformers 也是[有掩码就不用 `enable_gqa`](https://github.com/huggingface/transformers/pull/39412)。若还是没有内核接得住，例如头的宽度不是 8 的倍数，训练开头有一行警告。<!-- by: minillm/model/transformer.py --><!-- by: minillm/training/devices.py -->
+#
+# 退回的话要多少，不用 GPU 也能数：让 PyTorch 在这里也用 math 内核。打分每词元多存 $4 \times L \times H \times T = 4 \times 8 \times 8 \times 512 = 131072$ 字节，展开的键和值还要一些。
 
 # %%
 with sdpa_kernel(SDPBackend.MATH):
@@ -413,6 +414,22 @@ print(f"activations of 32 rows: {32 * 512 * worst / 1e9:.1f} GB")
 # %% [markdown]
 # 多出来的部分与 $T$ 成正比：行长到 2,048，每词元的打分就是 4 倍。<!-- by: 2048 / 512 == 4 -->
 #
+# 你的卡上真正跑的是哪个内核，显存峰值多少，每秒多少词元，用 `bash scripts/gpu_check.sh` 量：不用联网，八分钟以内，结果写进 `book/results/gpu.json`。
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+gpu_file = lab.ROOT / "book" / "results" / "gpu.json"
+gpu = json.loads(gpu_file.read_text("utf-8")) if gpu_file.exists() else {"steps": {}}
+values = {name: step.get("values") or {} for name, step in gpu["steps"].items()}
+steps = {"不编译": values.get("speed"), "`--compile`": values.get("compiled")}
+rows = [
+    [name, v["rows"], v["length"], v["tokens_per_second"], v["share"], v["peak_bytes"] / 1e9]
+    for name, v in steps.items()
+    if v
+]
+header = ["", "行", "词元", "词元/秒", "占大矩阵乘法", "显存峰值 GB"]
+show.table(header, rows) if rows else show.say("书做成的时候，手边没有 GPU，所以这里还空着。")
+
+# %% [markdown]
 # ### 梯度累积算的是同一个梯度
 #
 # 小模型，8 场真实的对话。一次算完，或者分成 4 次每次 2 场，梯度应当相同，只差舍入：
