@@ -630,7 +630,7 @@ show.say(
 #
 # ### 换上真实的语料
 #
-# 已知的公开数据集，一条命令下载并转换，例如 `minillm download belle`；没有网络时，先把文件放好，再用 `minillm import`：
+# 已知的公开数据集，一条命令下载并转换，例如 `minillm download belle`；没有网络时，先把文件放好，再用 `minillm import`。这两个网站连不上时，还有 npm 上的古诗词 `minillm download poetry`；别的来源见[数据从哪里来](sources.md)。
 #
 # ```bash
 # minillm download belle

@@ -178,11 +178,12 @@ reference("import")
 # %% [markdown]
 # ### minillm download
 #
-# 从 Hugging Face 或 ModelScope 取一个公开的数据集并导入；不带名字时列出全部。
+# 从 Hugging Face 或 ModelScope 取一个公开的数据集并导入；不带名字时列出全部。`poetry` 例外：它是 npm 上的古诗词，先 `pip install "minillm[poetry]"`，取来以后还要清洗和去重，见[数据从哪里来](sources.md)。
 #
 # ```bash
 # minillm download
 # minillm download belle --hub modelscope
+# minillm download poetry
 # ```
 
 # %% tags=["remove-input"]

@@ -68,11 +68,12 @@ class Collection(NamedTuple):
     """Regular expression of titles that hold the beginning of the text."""
 
 
-COLLECTIONS = (  # of equal texts the first stays: in anthologies, poems have their usual titles
+COLLECTIONS = (  # of equal texts the first one stays: school books have the usual authors
+    Collection("唐诗三百首", "唐", r"mengxue/tangshisanbaishou"),
     Collection("唐诗三百首", "唐", r"quantangshi/唐诗三百首"),
     Collection("宋词三百首", "宋", r"songci/宋词三百首"),
+    Collection("蒙学", "历代", r"mengxue/(?!tangshi|wenzi).+", verse=False, lost=""),
     Collection("水墨唐诗", "唐", r"shuimotangshi/shuimotangshi"),
-    Collection("蒙学", "历代", r"mengxue/(?!wenzi).+", verse=False, lost=""),
     Collection("全唐诗", "唐", r"quantangshi/poet\.tang\.\d+"),
     Collection("全宋诗", "宋", r"quantangshi/poet\.song\.\d+", lost="?？"),
     Collection("全宋词", "宋", r"songci/ci\.song\.\d+y?"),
@@ -107,8 +108,7 @@ class Report(msgspec.Struct):
     """What became of the archive."""
 
     package: str
-    integrity: str
-    """Of the archive: sha512, base64."""
+    integrity: str  # the archive's sha512, base64
     recipe: str
     """What the rows depend on besides: code and libraries."""
     rows_sha256: str
