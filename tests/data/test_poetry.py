@@ -385,8 +385,8 @@ def fake_npm(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 
 BY_HAND = (
-    r"or put https://registry\.npmmirror\.com/chinese-poetry/-/chinese-poetry-2\.0\.1\.tgz "
-    r"\(85 MB; also at registry\.npmjs\.org\) into data/raw/poetry yourself, "
+    r"or put chinese-poetry-2\.0\.1\.tgz \(85 MB; on another machine `npm pack "
+    r"chinese-poetry@2\.0\.1` writes it\) into data/raw/poetry yourself, "
     r"then again: minillm download poetry$"
 )
 
