@@ -75,7 +75,7 @@ OMP_NUM_THREADS=1 python -m pytest -n 2 --ignore=tests/test_site.py --ignore=tes
 # With the seed of the book, and with the one that a page is tried with below. One thread each: such small models gain less
 # from a second one.
 step "Book: the models that its chapters share"
-printf '%s\n' 42 7 | OMP_NUM_THREADS=1 MINILLM_QUIET=1 xargs -P 2 -I SEED env MINILLM_SEED=SEED python -m minillm.book.lab
+printf '%s\n' 42 7 | OMP_NUM_THREADS=1 MINILLM_QUIET=1 xargs -P 2 -I {} env MINILLM_SEED={} python -m minillm.book.lab
 
 step "Golden losses"
 python -m pytest -q tests/test_golden.py
