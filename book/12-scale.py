@@ -205,6 +205,7 @@ def fastest(action, times: int) -> float:
     return min(seconds)
 
 
+# %%
 def random_batch(config: ModelConfig, rows: int, length: int) -> packing.Batch:
     """Two documents of random tokens in every row, as training packs them."""
     size = length // 2 + 1  # a document's last token is only predicted

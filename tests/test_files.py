@@ -285,7 +285,7 @@ def in_the_locales_encoding(source: str) -> list[int]:
 def lacks_encoding(call: ast.Call) -> bool:
     called, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
     name = called.rpartition(".")[2]
-    if "encoding" in given or called in ("os.open", "Image.open", "opener.open"):
+    if "encoding" in given or called in ("os.open", "Image.open", "opener.open", "tarfile.open"):
         return False
     if name in ("open", "fdopen"):
         modes = [given.get("mode", ""), *map(ast.unparse, call.args)]
@@ -304,6 +304,7 @@ def test_what_names_no_encoding_is_found() -> None:
         "open('x', 'rb')", "p.open('wb')", "p.open(mode='ab')", "p.read_bytes()",
         "p.read_text('utf-8')", "p.read_text(encoding='utf-8')", "open('x', encoding='utf-8')",
         "subprocess.run(c, text=True, encoding='utf-8')", "subprocess.run(c)", "os.open(p, 1)",
+        "tarfile.open(p)",
     ]  # fmt: skip
     assert [line for line in bad if not in_the_locales_encoding(line)] == []
     assert [line for line in good if in_the_locales_encoding(line)] == []
