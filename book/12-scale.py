@@ -145,7 +145,7 @@ round(published_mfu, 3)
 #
 # 训练时每个参数占多少字节？权重、梯度、Muon 的动量 {cite:p}`jordan2024muon`，都是 4 字节的 fp32，共 12 字节。嵌入表和归一化的权重归 AdamW {cite:p}`loshchilov2019adamw`，它有两个动量，共 16 字节。默认模型的嵌入表有 $6400 \times 512 = 3276800$ 个，17 个归一化各 512 个，合计 3,285,504 个归 AdamW，其余 22,544,384 个归 Muon：$12 \times 22544384 + 16 \times 3285504 = 323$ MB。不多。
 #
-# 真正占内存的是**激活**（activation）：前向传播的中间结果要留到反向传播。光是输出层的打分 `[B, T, V]`，默认一次前向 32 行、每行 512 个词元，就有 $32 \times 512 \times 6400 \times 4 = 419$ MB，比上面的总和还大。在 GPU 上打分是 16 位的，转成 fp32 时分批转，从不整个存在（{numref}`第 %s 章 <sec-pretrain>`的 `cross_entropy`）。<!-- by: minillm/training/objectives.py -->
+# 真正占内存的是**激活**（activation）：前向传播的中间结果要留到反向传播。光是输出层的打分 `[B, T, V]`，默认一次前向 32 行、每行 512 个词元，就有 $32 \times 512 \times 6400 \times 4 = 419$ MB，比上面的总和还大。在支持 bfloat16 的 GPU 上，打分是 16 位的；算损失时分批转成 fp32，fp32 的整份副本从不存在（{numref}`第 %s 章 <sec-pretrain>`的 `cross_entropy`）。<!-- by: minillm/training/objectives.py -->
 
 # %%
 muon, adamw = optimizers.make_optimizers(Transformer(DEFAULT), TRAINING["default"]["pretrain"])
@@ -398,9 +398,9 @@ show.bars(parts, "GB", colours)
 # ### 带掩码的注意力，在 GPU 上换一条路
 #
 # 有一处，CPU 上的数字不能照搬到 GPU 上。训练时一行装着几份文档，模型总是收到文档掩码；同时四个查询头共用一组键和值（`enable_gqa=True`）。
-# PyTorch 有几种注意力的内核。FlashAttention 不收任意的掩码；省内存的那一种收，但 PyTorch 从前的版本要求键、值的头数与查询相等。两种都不能用，又没有别的接得住时（有的卡上 cuDNN 的内核可以），它一声不响地退回 math 内核，把每一层、每个头的 $T \times T$ 个打分都存下来。
+# 内核（kernel，与笔记本的内核无关）是 GPU 上完成一种运算的程序。同一个注意力，PyTorch 备有几种：FlashAttention 和“省内存的”边算边丢掉打分；cuDNN 是 NVIDIA 的库，只在有的卡上能用；math 把打分全部存下。FlashAttention 不收任意的掩码；省内存的那一种收，但较早的 PyTorch 要求键、值的头数与查询相等。都不能用时，PyTorch 一声不响地退回 math，把每一层、每个头的 $T \times T$ 个打分都存下来。
 #
-# 所以在 CUDA 上带着掩码时，本书的代码先把键和值各复制 $H/K$ 份，省内存的内核在哪个版本都收；Hugging Face 的 transformers 也是[有掩码就不用 `enable_gqa`](https://github.com/huggingface/transformers/pull/39412)。若还是没有内核接得住，例如头的宽度不是 8 的倍数，训练开头有一行警告。<!-- by: minillm/model/transformer.py --><!-- by: minillm/training/devices.py -->
+# 所以在 CUDA 上带着掩码时，本书的代码先把键和值各复制 $H/K$ 份，省内存的内核在哪个版本都收；Hugging Face 的 transformers 也是[有掩码就不用 `enable_gqa`](https://github.com/huggingface/transformers/pull/39412)。若还是没有内核能算，例如头的宽度不是 8 的倍数，训练开头有一行警告。<!-- by: minillm/model/transformer.py --><!-- by: minillm/training/devices.py -->
 #
 # 退回的话要多少，不用 GPU 也能数：让 PyTorch 在这里也用 math 内核。打分每词元多存 $4 \times L \times H \times T = 4 \times 8 \times 8 \times 512 = 131072$ 字节，展开的键和值还要一些。
 

@@ -178,7 +178,7 @@ reference("import")
 # %% [markdown]
 # ### minillm download
 #
-# 从 Hugging Face 或 ModelScope 取一个公开的数据集并导入；不带名字时列出全部。`poetry` 例外：它是 npm 上的古诗词，先 `pip install "minillm[poetry]"`，取来以后还要清洗和去重，见[数据从哪里来](sources.md)。
+# 从 Hugging Face 或 ModelScope 取一个公开的数据集并导入；不带名字时列出全部。`poetry` 例外：它是 npm 上的古诗词，先 `pip install -e ".[poetry]"`，取来以后还要清洗和去重，见[数据从哪里来](sources.md)。
 #
 # ```bash
 # minillm download
@@ -304,7 +304,7 @@ reference("persona")
 # 后三条只考你自己的文件，不考微世界，可以一次给几个文件或文件夹。例子和怎样读结果，见[常见问题](sec-faq-own-task)。
 #
 # - `--questions`，选择题（C-Eval、CMMLU 的 CSV，或者带 `choices` 的行）：题目和选项放进对话模板，不给例题；比较 A、B、C、D 接在后面的概率，最大的就是它的选择。比的是字母，不是选项的文字。
-# - `--questions`，一问一答（`question` 和 `answer`，或者 `instruction`、`input`、`output`）：贪心解码，`exact` 是回答与答案相同，`contained` 是回答里有答案；全角半角、空白、句末标点不计。
+# - `--questions`，一问一答（`question` 和 `answer`，或者 `instruction`、`input`、`output`）：贪心解码，`exact` 是回答与答案相同，`contained` 是回答里有答案；全角半角、汉字之间的空白、句末标点不计，英文的空格和大小写要对；8 不算在 18 里。
 # - `--text`：文章的每个词元预测一次，换算成每字符、每字节的比特数。长文章分窗口读，窗口长 `--max_seq_len` 个词元；从第二个窗口起，前半是重读的上文，只给后半打分。
 # - `--against`：第二个模型答同样的题、读同样的文章，逐题比较。可以写 `--out_dir` 里的另一个阶段、一个权重文件、一个放权重的文件夹，或 transformers 能打开的文件夹。
 # - `--predictions`：每题或每篇一行的明细，选择题带各个字母的对数概率。
@@ -331,7 +331,7 @@ reference("chat")
 # %% [markdown]
 # ### minillm gguf
 #
-# 把一个阶段的模型写成一个 GGUF 文件，给 llama.cpp 和建在它上面的程序用；旁边放一个 Ollama 的 Modelfile。先 `pip install "minillm[gguf]"`，用法见[常见问题](faq.md)。
+# 把一个阶段的模型写成一个 GGUF 文件，给 llama.cpp 和建在它上面的程序用；旁边放一个 Ollama 的 Modelfile。先 `pip install -e ".[gguf]"`，用法见[常见问题](faq.md)。
 #
 # ```bash
 # minillm gguf --preset tiny

@@ -62,7 +62,7 @@ def simplifier() -> Callable[[str], str]:
         from opencc import OpenCC
     except ImportError as error:
         raise UserError(
-            f"classical texts need OpenCC: pip install 'minillm[poetry]' ({error})"
+            f"classical texts need OpenCC: pip install -e '.[poetry]' ({error})"
         ) from None
     convert: Callable[[str], str] = OpenCC("t2s").convert
     return convert

@@ -152,7 +152,7 @@ def run_download(options: DownloadOptions) -> list[Counts]:
             with ZipFile(archive) as contents:
                 contents.extractall(archive.with_suffix(""))
     except ImportError as error:
-        packages = "'minillm[hub]'" if options.hub == "hf" else "modelscope"
+        packages = "-e '.[hub]'" if options.hub == "hf" else "modelscope"
         raise UserError(f"--hub {options.hub}: pip install {packages} ({error})") from None
     except Exception as error:  # these libraries raise whatever their network library does
         reason = str(error).strip().split("\n")[0] or type(error).__name__

@@ -78,7 +78,7 @@ def minhash() -> Any:
         from datasketch import MinHash
     except ImportError as error:
         raise UserError(
-            f"near duplicates need datasketch: pip install 'minillm[poetry]' ({error})"
+            f"near duplicates need datasketch: pip install -e '.[poetry]' ({error})"
         ) from None
     return MinHash
 

@@ -322,7 +322,7 @@ def _parquet(path: Path) -> Iterator[Entry]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise UserError(f"{path}: parquet needs pyarrow: pip install 'minillm[hub]'") from None
+        raise UserError(f"{path}: parquet needs pyarrow: pip install -e '.[hub]'") from None
     number, size = 0, path.stat().st_size
     try:
         table = parquet.ParquetFile(path)

@@ -105,7 +105,7 @@ def import_gguf() -> Any:
     try:
         import gguf
     except ImportError as error:
-        raise UserError(f"GGUF files need gguf: pip install 'minillm[gguf]' ({error})") from None
+        raise UserError(f"GGUF files need gguf: pip install -e '.[gguf]' ({error})") from None
     return gguf
 
 

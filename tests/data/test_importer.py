@@ -426,9 +426,7 @@ def test_download_without_a_network_says_how_to_go_on(monkeypatch: pytest.Monkey
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
-    ("name", "package"), [("hf", "'minillm[hub]'"), ("modelscope", "modelscope")]
-)
+@pytest.mark.parametrize(("name", "package"), [("hf", "-e '.[hub]'"), ("modelscope", "modelscope")])
 def test_download_without_the_library(
     monkeypatch: pytest.MonkeyPatch, name: hubs.HubName, package: str
 ) -> None:

@@ -457,7 +457,7 @@ def test_a_cut_or_altered_archive_is_named_and_kept(archive: Path, change: Any) 
 @pytest.mark.parametrize("library", ["opencc", "datasketch"])
 def test_without_a_library(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(UserError, match=r"pip install 'minillm\[poetry\]' \("):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[poetry\]' \("):
         download()
     assert not Path("data").exists()  # before anything is fetched
 

@@ -672,7 +672,7 @@ def test_broken_parquet_and_parquet_without_pyarrow(
     assert [entry.reason[:14] for entry in read_all(path)[1]] == ["broken parquet"]
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
-        UserError, match=r"a\.parquet: parquet needs pyarrow: pip install 'minillm\[hub\]'"
+        UserError, match=r"a\.parquet: parquet needs pyarrow: pip install -e '\.\[hub\]'"
     ):
         list(read(path))
 

@@ -366,7 +366,7 @@ def test_without_the_package_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(UserError, match=r"^GGUF files need gguf: pip install 'minillm\[gguf\]'"):
+    with pytest.raises(UserError, match=r"^GGUF files need gguf: pip install -e '\.\[gguf\]'"):
         run_gguf(GgufOptions(out_dir=weights(tmp_path)))
 
 
