@@ -29,8 +29,9 @@ from minillm.config import (
     check_ranges,
     default_tf_dir,
 )
+from minillm.data.readers import read
 from minillm.data.report import MixReport
-from minillm.data.rows import Message, to_messages
+from minillm.data.rows import Chat, Message, to_messages
 from minillm.errors import UserError
 from minillm.files import appending, encode_line, file_sha256
 from minillm.microworld import exercises, identity, lessons, scoring
@@ -354,9 +355,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             result["identity_hit_rate"] = evaluator.identity_hit_rate(persona)
         else:
             result["left_out"].append("identity_hit_rate")
-    replies = evaluator.ask(scoring.SHOWCASE)
+    shown = [[Message("user", question)] for question in scoring.SHOWCASE]
+    if mix is not None:
+        shown = held_out_chats(val("sft"), len(shown)) if val("sft").exists() else []
     result["samples"] = [
-        {"prompt": p, "reply": r} for p, r in zip(scoring.SHOWCASE, replies, strict=True)
+        {"prompt": chat[-1].content, "reply": reply}
+        for chat, reply in zip(shown, evaluator.chat(shown), strict=True)
     ]
     return finite(result) | {"items": n} | provenance(model, metadata, started)
 
@@ -395,6 +399,12 @@ def world_scores(
     }
     scores["polite"] = evaluator.politeness(n)
     return scores, chats
+
+
+def held_out_chats(path: Path, number: int) -> list[list[Message]]:
+    """The first conversations of a file up to where the model is to answer."""
+    rows = (record.row for record in read(path))
+    return [row.messages[:-1] for row in islice((r for r in rows if isinstance(r, Chat)), number)]
 
 
 def mix_without_world(data_dir: Path, metadata: Metadata) -> MixReport | None:

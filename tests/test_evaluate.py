@@ -463,6 +463,12 @@ def test_what_the_model_never_read_of_is_left_out_and_not_scored_0(
     assert "identity_hit_rate" not in result
     assert result["val_loss"] > 0
     assert set(flatten(result)) == {"val_loss", "bits_per_byte"}
+    held_out = [
+        msgspec.json.decode(line)["messages"][0]["content"]
+        for line in (tmp_path / "data" / "sft_chinese_val.jsonl").read_bytes().splitlines()
+    ]
+    assert 0 < len(result["samples"]) <= 3  # not about people of whom it knows nothing
+    assert [sample["prompt"] for sample in result["samples"]] == held_out[:3]
     said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
     assert said == [
         "left out: continuations, accuracy, session, multiple_choice, polite, identity_in_a_chat, "
