@@ -120,7 +120,7 @@ def wilson_interval(correct: float, n: int, z: float = 1.96) -> tuple[float, flo
     p = correct / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)  # rounded, it may lie just outside
 
 
 class Evaluator:

@@ -573,3 +573,10 @@ def test_a_stored_line_without_scores_is_shown_without_them(line: dict[str, Any]
     shown = score_table([whole, line]).splitlines()
     assert [row.split()[-1] for row in shown[1:]] == ["-", "-"]
     assert len(score_table([line]).splitlines()) == 1
+
+
+@pytest.mark.parametrize("n", range(1, 60))
+def test_a_shares_interval_stays_between_0_and_1(n: int) -> None:
+    assert wilson_interval(0, n)[0] >= 0
+    assert wilson_interval(n, n)[1] <= 1
+    assert f"{wilson_interval(0, n)[0]:.3f}" == "0.000"
