@@ -2,14 +2,14 @@
 
     python benchmarks/seeds.py             # a run that was made before is in the cache
     python benchmarks/seeds.py --no-plain  # each seed once, with this machine's kernels only
-    python benchmarks/seeds.py --no-train  # only writes the READMEs' tables from the file
+    python benchmarks/seeds.py --no-train  # only writes the tables of the documents from the file
 
 Another processor rounds differently, which moves most scores as much as another seed does. So each
 seed is trained twice, with PyTorch's plain kernels (ATEN_CPU_CAPABILITY=default) and with those
 that it chooses for this machine, each on one thread (once where these are the same). Writes
 ``book/results/seeds.json``: for every score after every stage its mean, its standard deviation, its
-lowest and its highest value, and the value of each run. The tables of README.md and README.zh.md
-are written from that file.
+lowest and its highest value, and the value of each run. The table of benchmarks/README.md, and its
+most telling rows in README.md and README.zh.md, are written from that file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from setting import machine, start
 
@@ -46,25 +47,47 @@ Summary = dict[str, dict[str, dict[str, Any]]]
 
 
 ROWS = {
-    "answer fact": ("facts about people", "人物的事实"),
-    "answer phrasing": ("facts, asked in phrasings never seen", "换一种从没见过的问法"),
-    "answer reading": ("reading a story", "读故事回答问题"),
-    "answer multi_turn": ("second question of a conversation", "多轮对话的第二问"),
-    "answer choice": ("multiple choice, answered", "选择题（回答内容）"),
-    "answer calendar": ("calendar", "日历推算"),
-    "answer add": ("sums without counting", "直接算加法"),
-    "answer sub": ("differences without counting", "直接算减法"),
-    "answer chain": ("sums and differences, step by step", "一步一步数着算"),
-    "answer shop": ("shopping", "购物算账"),
-    "multiple choice": ("multiple choice, the likeliest option", "选择题（按似然选）"),
-    "polite": ("polite style (what DPO teaches)", "礼貌的风格（DPO 要教的）"),
-    "question 2": ("second question of a chat of all kinds", "一次聊天里，各类题混着问：第 2 问"),
-    "question 10": ("tenth question of that chat", "同一次聊天：第 10 问"),
-    "identity": ("who are you, in paraphrases never seen", "“你是谁”的新问法"),
-    "identity in a chat": ("the same, at the end of that chat", "同一次聊天的最后，再这样问"),
+    "answer fact": "facts about people",
+    "answer phrasing": "facts, asked in phrasings never seen",
+    "answer reading": "reading a story",
+    "answer multi_turn": "second question of a conversation",
+    "answer choice": "multiple choice, answered",
+    "answer calendar": "calendar",
+    "answer add": "sums without counting",
+    "answer sub": "differences without counting",
+    "answer chain": "sums and differences, step by step",
+    "answer shop": "shopping",
+    "multiple choice": "multiple choice, the likeliest option",
+    "polite": "polite style (what DPO teaches)",
+    "question 2": "second question of a chat of all kinds",
+    "question 10": "tenth question of that chat",
+    "identity": "who are you, in paraphrases never seen",
+    "identity in a chat": "the same, at the end of that chat",
 }
-"""Score → its name in README.md and in README.zh.md."""
-READMES = {lab.ROOT / "README.md": "held-out test", lab.ROOT / "README.zh.md": "留出测试"}
+"""Score → its name in English, in the order of the full table."""
+TELLING = {
+    "answer fact": "人物的事实",
+    "answer chain": "一步一步数着算加减",
+    "answer sub": "直接问减法",
+    "polite": "礼貌的风格（DPO 要教的）",
+}
+"""Score → its name in Chinese: the rows that the READMEs show."""
+
+
+class Table(NamedTuple):
+    """A document's table of scores: the head of its first column, and its rows."""
+
+    document: Path
+    head: str
+    rows: Mapping[str, str]
+    """Score → what it is called there."""
+
+
+TABLES = (
+    Table(lab.ROOT / "benchmarks" / "README.md", "held-out test", ROWS),
+    Table(lab.ROOT / "README.md", "held-out test", {score: ROWS[score] for score in TELLING}),
+    Table(lab.ROOT / "README.zh.md", "留出测试", TELLING),
+)
 MARKED = re.compile(r"(<!-- seeds -->\n).*?(<!-- /seeds -->)", re.S)
 
 
@@ -79,7 +102,7 @@ class Options:
     plain: bool = True
     """Train each seed with PyTorch's plain kernels too: slower, and as good as another seed."""
     train: bool = True
-    """With --no-train only the READMEs' tables are written."""
+    """With --no-train only the tables of the documents are written."""
 
 
 def train(seed: int, capability: str) -> Report:
@@ -133,23 +156,23 @@ def summary(reports: list[Report]) -> Summary:
     return found
 
 
-def with_table(text: str, language: int, head: str, scores: Summary) -> str:
-    """A README with its table of scores: the mean of all runs, and the lowest and the highest."""
+def with_table(text: str, table: Table, scores: Summary) -> str:
+    """A document with its table of scores: the mean of all runs, and the lowest and the highest."""
     stages = ("pretrain", "sft", "dpo", "grpo")
-    lines = [f"| {head} | pretrain | SFT | DPO | GRPO |", "| --- | --- | --- | --- | --- |"]
-    for score, names in ROWS.items():
+    lines = [f"| {table.head} | pretrain | SFT | DPO | GRPO |", "| --- | --- | --- | --- | --- |"]
+    for score, name in table.rows.items():
         found = [scores[stage][score] for stage in stages]
         cells = [f"{s['mean']:.2f} ({s['min']:.2f}–{s['max']:.2f})" for s in found]
-        lines.append(f"| {names[language]} | {' | '.join(cells)} |")
-    table = "\n".join(lines)
-    return MARKED.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    written = "\n".join(lines)
+    return MARKED.sub(lambda m: f"{m[1]}\n{written}\n\n{m[2]}", text)
 
 
 def write_tables(path: Path) -> None:
     scores = msgspec.json.decode(path.read_bytes())["scores"]
-    for language, (readme, head) in enumerate(READMES.items()):
-        text = with_table(readme.read_text(encoding="utf-8"), language, head, scores)
-        write_atomically(readme, text.encode())
+    for table in TABLES:
+        text = with_table(table.document.read_text(encoding="utf-8"), table, scores)
+        write_atomically(table.document, text.encode())
 
 
 def main(options: Options) -> None:

@@ -64,7 +64,7 @@ class Options:
     preset: Literal["tiny", "default"] = "default"
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """bfloat16 on a CPU pays where it has AMX."""
+    """bfloat16 on a CPU pays where it has AMX or AVX512_BF16."""
     batch_size: int = 8
     """Rows in a step; 128 for a large GPU."""
     length: int = 512

@@ -27,9 +27,9 @@ import msgspec
 
 from minillm.book import lab
 from minillm.config import PREVIOUS_STAGE, TRAINING, DataStage, TrainConfig
+from minillm.data.shards import validation_path
 from minillm.errors import UserError
 from minillm.evaluate import EvaluateOptions, evaluate
-from minillm.training.dataset import validation_path
 from minillm.training.loop import train
 
 

@@ -32,9 +32,10 @@ import numpy as np
 
 from minillm.book import lab
 from minillm.config import TRAINING, TrainConfig
+from minillm.data.shards import validation_path
 from minillm.errors import UserError
 from minillm.model.transformer import Transformer
-from minillm.training import dataset, loop, optimizers
+from minillm.training import loop, optimizers
 from minillm.training.dataset import TokenDataset, load_dataset
 from minillm.training.objectives import next_token_loss, validation_loss
 from minillm.training.packing import PackedRows
@@ -226,7 +227,7 @@ def main(options: Options) -> None:
         device="cpu",
     )
     tokenizer = lab.tokenizer()
-    val_path = dataset.validation_path(config.data_path)
+    val_path = validation_path(config.data_path)
     cache = lab.cache_dir() / "tokens"
     data = load_dataset(val_path, "pretrain", tokenizer, config.max_seq_len, cache)
     rows = PackedRows(data, config.max_seq_len, 1, 0, True)

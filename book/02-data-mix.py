@@ -19,59 +19,79 @@
 # :::{admonition} 本章
 # :class: tip
 #
-# - **你将学会**：认识全书要用的微世界；算出每类数据写几行、重复几遍；把别人的数据读成统一的格式；把坏行隔离并写明理由；证明留出集没有泄漏。
-# - **需要时间**：阅读 30 分钟，运行约 20 秒。
+# - **你将学会**：认识全书要用的微世界；看清训练从不问的是哪些题；算出每类数据写几行、重复几遍；量出配比怎样改变模型；证明留出集没有泄漏。
+# - **需要时间**：阅读 40 分钟，运行约 20 秒。
 # - **需要内存**：不到 1 GB。
-# - **用到的模块**：`minillm.microworld.scoring`、`minillm.data.rows`、`minillm.data.formats`、`minillm.data.mix`。
+# - **用到的模块**：`minillm.microworld.exercises`、`minillm.microworld.scoring`、`minillm.data.mix`、`minillm.book.drawings.data`。
 # :::
 
 # %%
 import json
 import re
-import tempfile
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from random import Random
 
-from minillm.book import lab, show
-from minillm.data import categories, formats, mix, rows
+from minillm.book import lab, show, tasks
+from minillm.book.drawings import data as drawings
+from minillm.data import categories, mix, rows
 from minillm.data.readers import read
 from minillm.data.rows import plain_text
 from minillm.microworld import documents, exercises, lessons, scoring, words
-
-import numpy as np
 
 lab.start()
 
 # %% [markdown]
 # ## 开场
 #
-# 全书问模型同样的三个问题。模型现在还是随机权重，它这样回答：
+# 先看一个谜。两个模型，结构相同，起点相同，都用四千段对话微调，一遍读完。考同样的 60 道加减，都请它们一步一步数着算：
 
-# %% tags=["nbval-ignore-output"]
-show.spine({"fresh": lab.showcase(lab.fresh())})
+# %% tags=["hide-input"]
+study = json.loads((lab.ROOT / "book" / "results" / "mixes.json").read_bytes())
+
+
+def measured(name: str, exam: str) -> list[float]:
+    """Of a mix of benchmarks/mixes.py: the scores of an exam, one for each seed."""
+    return [run["scores"][exam] for run in study["runs"] if run["mix"] == name]
+
+
+assert study["rows"] == 4000
+assert study["items"] == 60
+assert len(measured("sums 0%", "chain")) == len(measured("sums 20%", "chain")) == 2
+assert max(measured("sums 0%", "chain")) < 0.05 < 0.8 < min(measured("sums 20%", "chain"))
+show.table(
+    ["", "第一次", "第二次"],
+    [
+        ["一个模型答对", *(f"{share:.0%}" for share in measured("sums 0%", "chain"))],
+        ["另一个答对", *(f"{share:.0%}" for share in measured("sums 20%", "chain"))],
+    ],
+)
 
 # %% [markdown]
-# 它没有读过任何东西。它的 87 万个参数里没有张静，也没有加法。<!-- by: round(869504 / 10000) == 87 -->
-#
-# 这一章不训练模型。我们准备它将要读的文字，并且事先划出一部分文字和问题，训练永远不用，只用来考它。
+# （换一批对话、换一个随机种子，再做一遍，就是“第二次”。）代码没有差别，差别只在它们读的东西：第一个的四千段里没有算术，第二个的有五分之一是算术。读什么，各读多少，叫**数据配比**（data mixture）。
+# 这一章讲它：先认识给模型读的世界，再划出训练永远不问的题，然后算每类写几行，最后量一量配比怎样改变模型。<!-- by: assert max(measured("sums 0%", "chain")) < 0.05 < 0.8 < min(measured("sums 20%", "chain")) -->
 #
 # ### 一个封闭的世界
 #
-# 真实的中文太大。不到一百万个参数装不下中文，装得下也没法检查：模型说某人住在成都，我们不知道对不对。<!-- by: 869504 < 10**6 -->
+# 真实的中文太大。不到一百万个参数（模型里可以调整的数）装不下中文，装得下也没法检查：模型说某人住在成都，我们不知道对不对。<!-- by: 869504 < 10**6 -->
 #
 # {cite:t}`eldan2023tinystories` 的办法是把世界变小：只用幼儿认识的词写故事，几百万参数的模型就能写得通顺。
 # 我们再走一步，把世界封闭起来：48 个人、20 种商品、16 样东西、10 种动物，二十以内的加减，星期和月份。每个问题的答案都查得到。
 #
-# 这就是张静的全部档案。三个问题里的第一个，答案是北京。
+# 这就是张静的全部档案。全书要问的第一句，“张静住在哪里？”，答案是北京。
 
 # %%
 assert words.PEOPLE["张静"].facts["城市"] == "北京"
 words.PEOPLE["张静"].facts
 
 # %% [markdown]
-# 世界里的一切都由一个随机种子写成文字，一共三种：**语料**（corpus）里的文档，给预训练；对话，给监督微调；**偏好对**（preference pair），即同一个问题的一好一差两个回答，给偏好优化。各看几条。
+# 世界里的一切都由一个随机种子写成文字，一共三种，各给一个训练阶段：
+#
+# - 语料里的文档，给预训练，模型从中学会接着往下写；
+# - 对话，给监督微调，模型从中学会回答；
+# - **偏好对**（preference pair），即同一个问题的一好一差两个回答，给偏好优化，模型从中学会选好的。
+#
+# 各看几条：
 
 # %%
 examples = [["文档", text] for text in documents.documents(6, seed=2)]
@@ -86,9 +106,11 @@ for pair in lessons.preferences(2, seed=1):
 show.table(["种类", "内容（▸ 分开各轮）"], examples)
 
 # %% [markdown]
+# 对话分三类，名字沿用真实数据的叫法：`general` 是问人物、读故事、追问，还有介绍一个人、讲故事和寒暄；`knowledge` 是选择题、读故事、日历，也有少量问人物；`math` 是加减和买东西。类别只决定各写多少行；同一种题可以在两类里都有，读故事就是。表里有两段对话连问了几件不相干的事，那是故意的，下面就讲。<!-- by: minillm/microworld/lessons.py -->
+#
 # 人的档案写在文档里，每条档案有五种说法。故事、数数、逛商店、日历各有各的文档。
 #
-# 对话的回答偶尔带一句客气话，多半没有。偏好对教的是：答对，并且客气。好的那一句两样都有；差的那一句缺一样，要么答对了却不客气，要么客气却答错了。全书 1,500 对里，差的一句有 483 个是客气而错的，所以光学会客气还不够（{numref}`第 %s 章 <sec-dpo>`）。数一数：<!-- by: assert (len(pairs), all(good), sum(bad)) == (1500, True, 483) -->
+# 对话的回答偶尔带一句客气话，多半没有。偏好对教的是：答对，并且客气。好的那一句两样都有；差的那一句缺一样，要么答对了却不客气，要么客气却答错了。全书 1,500 对里，差的一句有 483 句是客气而错的，所以光学会客气还不够（{numref}`第 %s 章 <sec-dpo>`）。数一数：<!-- by: assert (len(pairs), all(good), sum(bad)) == (1500, True, 483) -->
 
 # %%
 pairs = [record.row for record in read(lab.data() / "dpo_chinese.jsonl")]
@@ -106,11 +128,11 @@ print(f"conversations: {len(polite):,}, last answer polite: {sum(polite):,}")
 print(f"with three questions or more: {strings:,}")
 
 # %% [markdown]
-# 对话里有一到两成是一*串*：几段不相干的对话，连同几句寒暄，接在一起。<!-- by: assert 0.1 < strings / len(chats) < 0.2 -->聊天不会只问一句；没练过这样的对话，模型从第二问起就会答乱，{numref}`第 %s 章 <sec-sft>` 会量给你看。
+# 对话里有一到两成问了三次以上，那是一*串*：几段不相干的对话，连同几句寒暄，接在一起。<!-- by: assert 0.1 < strings / len(chats) < 0.2 -->聊天不会只问一句；没练过这样的对话，模型会越聊越乱，{numref}`第 %s 章 <sec-sft>` 会量给你看。
 #
 # ### 训练永远不问的
 #
-# 怎样知道模型学会了，而不是背下了？办法是**留出集**（held-out set）：在每一类问题的空间里划出大约五分之一的格子，训练从不问它们。格子由哈希值决定，所以增加一个人，不会挪动别人的格子。<!-- by: assert 0.14 < min(apart) < 0.2 < max(apart) < 0.25 -->
+# 怎样知道模型学会了，而不是背下了？办法是留出。上一章留出的是几百篇文字，这里留出的是*题*：把一类问题的全部组合排成一张表，比如 48 个人，每人六件事可问，一种组合就是一格，整张表叫这类问题的*空间*；每个空间划出大约五分之一的格子，训练从不问它们。划出哪些格子，由**哈希值**（hash）决定：它由内容算出，看不出规律，同样的内容却永远得到同样的值。所以增加一个人，不会挪动别人的格子。<!-- by: assert 0.14 < min(apart) < 0.2 < max(apart) < 0.25 -->
 
 # %%
 spaces = {
@@ -122,27 +144,73 @@ spaces = {
 }
 apart = [len(s.held_out) / (len(s.train) + len(s.held_out)) for s in spaces.values()]
 assert 0.14 < min(apart) < 0.2 < max(apart) < 0.25
-assert ("张静", "城市") in exercises.FACTS.held_out
-assert (8, 4) in exercises.SUMS.held_out
 show.table(
     ["空间", "训练会问", "留出"],
     [[name, len(s.train), len(s.held_out)] for name, s in spaces.items()],
 )
-asked, explored, held_out = (set(exercises.SUM_POOLS[pool]) for pool in ("sft", "rl", "test"))
-assert len(asked) == len(explored) == 38
-assert asked | explored == set(exercises.SUMS.train)
-assert held_out == set(exercises.SUMS.held_out)
 
 # %% [markdown]
-# 两个加数，训练会问的 76 格又对半分。38 格随便问；另外 38 格，微调只说“请数着算”，从不直接问得数。直接问它们是{numref}`第 %s 章 <sec-thinking>` 的事：那里要模型自己发现数着算的好处，背过得数的题就没有什么可发现的。<!-- by: assert len(asked) == len(explored) == 38 --><!-- by: 38 + 38 == 76 -->
+# “人 × 属性”整个画出来，就是 {numref}`fig-data-facts`：48 个人，每人六格。
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "人 × 属性的全部格子。蓝的训练会问，空的训练从不问。圈出的是“张静住在哪里”。", "name": "fig-data-facts"}, "image": {"alt": "三排方格，每排 16 个人，各有工作、城市、食物、爱好、宠物、颜色六格；大多数是蓝的，空格零零散散，张静的城市是空格，圈了出来"}}
+facts = dict.fromkeys(exercises.FACTS.train, drawings.ASKED_KIND)
+facts |= dict.fromkeys(exercises.FACTS.held_out, drawings.HELD_KIND)
+assert len(facts) == 48 * 6
+assert ("张静", "城市") in exercises.FACTS.held_out
+assert len(exercises.FACTS.held_out) < 0.2 * len(facts)
+people, attributes = tuple(words.PEOPLE), tuple(words.ATTRIBUTES)
+drawings.held_out_cells(people, attributes, facts, ("张静", "城市"), bands=3, size=0.25)
+
+# %% [markdown]
+# 训练会问张静做什么工作，从不问她住在哪里；会问王勇住在哪里。于是“住在哪里”这种问法练过，“张静”也练过，只有两样碰在一起的那一格没练过。答得对，就不是背下了这道题。
 #
-# 张静住的城市、8 加 4，都在留出的格子里。三个问题里的前两个，训练一次也不会问。
+# 两个加数的格子见 {numref}`fig-data-sums`。加数不分先后，一格也管着减法：8 加 4 留出，4 加 8、12 减 4 和 12 减 8 也就一起留出。
+#
+# 加数还有一层。题目有两种问法：直接问得数（`8加7等于几？`），或者请它数着算（`8加7等于几？请数着算。`）。训练会问的 76 格里，38 格两种都问（深蓝）；另外 38 格，微调只请它数着算，从不直接问得数（浅蓝）。浅蓝的留给{numref}`第 %s 章 <sec-thinking>`：那里要看模型会不会自己想到去数，就不能让它先背过得数。<!-- by: assert len(asked) == len(explored) == 38 --><!-- by: 38 + 38 == 76 -->
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "两个加数的格子：横看大的，竖看小的，和不超过 20。深蓝的训练两种问法都有，浅蓝的只请它数着算，空的训练从不问。圈出的是 8 加 4。", "name": "fig-data-sums"}, "image": {"alt": "一片倒三角形的方格，深蓝、浅蓝和空格混在一起；8 和 4 的一格是空的，圈了出来"}}
+asked, explored, held_out = (exercises.SUM_POOLS[pool] for pool in ("sft", "rl", "test"))
+assert len(asked) == len(explored) == 38
+assert set(asked) | set(explored) == set(exercises.SUMS.train)
+assert held_out == exercises.SUMS.held_out
+assert (8, 4) in held_out
+sums = dict.fromkeys(asked, drawings.ASKED_KIND) | dict.fromkeys(explored, drawings.COUNTED_KIND)
+sums |= dict.fromkeys(held_out, drawings.HELD_KIND)
+drawings.held_out_cells(range(1, 20), range(1, 11), sums, (8, 4), size=0.25)
+
+# %% [markdown]
+# 张静住的城市、8 加 4，都在留出的格子里：全书要问的头两句，训练一次也不会问。
 # 不过留出的档案在文档里有*陈述*（“张静的家在北京。”），否则模型无从知道。要考的是：读到过的事，换成提问，会不会答。
 #
+# ### 考卷有十类题
+#
+# 留出的格子里的题，组成全书的考卷。题目一共十类，以后各章都用这些名字：<!-- by: assert len(exercises.KINDS) == len(asks) == 10 -->
+
+# %% tags=["hide-input"]
+asks = {
+    "fact": "某人的一件事",
+    "phrasing": "同上，换一种没见过的问法",
+    "reading": "读一段故事再回答",
+    "multi_turn": "接着上一句追问",
+    "choice": "四选一",
+    "calendar": "几天或几个月以后",
+    "add": "直接问和是多少",
+    "sub": "直接问差是多少",
+    "chain": "请它数着算",
+    "shop": "两样商品一共多少钱",
+}
+assert len(exercises.KINDS) == len(asks) == 10
+first = {kind: scoring.questions(kind, 1)[0] for kind in asks}
+examples = {k: " ▸ ".join(content for _, content in q.messages) for k, q in first.items()}
+show.table(["名字", "问什么", "一道留出的题"], [[k, asks[k], examples[k]] for k in asks])
+
+# %% [markdown]
 # ## 手算
 #
+# ### 一条写几遍
+#
 # 类别有大有小。数学题往往只有几千道，闲聊却有几十万条。照原样混在一起，模型很难见到数学。
-# **数据配比**（data mixture）就是事先定下每一类写几行，多了抽样，少了重复。
+# 配比就是事先定下每一类写几行，多了抽样，少了重复。
 #
 # 一类有 $n$ 条不同的数据，目标是 $m$ 行，每条写几遍？做一次带余除法：
 #
@@ -153,7 +221,7 @@ assert held_out == set(exercises.SUMS.held_out)
 #
 # $q$ 是商，$r$ 是余数。打乱以后，前 $r$ 条写 $q+1$ 遍，其余的写 $q$ 遍。这样任何两条的遍数最多差 1。
 #
-# 餐巾纸上的例子：A 类有 7 条，目标 4 行；B 类有 2 条，目标 5 行。
+# 拿小数字算一遍：A 类有 7 条，目标 4 行；B 类有 2 条，目标 5 行。
 #
 # - A：$4 = 0 \times 7 + 4$。四条写 1 遍，三条不写。这是抽样。
 # - B：$5 = 2 \times 2 + 1$。一条写 3 遍，一条写 2 遍。这是重复。
@@ -171,7 +239,9 @@ assert copies(2, 5) == [3, 2]
 copies(7, 4), copies(2, 5)
 
 # %% [markdown]
-# 按行看，B 占 $5/9 = 56\%$。但模型读的是**词元**（token），不是行。假如 A 每行 30 个词元，B 每行 6 个：
+# ### 按行和按词元，是两回事
+#
+# 按行看，B 占 $5/9 = 56\%$。但模型读的不是行，是词元，也就是字、词这样的小段（{numref}`第 %s 章 <sec-bpe>`）；一行长，词元就多。假如 A 每行 30 个词元，B 每行 6 个：
 #
 # ```{math}
 # :label: eq-data-share
@@ -191,7 +261,7 @@ share
 # %% [markdown]
 # 所以报告配比时要说清楚按什么算。命令行按行定目标，报告里两样都写。
 #
-# ### 默认的比例
+# ### 真实数据的比例
 #
 # 不加参数时，`scripts/build_chinese_mix.py` 用 {numref}`tab-data-targets` 里的目标。它们是 nanochat {cite:p}`karpathy2025nanochat` 的比例：四十六万条对话，十万道选择题，八千道数学题，一千条身份对话写两遍；另加六万对偏好数据，规模和 UltraFeedback {cite:p}`cui2023ultrafeedback` 相近。
 #
@@ -214,132 +284,42 @@ target = {name: mix.MixOptions().target(name) for name in categories.CATEGORIES 
 target["identity"] *= mix.MixOptions().identity_repeat
 total = sum(target.values())
 assert total == 630_000
+assert (target["math"], target["preference"]) == (8_000, 60_000)
 {name: f"{rows / total:.1%}" for name, rows in target.items()}
 
 # %% [markdown]
 # ## 真实代码
 #
-# 数据这样流过 `mix.build`。一行只在扫描时认一次：外来的格式当场改写成统一的格式，再留下一张便条，记着这一行的哈希和位置。选择和打乱只看便条，最后才按位置去取文字。
-
-# %% mystnb={"figure": {"caption": "数据配比的两遍扫描。第一遍只记下每行的位置和哈希；选好以后，第二遍按位置去取。", "name": "fig-data-flow"}, "image": {"alt": "五个方框从左到右由箭头相连：文件、扫描、选择、打乱、写出；扫描每行记 37 字节，写出预训练、SFT、DPO 三种文件"}}
-assert mix.NOTE.itemsize == 37
-show.flow(
-    [
-        ("files", "data/chinese/\n*.jsonl"),
-        ("scan", "37 bytes\nper row"),
-        ("choose", "targets,\nheld-out set"),
-        ("shuffle", "random\nnumbers"),
-        ("write", "pretrain, sft,\ndpo .jsonl"),
-    ]
-)
-
-# %% [markdown]
-# ### 三种行
+# ### 划格子的只有几行
 #
-# 世界上的数据格式很多，我们只认三种意思：一段文字、一场对话、一对对话。
+# 留出的格子怎样来？给空间起一个名字，和格子连成一串字，取哈希值的第一个字节，能被 5 整除的就留出。一个字节是 0 到 255，其中 52 个能被 5 整除，约五分之一：<!-- by: round(52 / 256, 1) == 0.2 and 255 // 5 + 1 == 52 -->
 
 # %%
-show.source(rows.Text, rows.Chat, rows.Pair)
+show.source(exercises.split)
 
 # %% [markdown]
-# 每种外来格式配一个很短的读取函数，把它变成这三种之一。下面是 BELLE 用的 alpaca 格式，以及 CMMLU 的选择题：
-
-# %%
-show.source(formats.read_alpaca, formats.read_question, formats.multiple_choice)
-
-# %% [markdown]
-# 一行是什么格式，由它有哪些字段决定：`FORMATS` 表里第一个字段齐全的就是。表里现在有这么多种格式：
-
-# %%
-print(len(formats.FORMATS), "formats:", "; ".join(f.name for f in formats.FORMATS))
-show.source(formats.convert)
-
-# %% [markdown]
-# 试三条手写的行：一条 BELLE，一条 ShareGPT，一道存成 CSV 的 CMMLU。`read` 看文件的后缀，一行一行地读，不把整个文件放进内存。
-
-# %%
-belle = {"instruction": "把下面的词连成一句话。", "input": "小猫 河边", "output": "小猫在河边。"}
-sharegpt = {
-    "conversations": [
-        {"from": "human", "value": "你好！"},
-        {"from": "gpt", "value": "你好！想聊什么？"},
-    ]
-}
-cmmlu = ",Question,A,B,C,D,Answer\n0,二十减去八等于,十,十一,十二,十三,C\n"
-
-with tempfile.TemporaryDirectory() as folder:
-    lines = [json.dumps(row, ensure_ascii=False) for row in (belle, sharegpt)]
-    Path(folder, "dialogue.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    Path(folder, "quiz.csv").write_text(cmmlu, encoding="utf-8")
-    found = [r.row for path in sorted(Path(folder).iterdir()) for r in read(path)]
-assert all(isinstance(row, rows.Chat) for row in found)
-for row in found:
-    print([(m.role, m.content) for m in row.messages])
-
-# %% [markdown]
-# CMMLU 的答案只有一个字母 `C`。读取函数把选项的内容也抄进回答，这样模型学的是“十二”，不只是一个字母。
+# 没有随机数，也没有名单。改了哪一格的内容，只有那一格可能换边；别人在别的机器上运行，划出来的一样。文档也这样划分：由它的文字算出哈希值，值小的那百分之一用来验证，无论它出现几次、在哪个文件里，永远在同一边。<!-- by: minillm/data/mix.py -->
 #
-# ### 同一篇文档只在一边
+# ### 写几遍，一次除法
 #
-# 一行属于训练还是验证，由文档的哈希值决定，不由它出现的次序决定：
+# {eq}`eq-data-quota` 在包里是这样：
 
 # %%
-show.source(mix.fingerprints)
+show.source(mix.even_copies)
 
 # %% [markdown]
-# 第一个哈希带着种子，用来排序和去重：内容相同的行哈希相同，排序以后成了邻居，`distinct` 在每一类里只留一个。同样的内容放进两类，就各留一个。
-# 第二个哈希不带种子，也不管类别：一篇文档的值小于 `val_fraction` × $2^{64}$，它就是验证文档。于是同一篇文档无论出现几次、在哪个类别里，永远在同一边。
-
-# %%
-show.source(mix.distinct, mix.even_copies)
-
-# %% [markdown]
-# 次序很要紧：**先划分，再重复**。`choose_copies` 拿到去重后的便条，先看文档的哈希值属于哪边，训练这边的才按 {eq}`eq-data-quota` 重复。本章的“弄坏它”会把次序反过来。
+# 次序很要紧：先去重，再划分，**最后才重复**。“弄坏它”里把次序反过来，看它坏在哪里。
 #
-# ### 有限内存里的打乱
+# 其余的代码是数据工程：认得十几种别人的格式，坏行隔离起来并写明理由，几十万行在有限的内存里打乱，最后留下一份报告。要用自己的数据时，见附录 {ref}`sec-data-engineering`。
 #
-# 六十三万行放不进小内存，怎样打乱？打乱的不是文字，是便条：扫描时每行记 37 字节，主要是哈希和位置，630,000 行一共 $630000 \times 37 = 23.3$ MB。选中的每一份发一个随机的 64 位号码，按号码排序，就是一个随机排列。文字留在磁盘上，最后才按位置一行一行去取，所以行再长，要的内存也不变多。用 2,000 行试一次：
-
-# %%
-show.source(mix.shuffled)
-
-# %%
-order = mix.shuffled(np.ones(2000, int), seed=0).tolist()
-assert round(630_000 * mix.NOTE.itemsize / 1e6, 1) == 23.3
-assert sorted(order) == list(range(2000))
-assert order != sorted(order)
-print(f"the first of 2000 indices in their random order: {order[:6]}")
-
-# %% [markdown]
-# ### 一行变几行
-#
-# 最后，一行写进哪些文件？对话既给 SFT，也作为一段文字给预训练；偏好对只给 DPO。别的字段原样保留，`source` 写明出处。
-
-# %%
-show.source(mix.stage_rows)
-
-# %% [markdown]
 # ## 实验
 #
-# ### 全书的数据
+# ### 全书读的，算术给得多
 #
-# `lab.data()` 生成全书要用的数据。命令行的写法是 `python scripts/build_chinese_mix.py --preset tiny`。每次构建都写一份 `mix_report.json`：
+# `lab.data()` 生成全书要用的数据；命令行的写法是 `python scripts/build_chinese_mix.py --preset tiny`。每一类占多少行、多少词元？词元用全书的分词器（1,024 个词元，{numref}`第 %s 章 <sec-bpe>`）来数，一行不漏。
 
 # %%
 report = json.loads((lab.data() / "mix_report.json").read_text(encoding="utf-8"))
-columns = ["read", "duplicates", "held_out", "target", "rows", "repeats", "validation_rows"]
-show.table(
-    ["", *columns],
-    [[name, *(str(c[k]) for k in columns)] for name, c in report["categories"].items()],
-)
-
-# %% [markdown]
-# 横着读一行。`knowledge`：读到 9,000 条，其中 610 条和别的一模一样，剩下 8,390 条；91 条不给训练（其中 90 条写进验证文件）；目标 9,000 行，所以有 701 行是重复。
-# 训练集里重复太多，模型会背诵而不是学习 {cite:p}`lee2022dedup`，所以先去重，重复多少由我们决定，并且写在报告里。
-#
-# 每一类占多少行、多少词元？词元用全书的分词器（1,024 个词元，{numref}`第 %s 章 <sec-bpe>`）来数，一行不漏。
-
-# %%
 tokenizer = lab.tokenizer()
 row_count, token_count = Counter(), Counter()
 for stage in ("pretrain", "dpo"):
@@ -350,68 +330,84 @@ for stage in ("pretrain", "dpo"):
 assert all(row_count[name] == c["rows"] for name, c in report["categories"].items())
 print(f"{row_count.total():,} rows, {token_count.total():,} tokens")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰）和全部词元数（蓝）的百分比。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各两根横条，灰色是行的份额，蓝色是词元的份额；每根条的长度是百分数"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰）和全部词元数（蓝）的百分比。六类依次是 text、general、knowledge、math、identity、preference。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各两根横条，灰色是行的份额，蓝色是词元的份额；每根条的长度是百分数"}}
+names = dict(
+    zip(
+        categories.CATEGORIES, ("文档", "闲聊问答", "选择日历", "算术", "身份", "偏好"), strict=True
+    )
+)
 share = {}
-for name in categories.CATEGORIES:
-    share[f"{name}: rows"] = round(100 * row_count[name] / row_count.total(), 1)
-    share[f"{name}: tokens"] = round(100 * token_count[name] / token_count.total(), 1)
-assert max(share["identity: rows"], share["identity: tokens"]) < 1
-show.bars(share, "share of the training data (%)", [show.GREY, show.COLOURS["other"]] * 6)
+for name, label in names.items():
+    share[f"{label}，行"] = round(100 * row_count[name] / row_count.total(), 1)
+    share[f"{label}，词元"] = round(100 * token_count[name] / token_count.total(), 1)
+assert max(share["身份，行"], share["身份，词元"]) < 1
+assert share["算术，行"] > 5 * 1.3
+show.bars(share, "占训练数据的百分比", [show.GREY, show.COLOURS["other"]] * 6)
 
 # %% [markdown]
-# 身份对话不到百分之一。模型记得住自己的名字吗？{numref}`第 %s 章 <sec-identity>` 会量。<!-- by: assert max(share["identity: rows"], share["identity: tokens"]) < 1 -->
+# 手算里，同一类的两种份额差得远；这里差得不多，因为微世界各类的行长相近。和 {numref}`tab-data-targets` 比，算术的份额大得多：小模型要学会数数，就得多给，下一节量给你看。<!-- by: assert share["算术，行"] > 5 * 1.3 -->身份对话不到百分之一，模型记得住自己的名字吗？{numref}`第 %s 章 <sec-identity>` 会量。<!-- by: assert max(share["身份，行"], share["身份，词元"]) < 1 -->
 #
-# ### 自己建一次，带着坏行
+# :::{admonition} 真实世界
+# :class: real-world
 #
-# 真实的数据里总有坏行。跳过它们，就没人知道丢的是什么；遇到就停，几十万行里有一行坏就建不成。我们的办法是**隔离区**（quarantine）：坏行写进 `quarantine.jsonl`，带着文件、行号和理由，其余照常。
-# 下面两个文件里，`general` 的八行中有五行不能用，还有一行是重复；`math` 只有两行，目标却是四行。文件名的开头就是类别，后面不能紧跟别的拉丁字母。
+# Llama 3 的报告 {cite:p}`grattafiori2024llama3` 按词元写配比：一般知识约占 50%，数学和推理 25%，代码 17%，多语种 8%，一共 15.6 万亿个词元。去重分三层：网址，整篇（差不多的也算重复），行。每 3,000 万篇里出现超过 6 次的行一律删去，导航栏和 Cookie 提示没有了，一些常见的好句子也没有了；量下来，模型还是更好。<!-- by: @grattafiori2024llama3 -->
+#
+# 读得越来越多：DeepSeek-V3（2024）14.8 万亿个词元 {cite:p}`deepseek2024v3`，Qwen2.5（2024）18 万亿 {cite:p}`yang2024qwen25`，Qwen3（2025）36 万亿 {cite:p}`yang2025qwen3`，DeepSeek-V4（2026）超过 32 万亿 {cite:p}`deepseek2026v4`。Llama 3 的语料没有公开，别人也就查不了它的留出集。公开的有 FineWeb，从 96 次网页抓取里洗出 15 万亿个词元，连清洗的程序一起给出 {cite:p}`penedo2024fineweb`。（2026 年 11 月核对。）<!-- by: @penedo2024fineweb --><!-- by: @yang2025qwen3 -->
+# :::
+#
+# ### 没给它读的，它不会
+#
+# 回到开头的谜。几个模型都从书里预训练过的那一个出发（怎样预训练，{numref}`第 %s 章 <sec-pretrain>`讲），都读四千段对话，一遍读完，只有算术占的份额不同：没有，40 段（1%），800 段（20%）；其余的问人物、故事、选择、日历。每种配比做两次，换一批对话，也换一个种子。考的都是留出的格子，60 题（{numref}`fig-data-mixes`）。<!-- by: 0.01 * 4000 == 40 and 0.2 * 4000 == 800 -->
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "算术占对话的份额不同，留出的题答对多少。横线连着两次训练的分数，点是平均。", "name": "fig-data-mixes"}, "image": {"alt": "左右两格，每格三行，是算术占 0、1% 和 20%。左格考数着算加减，三个点从最左边移到最右边；右格考人物的事，三条横线互相重叠"}}
+shares = {"没有算术": "sums 0%", "占 1%": "sums 1%", "占 20%": "sums 20%"}
+panels = {
+    title: {
+        label: (sum(found) / len(found), min(found), max(found))
+        for label, name in shares.items()
+        for found in [measured(name, exam)]
+    }
+    for title, exam in (("数着算加减", "chain"), ("人物的事", "fact"))
+}
+assert [share * study["rows"] for share in (0.01, 0.2)] == [40, 800]
+none, little, fifth = (measured(name, "chain") for name in shares.values())
+assert max(none) < 0.05 < min(little) < max(little) < 0.2 < 0.8 < min(fifth)
+on_people = [measured(name, "fact") for name in shares.values()]
+assert max(min(found) for found in on_people) < min(max(found) for found in on_people)
+show.intervals(panels, {"占 20%": show.COLOURS["sft"], "占 1%": show.COLOURS["other"]})
+
+# %% [markdown]
+# 没有算术的，一题也难答对，虽然预训练读过的文档里就写着怎样数。读过是一回事，被问到时拿得出来是另一回事，那要对话来教。给 40 段，十题里对一两题；给 800 段，对了八成以上。<!-- by: assert max(none) < 0.05 < min(little) < max(little) < 0.2 < 0.8 < min(fifth) --><!-- by: minillm/microworld/documents.py -->
+#
+# 这 800 段是从别的题那里挤出来的，别的题吃亏了吗？人物的题看不出来：三种配比的范围互相重叠，而同一种配比换一次训练，就差了十几到二十几个百分点。要看出更小的代价，得多做几次。<!-- by: assert max(min(found) for found in on_people) < min(max(found) for found in on_people) --><!-- by: book/results/mixes.json -->
+#
+# ### 重复出来的行，不算数
+#
+# 同样写 800 段算术，这回不同的没有那么多：200 段各写 4 遍，或者 8 段各写 100 遍。行数不变：<!-- by: 800 / 100 == 8 and 800 / 4 == 200 -->
 
 # %%
-good = json.dumps(belle, ensure_ascii=False)
-general = [
-    good,
-    json.dumps(sharegpt, ensure_ascii=False),
-    '{"instruction": "写一首诗。", "output": "床前',
-    '{"instruction": "写一首诗。", "output": " "}',
-    '{"messages": [{"role": "用户", "content": "你好"}]}',
-    '{"title": "新闻", "body": "今天天晴。"}',
-    '{"prompt": "你好", "chosen": "你好！", "rejected": "嗯。"}',
-    good,
-]
-maths = ['{"query": "3+4=", "response": 7}', '{"question": "8-5=?", "answer": "3"}']
-
-
-# %%
-def build(folder: Path, **options) -> tuple[str, list[dict]]:
-    (folder / "general_demo.jsonl").write_text("\n".join(general), encoding="utf-8")
-    (folder / "math_demo.jsonl").write_text("\n".join(maths), encoding="utf-8")
-    others = dict.fromkeys(("knowledge", "identity", "preference", "built_in_text"), 0)
-    report = mix.build(mix.MixOptions(folder, folder / "out", **others, **options))
-    bad = (folder / "out" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
-    return report.table(), [json.loads(line) for line in bad]
-
-
-# %%
-with tempfile.TemporaryDirectory() as folder:
-    table, bad = build(Path(folder), general=2, math=4, val_fraction=0)
-assert len(bad) == 5
-print(table)
-
-# %%
+times = {"800 段，各写 1 遍": 1, "200 段，各写 4 遍": 4, "8 段，各写 100 遍": 100}
+once, four, hundred = (
+    measured("sums 20%" + (f", each {n} times" if n > 1 else ""), "chain") for n in times.values()
+)
+assert len(once) == len(four) == len(hundred) == 2
+assert max(hundred) < 0.25 < 0.6 < min(four) < max(four) < 0.8 < min(once)
 show.table(
-    ["文件", "行", "理由", "原文"],
-    [[Path(b["path"]).name, b["line"], b["reason"], b["raw"][:40]] for b in bad],
+    ["算术", "第一次", "第二次"],
+    [
+        [label, *(f"{share:.0%}" for share in found)]
+        for label, found in zip(times, (once, four, hundred), strict=True)
+    ],
 )
 
 # %% [markdown]
-# 每条理由都说出字段和问题。第三行的 JSON 断了；第五行的角色写成了“用户”；第七行本身没错，但它是偏好对，应当放进名字以 `preference` 开头的文件。
-# 数学只有两条，各写了两遍；偏好对一条也没有。报告的最后两行提醒这两件事。加上 `--strict`，遇到第一条坏行就停。
+# 写 100 遍的，从八成以上掉到至多两成：同样的 8 段反复读，学不会数。写 4 遍的，两次都还对七成多，比全是新的低一些。份额只说读了多少行，本事看的是读了多少*不同*的行。<!-- by: assert max(hundred) < 0.25 < 0.6 < min(four) < max(four) < 0.8 < min(once) --><!-- by: book/results/mixes.json -->
 #
-# 别的来源也是同样的路：`minillm import` 把下载好的 JSON、CSV、parquet 变成 `data/chinese/<类别>_<名字>.jsonl`，`minillm download` 直接去取（{numref}`第 %s 章 <sec-scale>`）。
+# 所以先去重，再决定重复几遍。真实的语料里也有人量过：整份语料读到四遍几乎不亏，再往后越来越不值 {cite:p}`muennighoff2023repeat`。那是上亿个词元的语料；这里总共才 200 段，四遍已经看得出亏。而重复的文字，模型会整段背下来 {cite:p}`lee2022dedup`。<!-- by: @muennighoff2023repeat --><!-- by: @lee2022dedup -->
 #
 # ### 留出集是干净的
 #
-# 口说无凭，逐项检查。第一项：没有一篇验证文档出现在训练文件里，三个阶段都按完全相同的文字比较。
+# 考得出本事，前提是考题没有混进训练。口说无凭，逐项检查。第一项：没有一篇验证文档出现在训练文件里，三个阶段都按完全相同的文字比较。
 
 
 # %%
@@ -431,8 +427,10 @@ for stage in ("pretrain", "sft", "dpo"):
     print(f"{stage}: {len(train):,} documents, {len(val)} for validation, in both: {len(both)}")
 
 # %% [markdown]
+# 上面数的是*不同的*文档，重复的行只算一次，所以和行数对不上。
+#
 # 第二项：考模型用的问题，训练对话里问过吗？每一类取 400 道留出的问题，和 SFT 文件里的每一个用户轮次比较，单独比，也连同它前面的一轮、两轮……一起比。
-# 只看留出题的零还不够：万一这种比较本来就什么也找不到呢？所以再取 400 道训练会问的题，作为对照。
+# 只看留出题的零还不够：万一这种比较本来就什么也找不到呢？所以再取 400 道训练会问的题，作为对照。<!-- by: reasoning -->
 
 # %%
 prompts = {
@@ -456,7 +454,7 @@ show.table(
 )
 
 # %% [markdown]
-# 右边全是零。左边有七类至少有 69 道原样出现过，说明比较是有效的。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 69] -->
+# 右边全是零。左边有七类至少有 69 道原样出现过，说明比较是有效的。（`phrasing` 的左边用的是训练里有的问法，右边才是没见过的。）<!-- by: minillm/microworld/exercises.py --><!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 69] -->
 #
 # 但 `reading`、`choice`、`multi_turn` 的左边也是 0 或 1：故事和选项的组合太多，难得有两道题一字不差。对这几类，文字比较什么也证明不了。<!-- by: assert sorted(shared for shared, _ in overlap.values())[:4] == [0, 0, 1, 69] -->
 #
@@ -481,7 +479,7 @@ print(f"asked about: {len(seen)} of {len(exercises.FACTS.train)} cells for train
 print(f"{len(seen & set(exercises.FACTS.held_out))} of {len(exercises.FACTS.held_out)} held out")
 
 # %% [markdown]
-# 训练对话问遍了 241 个该问的格子，47 个留出的一个也没问，无论单问、连问还是选择题。
+# 训练对话问遍了 241 个该问的格子，47 个留出的一个也没问，无论单问、连问还是选择题。故事、算术、买东西和日历的格子，项目的测试也这样逐格查。<!-- by: tests/microworld/test_microworld.py -->
 #
 # 还有一样要老实说。留出的加法从不作为题目出现，但它的*步子*会：数 8 加 5 要走五步，前四步正是 8 加 4 的全部步子。数一数有多少道留出的加法是这样：
 
@@ -503,13 +501,30 @@ print(
 print(f"held-out facts: {len(exercises.FACTS.held_out)}; stated in some document: {stated}")
 
 # %% [markdown]
-# 所以“数着算”考的是组合：步子见过，从哪里开始、走几步、在哪里停，没见过。留出的档案则每一条都读得到，考的是把读到的说出来。以后每个分数都照这个意思读。
+# 所以“数着算”考的是组合：步子见过，这样从头数到尾的没见过。留出的档案则每一条都读得到，考的是把读到的说出来。以后每个分数都照这个意思读。
 #
 # ## 弄坏它
 #
+# ### 先重复，再切开
+#
 # 最常见的错误：先把数据重复到目标行数，再随机抽出十分之一来验证。看上去没有问题，抽走的行确实不再参加训练。<!-- by: reasoning -->
 #
-# 我们各做一遍。1,000 条不同的数学对话，各写五遍：
+# 五条文档，各写三遍，画出来看（{numref}`fig-data-splits`）：
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "竖线右边用来验证。上：先重复、打乱，再切开，框出的在训练里也有。下：先切开，再重复训练的那些。", "name": "fig-data-splits"}, "image": {"alt": "两排写着甲乙丙丁戊的格子。上排竖线右边的三格都框了出来；下排竖线右边只有一格，没有框"}}
+five = list("甲乙丙丁戊")
+shuffled = five * 3
+Random(0).shuffle(shuffled)
+ways = {
+    "先重复，再切开": (shuffled[3:], shuffled[:3]),
+    "先切开，再重复": (five[1:] * 3, five[:1]),
+}
+assert set(shuffled[:3]) <= set(shuffled[3:])
+assert "甲" not in five[1:]
+drawings.two_splits(five, ways)
+
+# %% [markdown]
+# 重复过的文档有好几份，切一刀，两边都落得到。换成真的对话，各做一遍。1,000 条不同的数学对话，各写五遍：
 
 
 # %%
@@ -543,13 +558,17 @@ for repeats in (1, 2, 5):
         train, val = split(quiz, repeats)
         results.append([repeats, split.__name__, len(val), leaked(train, val)])
 assert [found for *_, found in results[2:]] == [182, 0, 500, 0]
-show.table(["每条写几遍", "划分", "验证行", "也在训练集里"], results)
+named = {"careless": "先重复", "careful": "先划分"}
+rows_ = [[n, named[way], *rest] for n, way, *rest in results]
+show.table(["每条写几遍", "怎样划分", "验证行", "也在训练集里"], rows_)
 
 # %% [markdown]
 # 写五遍时，粗心的划分里每一行验证数据都在训练集里。写两遍时，200 行里有 182 行。
 #
+# ### 拿一本字典去考
+#
 # 它坏在哪里？坏在分数好看。做一个什么也没学的“模型”：把训练集里的问题和答数存进字典，查到就照念，查不到就认输。
-# 字典有两种。一种按字面查，问题要一字不差。另一种只看题意：`5加3等于几？` 和 `请问5+3是多少？` 算同一个键。
+# 字典有两种。一种按字面查，问题要一字不差。另一种只看题意：`5加3等于几？` 和 `请问5+3是多少？` 算同一个键。<!-- by: reasoning -->
 
 
 # %%
@@ -590,11 +609,33 @@ show.table(header, [[n, *v] for n, v in scores.items()], [None, *[show.COLOURS["
 #
 # 第三行是我们的做法：整个格子留出，两本字典都得零分。在这样的题上得的分，不是查表得来的。
 #
+# ### 混进了考题，它只记住那几道
+#
+# 字典会背，真的模型呢？照上面“占 20%”的配比再训练两次，只改一处：留出的 24 格加数，有 12 格混进了微调的对话。考卷分成两半，都直接问得数，各 60 题。这些题本来就难，不数步子，干净的模型也答不对几道：
+
+# %%
+halves = {"泄漏的 12 格": "add leaked", "没有泄漏的 12 格": "add clean"}
+mixes = {"干净": "sums 20%", "混进了 12 格": "sums 20%, half leaked"}
+found = {(m, h): measured(mixes[m], halves[h]) for m in mixes for h in halves}
+assert {len(scores) for scores in found.values()} == {2}
+(before, other_before), (after, other_after) = ([found[m, h] for h in halves] for m in mixes)
+assert max(before) <= 0.2 < 0.4 < min(after)
+assert max(other_after) <= min(other_before)
+show.table(
+    ["训练数据", *halves],
+    [[m, *("、".join(f"{share:.0%}" for share in found[m, h]) for h in halves)] for m in mixes],
+)
+
+# %% [markdown]
+# （每格是两次的分数。）泄漏的那 12 格，从至多两成涨到四成以上；另外那 12 格，没有变好。<!-- by: assert max(before) <= 0.2 < 0.4 < min(after) --><!-- by: assert max(other_after) <= min(other_before) -->
+#
+# 两半合成一张卷子，混进了考题的模型就好看得多。可是它没有学会加法，只是记住了泄漏的那几道：分数涨了，本事没涨。要不是另外留着 12 格，谁也看不出来。<!-- by: assert max(other_after) <= min(other_before) -->
+#
 # 怎样发现泄漏？三个办法：看验证损失是不是低得可疑，甚至低于训练损失；像上面那样求交集；拿一本字典去考。
 #
 # ## 收尾
 #
-# 这一章没有训练，三个问题的回答没有变。变的是模型面前有了什么：
+# 书里的模型还没有动，它仍是一堆随机数。变的是它面前有了什么：
 
 # %%
 show.table(
@@ -609,19 +650,26 @@ show.table(
 )
 
 # %% [markdown]
+# 有了文字，还要切成模型认得的小段：下一章（{numref}`第 %s 章 <sec-bpe>`）讲汉字怎样变成词元。
+#
 # ### 小结
 #
 # - 微世界封闭，所以每个回答都能判对错。
 # - 配比就是给每类定行数：多了抽样，少了重复，遍数最多差 1。
 # - 份额按行和按词元不是一回事，报告两样都写。
-# - 坏行进隔离区，带着理由；不静默跳过，也不因为一行停下。
+# - 没给它读的，它不会；给得少，学得少；几段反复读，学不会做法；考题混进训练，它只记住那几道。
 # - 先去重，再划分，最后重复。留出集用断言检查，不靠相信。
 #
 # ### 练习
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-data-1
 # 算一算：数学只找到 1,500 条，验证留出 15 条，目标是 8,000 行。每条写几遍？写得多的有几条？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 先去掉验证的 15 条，余下的才是 {eq}`eq-data-quota` 里的 $n$。
 # :::
 #
 # :::{solution} ex-data-1
@@ -629,38 +677,37 @@ show.table(
 # 训练有 $1500 - 15 = 1485$ 条。$8000 = 5 \times 1485 + 575$，所以 575 条写 6 遍，910 条写 5 遍。核对：$575 \times 6 + 910 \times 5 = 8000$。<!-- by: 8000 - 5 * 1485 == 575 and 1485 - 575 == 910 -->
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★★☆
 # :label: ex-data-2
-# 写代码：有人的数据是 `{"q": "…", "a": "…"}`。现在读它会怎样？给它写一个读取函数和一行 `Format`，不改动包里的文件，只验证它能读。
+# 写代码：{numref}`fig-data-facts` 里，有没有人的六格全都会问？有没有人只剩两格会问？数一数，留出 0、1、2……格的各有几个人。如果哪个人六格全留出了，会有什么问题？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# `Counter(name for name, _ in exercises.FACTS.held_out)` 给出每个人留出几格；没有留出的人不在里面。
 # :::
 #
 # :::{solution-start} ex-data-2
 # :class: dropdown
 # :::
-#
-# 现在它会进隔离区：没有一种格式有这两个字段。`read_question` 已经是现成的读取函数，只要说出字段名。
 
 # %%
-mine = {"q": "一年有几个月？", "a": "十二个月。"}
-try:
-    formats.convert(mine)
-except rows.BadRow as error:
-    print(error)
-new = formats.Format("q, a", ("q", "a"), formats.read_question("q", "a"))
-assert set(new.fields) <= set(mine)
-row = new.read(mine)
-assert row == formats.question_and_answer("一年有几个月？", "十二个月。")
-row.messages
+of_person = Counter(name for name, _ in exercises.FACTS.held_out)
+cells_of = Counter(of_person[name] for name in words.PEOPLE)
+assert sum(cells_of.values()) == 48
+assert sum(n * people for n, people in cells_of.items()) == len(exercises.FACTS.held_out)
+assert 0 < max(cells_of) < 6
+dict(sorted(cells_of.items()))
 
 # %% [markdown]
-# 要长期使用，就把这一行加进 `minillm/data/formats.py` 的 `FORMATS`。
+# 有 19 个人六格全都会问。没有人只剩两格：留出最多的三个人，也还有三格会问，张静就是其中一个。要是谁的六格全留出了，训练对话里就从来不提这个名字；再考他，考的是“没见过的名字怎样答”，不是“没问过的事怎样答”，两件事混在一起，分数就说不清了。<!-- by: assert 0 < max(cells_of) < 6 -->
 #
 # :::{solution-end}
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-data-3
-# 弄坏它：在一条文档的末尾加一个空格，再算一次 `fingerprints`。去重还认得出它吗？一篇验证文档这样改过以后，会不会混进训练集？
+# 弄坏它：在一条文档的末尾加一个空格，再算一次 `mix.fingerprints`：它给一条文档算两个哈希，一个用来去重，一个定它在训练还是验证。去重还认得出它吗？一篇验证文档这样改过以后，会不会混进训练集？
 # :::
 #
 # :::{solution-start} ex-data-3
@@ -675,19 +722,106 @@ assert prints[0] != prints[2]
 [[part.hex() for part in both] for both in prints]
 
 # %% [markdown]
-# 认不出。两个哈希都变了，所以改过的文档可能落到另一边。本包只去掉完全相同的内容；{cite:t}`lee2022dedup` 还去掉近似的内容，用的是 MinHash。真实的网页语料应当先用那样的工具处理（{numref}`第 %s 章 <sec-scale>`）。
+# 认不出。两个哈希都变了，所以改过的文档可能落到另一边。配比时只去掉完全相同的内容；{cite:t}`lee2022dedup` 还去掉近似的内容，用的是 MinHash（给每篇算一小串数，两篇越像，相同的数越多）。网页和古诗词都该先这样洗过，办法见{numref}`第 %s 章 <sec-scale>`和{numref}`第 %s 章 <sec-poems>`。<!-- by: minillm/data/mix.py -->
 #
 # :::{solution-end}
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-data-4
 # 想一想：`sft_chinese_val.jsonl` 里的对话没有一场在训练集里。为什么还需要 `scoring.questions` 的留出题？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 验证文件里的问题，和训练里的问题问的是不是同样的格子？
 # :::
 #
 # :::{solution} ex-data-4
 # :class: dropdown
 # 验证对话和训练对话来自同样的格子：它问的每一个（人，属性），训练都用别的说法问过。它量的是“同一种题答得怎样”，适合看损失何时不再下降。留出题问的是从没问过的格子，量的是“学到的做法能不能用到新的事情上”。两样都要，名字不能混。
+# :::
+#
+# :::{exercise} ★★☆ 动手：先划分，再重复
+# :label: ex-data-divide
+# 把这一章的规矩写成一个函数。`divide(documents, is_held_out, target)` 返回两个列表 `(train, val)`：
+#
+# - 相同的文档只算一条，按第一次出现的次序；
+# - `is_held_out(document)` 为真的进 `val`，每条写一遍；
+# - 其余的 $n$ 条进 `train`，一共写 `target` 行（{eq}`eq-data-quota`）：次序不变，同一条的几遍挨着，余数由前面几条各多写一遍。
+#
+# 一条训练的也没有，`train` 就是空的。
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# `dict.fromkeys` 去掉重复，又保住次序；`divmod(target, n)` 给出商和余数。
+# :::
+
+
+# %%
+def divide(documents: list[str], is_held_out, target: int) -> tuple[list[str], list[str]]:
+    return ...
+
+
+tasks.check("2.1", divide)
+
+# %% [markdown]
+# :::{solution} ex-data-divide
+# :class: dropdown
+# ```python
+# def divide(documents, is_held_out, target):
+#     different = list(dict.fromkeys(documents))
+#     val = [d for d in different if is_held_out(d)]
+#     train = [d for d in different if not is_held_out(d)]
+#     if not train:
+#         return [], val
+#     q, r = divmod(target, len(train))
+#     return [d for i, d in enumerate(train) for _ in range(q + (i < r))], val
+# ```
+# 三步的次序换不得：先重复再划分，`val` 里同一条就有好几遍，`target` 也不再是训练的行数。`is_held_out` 只看内容，所以语料多一条少一条，别的文档站在哪边都不变。
+# :::
+#
+# :::{exercise} ★★★ 动手：查出泄漏的题
+# :label: ex-data-leaks
+# 下载来的语料里可能混着你的考题：换了标点，加了引号，夹在一篇长文当中，求交集查不出来。写出 `find_leaks(train, quiz, threshold)`，返回 `quiz` 里泄漏了的题，次序不变。办法是比三字串：
+#
+# - 标点和空白不算，只留 `str.isalnum()` 为真的字，再取出每三个相邻的字；一段文字的三字串是一个集合，相同的只算一个；
+# - 一道题的三字串，如果有不少于 `threshold` 的份额出现在*同一篇*训练文档里，这道题就算泄漏了。
+#
+# 例如“8加4等于多少？”有五个三字串：`8加4`、`加4等`、`4等于`、`等于多`、`于多少`。“5加3等于多少？”里有其中的两个，份额是 0.4。每道题都不少于三个字。<!-- by: 2 / 5 == 0.4 -->
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 写一个小函数 `runs(text)`，返回三字串的集合；两个集合的交是 `&`。训练文档的集合在循环外面先算好，不要每道题都算一遍。
+# :::
+
+
+# %%
+def find_leaks(train: list[str], quiz: list[str], threshold: float) -> list[str]:
+    return ...
+
+
+tasks.check("2.2", find_leaks)
+
+# %% [markdown]
+# :::{solution} ex-data-leaks
+# :class: dropdown
+# ```python
+# def find_leaks(train, quiz, threshold):
+#     def runs(text):
+#         text = "".join(c for c in text if c.isalnum())
+#         return {text[i : i + 3] for i in range(len(text) - 2)}
+#
+#     documents, found = [runs(document) for document in train], []
+#     for question in quiz:
+#         wanted = runs(question)
+#         if any(len(wanted & runs_) / len(wanted) >= threshold for runs_ in documents):
+#             found.append(question)
+#     return found
+# ```
+# 分母只用题目的三字串，不用两边合起来的：文档可以很长，题目只占一角，除以合起来的就漏掉了。也不能先把所有文档的三字串并成一个集合：语料一大，什么题都凑得齐。换了说法的题它仍然认不出，`5加3` 和 `5+3` 没有一个三字串相同；那要靠按格子留出。
 # :::
 #
 # ### 延伸阅读

@@ -20,7 +20,7 @@
 # :class: tip
 #
 # - **你将学会**：用一对对“更好、更差”的回答训练模型；亲手算出 DPO 的损失；看懂间隔、偏好准确率这些数，也知道它们会在什么时候骗人。
-# - **需要时间**：运行约 30 秒；第一次运行要先训练前面各阶段和两份“弄坏”的模型，另加几分钟。
+# - **需要时间**：阅读 50 分钟，运行约 30 秒；第一次运行要先训练前面各阶段和两份“弄坏”的模型，另加几分钟。
 # - **需要内存**：2 GB。
 # - **用到的模块**：`minillm.training.objectives`、`minillm.training.loop`、`minillm.microworld.scoring`、`minillm.evaluate`。
 # :::
@@ -29,7 +29,8 @@
 import json
 import math
 
-from minillm.book import lab, show
+from minillm.book import lab, show, tasks
+from minillm.book.drawings import tuning
 from minillm.data.rows import to_messages
 from minillm.microworld import identity, lessons, scoring
 from minillm.training import dataset, loop, objectives, packing
@@ -58,12 +59,16 @@ show.spine(replies)
 # 这样得到的数据叫**偏好对**（preference pair）：同一个问题 $x$，一个被选中的回答 $y_w$（w 指 win），一个被拒绝的回答 $y_l$（l 指 lose）。
 # 本章被选中的回答总是又对又客气。被拒绝的有两种：七成是对而不客气，比的是口气；三成是客气而不对，比的是对错。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.03 -->
 #
+# 偏好对从哪里来？常见的做法是让模型自己先答：同一个问题抽几个回答，再请人或者另一个模型排出高下。InstructGPT 请标注员给 4 到 9 个回答排序，排一次就得到许多对 {cite:p}`ouyang2022instructgpt`；UltraFeedback 每个问题收四个模型的回答，由 GPT-4 打分 {cite:p}`cui2023ultrafeedback`。微世界里答案可以查，好坏由程序说了算，所以本章的对子是写出来的：正确的句子加一句客气话，是选中的；去掉客气话，或者换一个错的答案，就是被拒绝的。<!-- by: @ouyang2022instructgpt --><!-- by: @cui2023ultrafeedback --><!-- by: reasoning -->
+#
 # 早先的办法分两步 {cite:p}`ouyang2022instructgpt`：先拿偏好对训练一个打分的奖励模型，再用强化学习让语言模型去拿高分。
 # **直接偏好优化**（direct preference optimization，DPO）把两步并成一步 {cite:p}`rafailov2023dpo`：不要奖励模型，不要强化学习，只有一个损失函数，训练起来和 SFT 一样。
 #
 # ## 手算
 #
 # ### 从偏好到损失
+#
+# 分四步走。第一步，由分差写出人会选哪一个；第二步，假如分数已知，最好的模型有一个公式；第三步，把公式倒过来读，分数就写在模型自己的概率里；第四步，代回第一步，难算的一项恰好消掉，剩下的就是损失。<!-- by: reasoning -->
 #
 # **第一步：偏好是怎样产生的？** 设想每个回答有一个分数 $r(x, y)$，叫**奖励**（reward）。{cite:t}`bradley1952` 的模型说，两个回答比较时，选中 $y_w$ 的概率只取决于分差：
 #
@@ -74,34 +79,123 @@ show.spine(replies)
 #
 # 分差是 0，选哪个都是一半；分差是 2，选中的概率是 $\sigma(2) \approx 0.88$。<!-- by: round(1 / (1 + math.exp(-2)), 2) == 0.88 -->
 #
-# **第二步：有了分数，最好的模型是什么样？** 我们要分数高，又不许模型为了分数变得面目全非，所以从奖励里扣掉它离出发点的距离：<!-- by: reasoning -->
+# **第二步：有了分数，最好的模型是什么样？** 只追分数，模型会变得面目全非：哪个回答分最高，就只说那一个。所以要从奖励里扣掉它离出发点的距离：<!-- by: reasoning -->
 #
-# $$\max_\pi \; \mathbb{E}_{y \sim \pi}\bigl[r(x, y)\bigr] - \beta \, \mathrm{KL}\bigl(\pi(\cdot \mid x) \,\|\, \pi_{\mathrm{ref}}(\cdot \mid x)\bigr)$$
+# ```{math}
+# :label: eq-dpo-objective
+# \max_\pi \; J(\pi), \qquad J(\pi) = \mathbb{E}_{y \sim \pi}\bigl[r(x, y)\bigr] - \beta \, \mathrm{KL}\bigl(\pi(\cdot \mid x) \,\|\, \pi_{\mathrm{ref}}(\cdot \mid x)\bigr)
+# ```
 #
-# 这里 $\pi$ 是正在训练的模型（叫策略），$\pi_{\mathrm{ref}}$ 是**参考模型**（reference model），也就是 SFT 之后、不再改动的那一份；KL 度量两个分布差多远；$\beta$ 是缰绳：越大，拴得越紧。这个问题的最优解可以写出来：
+# 这里 $\pi$ 是正在训练的模型（叫策略），$\pi_{\mathrm{ref}}$ 是**参考模型**（reference model），也就是 SFT 之后、不再改动的那一份。$\mathbb{E}_{y \sim \pi}$ 是让 $\pi$ 写许多回答，取平均；$\max_\pi$ 是问哪一个模型使整个式子最大。KL 散度说两个模型差多远：
 #
-# $$\pi^*(y \mid x) = \frac{1}{Z(x)} \, \pi_{\mathrm{ref}}(y \mid x) \, e^{r(x, y) / \beta}$$
+# $$\mathrm{KL}(\pi \,\|\, \pi_{\mathrm{ref}}) = \mathbb{E}_{y \sim \pi}\left[\log \frac{\pi(y \mid x)}{\pi_{\mathrm{ref}}(y \mid x)}\right]$$
+#
+# 也就是让 $\pi$ 自己写回答，每写一个，看它给的对数概率比参考模型给的高出多少，再取平均。两个模型一样时是 0，不一样就大于 0。（本章的 $\log$ 都是自然对数。）$\beta$ 是缰绳：越大，拴得越紧。
+#
+# 两项都是对 $\pi$ 写的回答取平均，可以并成一项：
+#
+# $$J(\pi) = \sum_y \pi(y \mid x) \left[ r(x, y) - \beta \log \frac{\pi(y \mid x)}{\pi_{\mathrm{ref}}(y \mid x)} \right]$$
+#
+# 方括号里的，叫它**净收益**：说这个回答得到的奖励，减去为偏离参考模型付的钱。把一个回答的概率调高，它的奖励不变，付的钱越来越多，净收益就越来越少。
+#
+# 什么时候再也调不好了？假设两个回答的净收益不相等。从少的那个挪一点点概率给多的那个，总和就变大：还没有到头。所以到头的时候，**每个回答的净收益都相等**，等于同一个数 $c$：<!-- by: reasoning -->
+#
+# ```{math}
+# :label: eq-dpo-level
+# r(x, y) - \beta \log \frac{\pi^*(y \mid x)}{\pi_{\mathrm{ref}}(y \mid x)} = c \qquad \text{对每一个 } y
+# ```
+#
+# 解出 $\pi^*$：移项，除以 $\beta$，取指数，得到 $\pi^*(y \mid x) = \pi_{\mathrm{ref}}(y \mid x)\, e^{r(x, y)/\beta}\, e^{-c/\beta}$。概率加起来要等于 1，这就定下了 $c$。记 $Z(x) = \sum_y \pi_{\mathrm{ref}}(y \mid x)\, e^{r(x, y)/\beta}$，那么 $e^{-c/\beta} = 1 / Z(x)$，也就是 $c = \beta \log Z(x)$：<!-- by: reasoning -->
+#
+# ```{math}
+# :label: eq-dpo-optimum
+# \pi^*(y \mid x) = \frac{1}{Z(x)} \, \pi_{\mathrm{ref}}(y \mid x) \, e^{r(x, y) / \beta}
+# ```
 #
 # 意思很朴素：原来的概率，按奖励的指数放大或缩小；$Z(x)$ 只是让概率加起来等于 1 的常数。
 #
-# :::{dropdown} 为什么这就是最优解
-# 两边取对数，$r(x, y) = \beta \log \pi^*(y \mid x) - \beta \log \pi_{\mathrm{ref}}(y \mid x) + \beta \log Z(x)$。代入目标，$\pi_{\mathrm{ref}}$ 的两项抵消，
-# 剩下 $-\beta\,\mathrm{KL}(\pi \,\|\, \pi^*) + \beta \log Z(x)$。第二项与 $\pi$ 无关，第一项在 $\pi = \pi^*$ 时取最大值 0。<!-- by: reasoning -->
+# :::{dropdown} 用拉格朗日乘子再推一遍，并证明它真的最大
+# “净收益相等”也可以由求导得到。在 $\sum_y \pi(y) = 1$ 的约束下求 $J$ 的最大值，令 $J(\pi) - \lambda \bigl(\sum_y \pi(y) - 1\bigr)$ 对每个 $\pi(y)$ 的导数为 0：
+#
+# $$r(x, y) - \beta \log \frac{\pi(y)}{\pi_{\mathrm{ref}}(y)} - \beta - \lambda = 0$$
+#
+# $\beta$ 和 $\lambda$ 都不随 $y$ 变，所以净收益是一个常数 $c = \beta + \lambda$。
+#
+# 还要证明这一点是最高处。由 {eq}`eq-dpo-optimum`，$r = \beta \log \pi^* - \beta \log \pi_{\mathrm{ref}} + \beta \log Z$。代入 $J$，$\pi_{\mathrm{ref}}$ 的两项抵消，剩下
+#
+# $$J(\pi) = \beta \log Z(x) - \beta\,\mathrm{KL}(\pi \,\|\, \pi^*)$$
+#
+# 第一项与 $\pi$ 无关；第二项至多是 0，只在 $\pi = \pi^*$ 时等于 0。<!-- by: reasoning -->
 # :::
 #
-# **第三步：倒过来读。** 给定任何一个模型 $\pi$，它就是某个奖励的最优解，这个奖励叫**隐式奖励**（implicit reward）：
+# 代入一组数。问张静住在哪里，假设只有三个回答，$\beta = 1$：
+#
+# | 回答 | 参考模型 $\pi_{\mathrm{ref}}$ | 奖励 $r$ | $\pi_{\mathrm{ref}}\, e^{r}$ | 最优 $\pi^*$ | 净收益 $r - \log(\pi^*/\pi_{\mathrm{ref}})$ |
+# |---|---|---|---|---|---|
+# | 北京。很高兴为你解答！ | 0.2 | 2 | 1.478 | 0.447 | 1.197 |
+# | 北京。 | 0.6 | 1 | 1.631 | 0.493 | 1.197 |
+# | 上海。很高兴为你解答！ | 0.2 | 0 | 0.200 | 0.060 | 1.197 |
+#
+# 第四列加起来是 $Z = 3.309$，第五列是第四列除以它。最右一列三个数相等，都是 $\log Z$。奖励最高的那个没有变成 1：参考模型原来只给它 0.2，再往上推，付的钱就超过了奖励。<!-- by: assert np.allclose(net, math.log(Z)) -->
+
+# %%
+reference, reward = np.array([0.2, 0.6, 0.2]), np.array([2.0, 1.0, 0.0])
+weights = reference * np.exp(reward)  # β = 1
+Z = weights.sum()
+best = weights / Z
+net = reward - np.log(best / reference)
+assert np.allclose(net, math.log(Z))
+print("weights", weights.round(3), "Z", round(Z, 3))
+print("optimum", best.round(3), "net", net.round(3))
+
+# %% [markdown]
+# 它真的最大吗？不用证明，试一试：随便取一万个分布，没有一个的 $J$ 比它高。<!-- by: assert max(map(objective, others)) < objective(best) -->
+
+
+# %%
+def objective(policy):
+    return float((policy * (reward - np.log(policy / reference))).sum())
+
+
+others = np.random.default_rng(0).dirichlet([1, 1, 1], size=10_000)
+assert math.isclose(objective(best), math.log(Z))
+assert max(map(objective, others)) < objective(best)
+print(f"J of the reference {objective(reference):.3f}, of the optimum {objective(best):.3f}")
+
+# %% [markdown]
+# 再看 $\beta$。两个回答，参考模型给的概率都是 0.5，奖励是 1 和 0：
+#
+# | $\beta$ | 第一个乘 $e^{1/\beta}$ | 第二个乘 $e^{0}$ | 归一以后 |
+# |---|---|---|---|
+# | 0.5 | $7.389$ | 1 | $0.881$，$0.119$ |
+# | 1 | $2.718$ | 1 | $0.731$，$0.269$ |
+# | 2 | $1.649$ | 1 | $0.622$，$0.378$ |
+#
+# 奖励没有变，$\beta$ 越大，越靠近原来的 0.5 和 0.5。缰绳就是这个意思。<!-- by: (round(math.exp(2) / (math.exp(2) + 1), 3), round(math.e / (math.e + 1), 3), round(math.exp(0.5) / (math.exp(0.5) + 1), 3)) == (0.881, 0.731, 0.622) --><!-- by: (round(1 - 0.881, 3), round(1 - 0.731, 3), round(1 - 0.622, 3)) == (0.119, 0.269, 0.378) --><!-- by: (round(math.exp(2), 3), round(math.e, 3), round(math.exp(0.5), 3)) == (7.389, 2.718, 1.649) -->
+#
+# **第三步：倒过来读。** 到这里，都是有了奖励去求模型。可我们手里没有奖励，只有模型。好在 {eq}`eq-dpo-level` 两个方向都能读：给定任何一个模型 $\pi$，它就是某个奖励的最优解。把那个奖励解出来，叫**隐式奖励**（implicit reward）：
 #
 # ```{math}
 # :label: eq-dpo-reward
 # r(x, y) = \beta \log \frac{\pi(y \mid x)}{\pi_{\mathrm{ref}}(y \mid x)} + \beta \log Z(x)
 # ```
 #
-# **第四步：代回第一步。** $Z(x)$ 很难算，因为它要对所有可能的回答求和。但 {eq}`eq-dpo-bt` 里只有分差，$Z(x)$ 只和问题有关，一减就没了。于是，让人的选择最有可能发生，就是让下面的损失最小：<!-- by: reasoning -->
+# 用上面的表验算：第一行，$\log(0.447/0.2) = 0.803$，加上 $\log Z = 1.197$，正是奖励 2。<!-- by: round(math.log(0.4466 / 0.2) + math.log(3.309), 2) == 2.0 -->
+#
+# **第四步：代回第一步。** $Z(x)$ 很难算，因为它要对所有可能的回答求和：一句话有多少种说法，就有多少项。但 {eq}`eq-dpo-bt` 里只有分差。把两个回答的 {eq}`eq-dpo-reward` 相减：<!-- by: reasoning -->
+#
+# $$r(x, y_w) - r(x, y_l) = \beta \log\frac{\pi(y_w \mid x)}{\pi_{\mathrm{ref}}(y_w \mid x)} + \beta \log Z(x) - \beta \log\frac{\pi(y_l \mid x)}{\pi_{\mathrm{ref}}(y_l \mid x)} - \beta \log Z(x)$$
+#
+# $\beta \log Z(x)$ 只和问题有关，两个回答的一样，一减就没了。还是那张表，第一个比第二个：$\log(0.447/0.2) - \log(0.493/0.6) = 0.803 - (-0.197) = 1$，正是奖励之差 $2 - 1$，没有用到 $Z$。<!-- by: round(math.log(0.4466 / 0.2), 2) == 0.80 --><!-- by: round(math.log(0.4929 / 0.6), 3) == -0.197 -->
+#
+# 最后一步是最大似然：人选了 $y_w$，就让模型以为人会这样选的概率 $\sigma(\cdot)$ 尽量大，也就是让它的负对数尽量小。这和语言模型让下一个词元的概率尽量大，是同一个做法：<!-- by: reasoning -->
 #
 # ```{math}
 # :label: eq-dpo-loss
 # L = -\log \sigma(m), \qquad m = \beta \left[ \log\frac{\pi(y_w \mid x)}{\pi_{\mathrm{ref}}(y_w \mid x)} - \log\frac{\pi(y_l \mid x)}{\pi_{\mathrm{ref}}(y_l \mid x)} \right]
 # ```
+#
+# 奖励模型不见了：它就藏在 $\pi$ 里。
 #
 # $m$ 叫**间隔**（margin）：选中的回答比被拒绝的多得了多少奖励。
 #
@@ -111,7 +205,7 @@ show.spine(replies)
 #
 # | | 词元 | 参考模型 | 合计 | 策略 | 合计 |
 # |---|---|---|---|---|---|
-# | $y_w$ | 北京。· 欢迎提问· 结束 | −0.2, −2.0, −0.8 | −3.0 | −0.2, −1.2, −0.6 | −2.0 |
+# | $y_w$ | 北京 · 。欢迎提问！ · 结束 | −0.2, −2.0, −0.8 | −3.0 | −0.2, −1.2, −0.6 | −2.0 |
 # | $y_l$ | 北京 · 。 · 结束 | −0.2, −0.5, −0.3 | −1.0 | −0.2, −1.9, −0.9 | −3.0 |
 #
 # 1. 整个回答的概率是各词元概率的乘积，所以对数概率是**和**：见“合计”。
@@ -142,7 +236,7 @@ assert math.isclose(losses.item(), math.log(2), abs_tol=1e-6)
 print(f"margin {margins.item():.3f}, loss {losses.item():.4f}, ln 2 = {math.log(2):.4f}")
 
 # %% [markdown]
-# 损失对 $\log \pi(y_w)$ 的梯度是多少？对 {eq}`eq-dpo-loss` 求导，得到 $-\beta\,(1 - \sigma(m))$；对 $\log \pi(y_l)$ 正好相反。
+# 损失对 $\log \pi(y_w)$ 的梯度是多少？$L=\ln(1+e^{-m})$ 对 $m$ 求导，是 $-e^{-m}/(1+e^{-m})=-(1-\sigma(m))$；$m$ 里 $\log \pi(y_w)$ 的系数是 $\beta$，所以梯度是 $-\beta\,(1 - \sigma(m))$；对 $\log \pi(y_l)$ 正好相反。
 # 也就是说，DPO 用同样大的力，把选中的往上推、把被拒绝的往下压；间隔越大，力越小，已经分清的对子不再费力。
 # 起点的力是 $0.1 \times 0.5 = 0.05$，见 {numref}`fig-dpo-loss`。
 
@@ -159,11 +253,11 @@ assert (np.diff(push) < 0).all()
 assert push.min() > 0
 show.lines(
     {
-        "loss": (m, np.log1p(np.exp(-m))),
-        "start: ln 2": ([0, 0], [0, math.log(2)]),
+        "损失": (m, np.log1p(np.exp(-m))),
+        "起点 ln 2": ([0, 0], [0, math.log(2)]),
     },
-    "margin m",
-    "loss (nats)",
+    "间隔 m",
+    "损失（奈特）",
     colours=[show.COLOURS["dpo"], show.GREY],
 )
 
@@ -193,7 +287,7 @@ for pair in (pairs[1], pairs[0]):
     print("rejected", pair["rejected"][-1]["content"], end="\n\n")
 
 # %% [markdown]
-# `held_out=True` 表示这些问题问的是训练里从不问的内容（哪些内容，见 {numref}`第 %s 章 <sec-data>`）。本章所有的测量都用这 200 对。
+# `held_out=True` 表示这些问题问的是训练里从不问的内容（哪些内容，见 {numref}`第 %s 章 <sec-data>`）。下面给一对回答打分，用的都是这 200 对（检查起点和日志里的 `val_loss`，用的是另外 15 对）；要模型开口的题，到时候另取。
 #
 # 一对回答变成两条序列，渲染的方法与 SFT 相同：问题只读不学，回答和结束标记才计入概率。着色的词元就是 $\log \pi(y \mid x)$ 要加的那些：
 
@@ -217,7 +311,77 @@ show.loss_mask(ids, mask, tokenizer, show.COLOURS["bad"])
 show.source(objectives.per_document, objectives.sequence_log_probs, objectives.dpo_loss)
 
 # %% [markdown]
-# 为什么是和，不是平均？因为推导里的 $\pi(y \mid x)$ 是整个回答的概率。除以长度之后，它就不再是任何模型的概率，第三步的倒推不成立。而且每个词元受的力要再除以回答的长度 $|y|$：起点（$m=0$）处从 $\beta/2$ 变成 $\beta / (2|y|)$，短回答的词元被压得比长回答的词元被推得更狠（{numref}`ex-dpo-2` 会量出来）。<!-- by: assert ratios.mean() > 2 -->
+# 为什么是和，不是平均？因为推导里的 $\pi(y \mid x)$ 是整个回答的概率。除以长度之后，它就不再是任何模型的概率，第三步的倒推不成立。
+#
+# 还有一个看得见的后果。用和，一对回答里，每个词元的对数概率受的力一样大，起点（$m=0$）处都是 $\beta/2$。用平均，这个力要再除以自己那个回答的长度 $|y|$，成了 $\beta/(2|y|)$。生硬的回答短，客气的回答长：同一对里，往下压的每一下就比往上推的每一下重。重多少，{numref}`ex-dpo-2` 会量。<!-- by: assert ratios.mean() > 2 -->
+#
+# ### 力全落在分叉的地方
+#
+# 一对回答常常有相同的开头，例如只差最后一句客气话的这一对：
+
+# %%
+pair = next(p for p in pairs if p["rejected"][-1]["content"] == "张静住在北京。")
+assert pair["chosen"][-1]["content"] == "张静住在北京。很高兴为你解答！"
+print("asked   ", pair["chosen"][-2]["content"])
+print("chosen  ", pair["chosen"][-1]["content"])
+print("rejected", pair["rejected"][-1]["content"])
+
+# %% [markdown]
+# 损失往哪里用力？刚才的力是对数概率受的，个个一样大。可是对数概率由分数经 softmax 得到，模型能动的是分数，传到那里就不一样大了。对每个位置、每个词元的**分数**求导，看它们各受多大的力（力是负梯度，正的是推，负的是压）：<!-- by: reasoning -->
+
+
+# %%
+def scored(conversation):
+    """Tokens, scores [T, V] of what comes next, and log p(answer | prompt)."""
+    ids, mask = tokenizer.render_conversation(conversation)
+    with torch.no_grad():
+        scores = before["sft"](torch.tensor([ids[:-1]]))[0]
+    log_probs = scores.requires_grad_().log_softmax(-1)[range(len(ids) - 1), ids[1:]]
+    return ids, scores, (log_probs * torch.tensor(mask[1:])).sum()[None]
+
+
+(win, up, log_w), (lose, down, log_l) = scored(pair["chosen"]), scored(pair["rejected"])
+loss, _ = objectives.dpo_loss(log_w, log_l, log_w.detach(), log_l.detach(), beta=0.1)
+loss.sum().backward()
+fork = next(t for t in range(len(lose)) if win[t] != lose[t])
+force = -(up.grad[:fork] + down.grad[:fork])  # [fork, V]: both answers read the same so far
+assert force[:-1].abs().max() < 1e-4  # before the fork the two cancel
+others = [i for i in range(force.shape[1]) if i not in (win[fork], lose[fork])]
+assert force[-1, others].abs().max() < 1e-4
+assert math.isclose(force[-1, win[fork]], 0.05, abs_tol=1e-4)
+assert math.isclose(force[-1, lose[fork]], -0.05, abs_tol=1e-4)
+
+# %% [markdown]
+# 三条结论，头两条对任何模型都成立：
+#
+# 1. **分叉以前，力是 0。** 相同的开头在选中的回答里被推，在被拒绝的回答里被压，两股力大小相等，逐个词元抵消。“张静住在北京”说得对不对，这一对完全不管。<!-- by: assert force[:-1].abs().max() < 1e-4 -->
+# 2. **分叉处，只有两个词元受力。** 一个推 $\beta/2=0.05$，一个压 0.05，和模型原来给它们多少概率无关；其余的词元一点力也没有。softmax 的分母两个回答相同，一减就没了，和上面的 $Z(x)$ 一样。<!-- by: assert force[-1, others].abs().max() < 1e-4 -->
+# 3. **分叉以后，力是 $(\beta/2)(1-p)$。** 这里两个回答已经走上不同的路，不再抵消。$p$ 是模型给这个词元的概率：越有把握的词元，越推不动。<!-- by: reasoning -->
+
+# %% mystnb={"figure": {"caption": "同一对回答，第一步时各个词元的分数受的力。箭头的长短是力的大小；分叉以后的力，由 SFT 模型给的概率算出。", "name": "fig-dpo-tug"}, "image": {"alt": "一串灰色的词元是两个回答相同的开头，之后分成两条路：上面一条是选中的回答剩下的词元，下面一条是被拒绝的。第一个词元上的箭头最长，上面的朝上，下面的朝下"}} tags=["nbval-ignore-output"]
+start = len(tokenizer.render_for_completion(pair["chosen"]))
+pushed = [0.0, *(-up.grad[t - 1, win[t]].item() for t in range(1, len(win)))]
+pressed = [0.0, *(down.grad[t - 1, lose[t]].item() for t in range(1, len(lose)))]
+pushed[fork] = force[-1, win[fork]].item()  # of both answers together
+pressed[fork] = -force[-1, lose[fork]].item()
+shared = tuning.whole_characters(tokenizer, win[start:fork], [0.0] * (fork - start))
+pushes = tuning.whole_characters(tokenizer, win[fork:], pushed[fork:])
+presses = tuning.whole_characters(tokenizer, lose[fork:], pressed[fork:])
+tuning.tug_of_war([text for text, _ in shared], pushes, presses)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+later = sum(pushed[fork + 1 :])
+assert later >= 0
+show.say(
+    "真的模型上，整对回答的力差不多都落在一个位置：“北京。”之后，是接一句客气话，还是结束。"
+    if later < 0.02
+    else "",
+    f"“很高兴”后面那些词元的力加起来，只有 {later:.4f}：",
+    "这句客气话它本来就会说，开了头就能说完。" if later < 0.02 else "它们也还要学。",
+)
+
+# %% [markdown]
+# 被拒绝的回答若是客气而不对，分叉就在答案上，力也落在答案上。**一对回答在哪里分叉，力就用在哪里**：想教什么，就让两个回答只在那里不同。<!-- by: assert force[:-1].abs().max() < 1e-4 -->
 #
 # ### 目标函数
 #
@@ -227,7 +391,7 @@ show.source(objectives.per_document, objectives.sequence_log_probs, objectives.d
 show.source(objectives.make_dpo_objective)
 
 # %% [markdown]
-# 除了 DPO 的损失，还有一项 `nll_weight * nll`：选中回答每个词元的负对数似然，也就是拿选中的回答做 SFT 的损失（先在每个回答里取平均），权重 0.3。{cite:t}`pang2024irpo` 发现，没有这一项，选中回答的概率也会跟着往下掉；“弄坏它”一节会看到掉下去是什么样子。
+# 除了 DPO 的损失，还有一项 `nll_weight * nll`：选中回答每个词元的负对数似然，也就是拿选中的回答做 SFT 的损失（先在每个回答里取平均），权重 0.3。推导里没有这一项：推导只说最优解在哪里，没有说路上会怎样。它是路边的护栏，只护着选中的那一边，因为我们要的就是让模型说出它。{cite:t}`pang2024irpo` 发现，没有这一项，选中回答的概率也会跟着往下掉；“弄坏它”一节会看到掉下去是什么样子。
 #
 # `metrics` 里有三个数：`accuracy` 是间隔大于 0 的比例（相对参考模型有没有变好），`margin` 是平均间隔，`prefers_chosen` 是策略自己给 $y_w$ 的概率是否更大（绝对的偏好）。前两个以参考模型为尺，第三个不是；训练的前段，两者差得很远。<!-- by: assert early["accuracy"] > early["prefers_chosen"] + 0.2 -->
 #
@@ -272,18 +436,18 @@ assert len(dpo.log) == 153
 # 优化器换成了 AdamW，学习率也小得多。Muon 让矩阵的每个方向走一样远（{numref}`第 %s 章 <sec-pretrain>`），要学很多东西时合适；DPO 只想在学会的东西上改一点，偏好对没有指着的方向，最好少动。AdamW 给每个权重单独定步子，梯度忽左忽右的权重走得少。<!-- by: reasoning -->
 # 学习率小是同一个理由：它是 SFT 的六十分之一，而两种优化器在同一个学习率下步子相当，所以可以这样比。<!-- by: round(config.TRAINING["tiny"]["sft"].learning_rate / config.TRAINING["tiny"]["dpo"].learning_rate) == 60 -->
 #
-# 0.0001 和三遍是试出来的：礼貌率到了 0.98。学习率再小一半，礼貌率只有 0.03；只训练两遍，是 0.68。学习率加倍，两遍就够客气，可是各类题的平均正确率从 0.87 掉到 0.81（`benchmarks/README.md`）。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
+# 0.0001 和三遍是试出来的：礼貌率到了 0.98，各类题的平均正确率是 0.86。学习率小一半，三遍以后礼貌率只有 0.03；只训练两遍，是 0.68。学习率加倍，两遍就够客气，平均正确率却只有 0.81（`benchmarks/README.md`）。用 Muon 做 DPO，我们没有试过。训练曲线见 {numref}`fig-dpo-curves`。<!-- by: benchmarks/README.md -->
 
-# %% mystnb={"figure": {"caption": "DPO 的训练曲线（每 10 步平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 153。两条曲线：损失下降，间隔从 0 上升。"}} tags=["nbval-ignore-output"]
+# %% mystnb={"figure": {"caption": "DPO 的训练曲线（最近 10 步的平均）。损失里含 0.3 倍的负对数似然。损失往下走，间隔从 0 往上走。", "name": "fig-dpo-curves"}, "image": {"alt": "横轴是步数 1 到 153。两条曲线：损失下降，间隔从 0 上升。"}} tags=["nbval-ignore-output"]
 steps = [entry["step"] for entry in dpo.log]
 curves = {name: show.smooth([e[name] for e in dpo.log], 10) for name in ("loss", "margin")}
 assert curves["loss"][-1] < curves["loss"][0] - 0.1
 assert abs(curves["margin"][0]) < 1e-6
 assert curves["margin"][-1] > 0.2
 show.lines(
-    {name: (steps, values) for name, values in curves.items()},
-    "step",
-    "loss, margin (nats)",
+    {name: (steps, curves[key]) for name, key in (("损失", "loss"), ("间隔", "margin"))},
+    "步",
+    "损失、间隔（奈特）",
     colours=[show.COLOURS["dpo"], show.COLOURS["other"]],
 )
 
@@ -317,10 +481,12 @@ rows = [
     for e in dpo.log
     if e["step"] in (1, 10, 25, 50, 100, 153)
 ]
-show.table(["step", *names], rows)
+show.table(["步", "损失", "间隔", "准确率", "更愿说选中的"], rows)
 
 # %% [markdown]
-# 相对参考模型进步了一点点，`accuracy` 就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只报告 `accuracy` 的训练日志，会早早地显得已经学成。<!-- by: assert early["accuracy"] > early["prefers_chosen"] + 0.2 -->
+# `prefers_chosen` 先忽高忽低，不是练坏了。每一行只是那一步的一个批次，三十对上下；客气而不对的对子，SFT 模型本来就分得清，对而不客气的分不清（下面会量），所以要看批次里碰巧哪一种多。<!-- by: round(1500 * 3 / 153) == 29 --><!-- by: assert known > 4 -->
+#
+# 相对参考模型进步了一点点，`accuracy` 就算对；要让模型自己真的更愿意说 $y_w$，需要把间隔推到足以翻盘。只看 `accuracy`，会以为早就练成了。<!-- by: assert early["accuracy"] > early["prefers_chosen"] + 0.2 -->
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 measures, span = ("accuracy", "prefers_chosen"), slice(20, 30)
@@ -360,12 +526,12 @@ assert np.mean(margin > 0) > 0.8  # accuracy, against the reference
 # %% [markdown]
 # 先只看一种对子：被拒绝的那一句正确，只是不客气。见 {numref}`fig-dpo-gap`。
 
-# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。竖线右边的对子，模型更愿意说客气的回答：SFT 之后大多在左边，DPO 之后大多在右边。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图，横轴是选中的与被拒绝的回答的对数概率之差，0 处有一条竖线。SFT 的大多在竖线左边，DPO 的大多在右边。"}} tags=["nbval-ignore-output"]
+# %% mystnb={"figure": {"caption": "留出的对子（被拒绝的回答对而不客气）上 $\\log\\pi(y_w)-\\log\\pi(y_l)$ 的分布。竖线右边的对子，模型更愿意说客气的回答：SFT 之后大多在左边，DPO 之后大多在右边。纵轴是有多少对。", "name": "fig-dpo-gap"}, "image": {"alt": "两个直方图，横轴是选中的与被拒绝的回答的对数概率之差，纵轴是对子的个数，0 处有一条竖线。SFT 的大多在竖线左边，DPO 的大多在右边。"}} tags=["nbval-ignore-output"]
 manners = np.array([not scoring.is_polite(pair["rejected"][-1]["content"]) for pair in pairs])
 assert np.mean(gap["sft"][manners] > 0) < 0.3 < 0.8 < np.mean(gap["dpo"][manners] > 0)
 show.histogram(
-    {"after SFT": gap["sft"][manners], "after DPO": gap["dpo"][manners]},
-    "log-probability of chosen minus rejected (nats)",
+    {"SFT 之后": gap["sft"][manners], "DPO 之后": gap["dpo"][manners]},
+    "选中的减被拒绝的，对数概率之差（奈特）",
     colours=[show.COLOURS["sft"], show.COLOURS["dpo"]],
 )
 
@@ -381,14 +547,14 @@ show.say(
 )
 
 # %% [markdown]
-# 再把两种对子分开列：
+# 再把两种对子分开列（“对数”一列是有多少对，不是取对数；“差”就是上图的横轴，在各对上取平均）：
 
 # %% tags=["nbval-ignore-output"]
 rows = []
-for name, group in (("right, not polite", manners), ("polite, not right", ~manners)):
+for name, group in (("对而不客气", manners), ("客气而不对", ~manners)):
     values = [gap["sft"], gap["dpo"], margin, margin > 0]
     rows.append([name, int(group.sum()), *(float(v[group].mean()) for v in values)])
-show.table(["rejected is", "pairs", "gap, SFT", "gap, DPO", "margin", "accuracy"], rows)
+show.table(["被拒绝的", "多少对", "差，SFT", "差，DPO", "间隔", "准确率"], rows)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 known, now = gap["sft"][~manners].mean(), gap["dpo"][~manners].mean()
@@ -421,8 +587,9 @@ def text_and_end(evaluator, role):
 
 roles = ("chosen", "rejected")
 parts = {run.name: [text_and_end(run.evaluator(), role) for role in roles] for run in (sft, dpo)}
-header = ["", "chosen: text", "chosen: end", "rejected: text", "rejected: end"]
-show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts.items()])
+header = ["", "选中：文字", "选中：结束", "被拒绝：文字", "被拒绝：结束"]
+rows = [[show.STAGE_NAMES[name], *np.ravel(values).tolist()] for name, values in parts.items()]
+show.table(header, rows)
 
 # %%
 changes = np.array(parts["dpo"]) - np.array(parts["sft"])  # [chosen or rejected, text or end]
@@ -432,7 +599,7 @@ assert changes[0, 0] > 1  # while that of the polite one gets likelier
 
 # %% [markdown]
 # 对生硬的回答，变化集中在一个词元上：**说完之后的结束标记**，它前面的全部文字加起来，也没有它变得多。<!-- by: assert abs(changes[1, 1]) > 2 * abs(changes[1, 0]) -->
-# 选中的回答则是文字变得容易了，客气话就在那里面。DPO 教的是“答案说完先别停”：一对回答在哪里分叉，力就用在哪里。<!-- by: assert changes[0, 0] > 1 -->
+# 选中的回答则是文字变得容易了，客气话就在那里面。DPO 教的是“答案说完先别停”，正是 {numref}`fig-dpo-tug` 里箭头指的地方。<!-- by: assert changes[0, 0] > 1 -->
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 (_, end_before), (_, end_after) = parts["sft"][1], parts["dpo"][1]
@@ -460,9 +627,11 @@ print({name: round(float(value), 3) for name, value in mean.items()})
 show.skills(scores)
 
 # %% [markdown]
-# 礼貌率从 0.20 以下升到 0.85 以上，十种问题的平均正确率没有跟着掉下去：至多低 0.1。60 题一种，单独一行有 ±0.13 的误差，所以不要拿一行的升降做文章。<!-- by: assert mean["dpo"] >= mean["sft"] - 0.1 -->
+# 先认行名。`continue` 是续写文本；`answer` 是在对话里问；`question 1` 到 `question 10` 是一次聊天里的第几问；`multiple choice` 不让模型写，只比四个选项哪个更可能；`polite` 是礼貌率；`identity` 问它是谁，`identity in a chat` 是聊了十问以后再问。
 #
-# 有两行要说一句。每字节比特数（`bits_per_byte`）变差了。它量的是模型有多像 SFT 的验证集，而 SFT 的回答多数是生硬的。我们故意让模型不再像它，这个数变差正是目的。**换了目标，就要换尺子。**<!-- by: assert scores["dpo"]["bits_per_byte"] > 1.2 * scores["sft"]["bits_per_byte"] --><!-- by: assert polite < 0.12 -->
+# 礼貌率从不到 0.20 升到 0.85 以上。十种问题的平均正确率没有跟着掉下去：我们划的线是至多低 0.1，没有碰到。60 题一种，单独一行有 ±0.13 的误差，所以不要拿一行的升降做文章。<!-- by: assert mean["dpo"] >= mean["sft"] - 0.1 -->
+#
+# 有两行要说一句。每字节比特数（`bits_per_byte`）变差了。它量的是模型有多像 SFT 的验证集（{numref}`第 %s 章 <sec-pretrain>` 的那个数量的是留出的文本，两个数不能相比），而 SFT 的回答多数是生硬的。我们故意让模型不再像它，这个数变差正是目的。**换了目标，就要换尺子。**<!-- by: assert scores["dpo"]["bits_per_byte"] > 1.2 * scores["sft"]["bits_per_byte"] --><!-- by: assert polite < 0.12 -->
 #
 # 另一行是 `continue chain`：不经对话，让模型把一步步的计算续写下去。这项本事丢在 SFT，不是 DPO 弄丢的；这种遗忘，{numref}`第 %s 章 <sec-pipeline>` 再讲。<!-- by: assert chain[0] > chain[1] + 0.3 -->
 
@@ -493,7 +662,7 @@ rows = [
     [asked[i].messages[-1][1], asked[i].answer, *(said[i] for said, _, _ in told.values())]
     for i in (0, 60, 120)
 ]
-show.table(["asked", "answer", "SFT", "DPO"], rows)
+show.table(["问题", "答案", "SFT", "DPO"], rows)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 (_, was_right, _), (_, is_right, polite) = told.values()
@@ -512,6 +681,8 @@ show.say(
 )
 
 # %% [markdown]
+# 分数里没有的毛病，要亲眼读才看得见：上面表里的回答，逐条读到最后一个字。答案后面该有一句客气话，只该有一句；多出来的、接歪了的，正确率和礼貌率都数不到。<!-- by: reasoning -->
+#
 # ## 弄坏它
 #
 # {eq}`eq-dpo-loss` 里只有**差**。把 $\log \pi(y_w)$ 和 $\log \pi(y_l)$ 都减去 10，即两个回答的概率都缩小到约两万二千分之一，损失一点不变：<!-- by: round(math.exp(10), -3) == 22000 -->
@@ -523,62 +694,127 @@ assert torch.allclose(normal[0], sunk[0])
 print(f"loss {normal[0].item():.4f} and {sunk[0].item():.4f}")
 
 # %% [markdown]
-# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。平时有两样东西拉着它：很小的学习率，和负对数似然那一项。现在把学习率放大二十倍（0.002），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。<!-- by: round(config.TRAINING["tiny"]["dpo"].learning_rate * 20, 6) == 0.002 -->
+# 所以 DPO 不在乎选中的回答是不是也变得不可能，只要被拒绝的掉得更快。损失允许，训练就会走到那里去吗？概率又流到哪里？先看一个小得能看穿的模型。
+#
+# ### 压下啰嗦，客气也沉下去
+#
+# 只有三个回答：不带客气话，带一句，带三句。带一句的是选中的，带三句的太啰嗦，被拒绝；不带的那个，偏好对里从没出现过。模型只有一个参数 $\theta$，带 $n$ 句的回答，分数是 $n\theta$。$\theta$ 从 0 开始，三个回答一样可能。DPO 要压下三句的，只有一个办法：让 $\theta$ 变负。<!-- by: reasoning -->
+
 
 # %%
-kept = lab.variant("dpo-lr", "dpo", learning_rate=2e-3, max_steps=40)
-broken = lab.variant("dpo-no-nll", "dpo", learning_rate=2e-3, max_steps=40, nll_weight=0.0)
+phrases = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)  # none, chosen, rejected
+
+
+def train_theta(nll_weight, steps=100):
+    """Probabilities of the three answers and the margin before each step."""
+    theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    start, found = torch.zeros_like(phrases).log_softmax(0), []
+    for _ in range(steps):
+        log_p = (theta * phrases).log_softmax(0)
+        loss, m = objectives.dpo_loss(log_p[1], log_p[2], start[1], start[2], beta=0.1)
+        (slope,) = torch.autograd.grad(loss - nll_weight * log_p[1], theta)
+        found.append([*log_p.exp().tolist(), m.item()])
+        theta.data -= slope
+    return np.array(found)
+
+
+toy = {"只有 DPO": train_theta(0.0), "加 0.3 倍负对数似然": train_theta(0.3)}
+
+# %%
+alone, held = toy.values()
+assert alone[3, 1] > alone[0, 1]  # at first the chosen answer gains
+assert alone[-1, 1] < 0.01  # in the end it is all but gone
+assert alone[-1, 0] > 0.99  # and its probability is with the answer of no pair
+assert (np.diff(alone[:, 3]) > 0).all()  # while the margin never stopped growing
+assert held[-1, 1] > 0.3
+rows = [[name, i + 1, *found[i]] for name, found in toy.items() for i in (0, 3, 20, 99)]
+show.table(["", "步", "不带", "一句（选中）", "三句（被拒绝）", "间隔"], rows)
+
+# %% mystnb={"figure": {"caption": "小模型里，选中的回答的概率。只有 DPO，它先升后沉；加上负对数似然，它守住了。", "name": "fig-dpo-toy"}, "image": {"alt": "横轴是步数，从 1 到 100；两条线从同一点出发，只有 DPO 的一条先升后沉，加了负对数似然的一条是平的"}}
+steps = list(range(1, 101))
+colours = [show.COLOURS["bad"], show.COLOURS["dpo"]]
+show.lines(
+    {name: (steps, found[:, 1].tolist()) for name, found in toy.items()}, "步", "概率", colours
+)
+
+# %% [markdown]
+# 选中的回答先占了一点便宜，然后一路沉到底：它自己也带着一句客气话，压客气话这件事，它逃不掉。<!-- by: assert alone[-1, 1] < 0.01 --><!-- by: assert alone[3, 1] > alone[0, 1] -->概率全流到了“不带”那里，而那个回答，没有一个对子提过。<!-- by: assert alone[-1, 0] > 0.99 -->只看间隔，什么毛病也没有：每一步都在变大。<!-- by: assert (np.diff(alone[:, 3]) > 0).all() -->加上负对数似然，$\theta$ 走到推力和拉力相等的地方就停下，选中的回答守住了。<!-- by: assert held[-1, 1] > 0.3 -->
+#
+# 毛病出在两个回答**共用**的东西上。神经网络里处处是共用：同样的字，同样的开头，同一批权重。{cite:t}`razin2025unintentional` 证明并量出，两个回答在模型内部的表示越相像，选中的就越容易跟着沉，概率有时流到意思相反的回答上。<!-- by: @razin2025unintentional -->
+#
+# ### 真的模型，步子大五十倍
+#
+# 平时有两样东西拉着模型：很小的学习率，和负对数似然那一项。现在把学习率放大五十倍（0.005），练两份：一份保留那一项，一份去掉。两份各 40 步，其余完全相同。<!-- by: round(config.TRAINING["tiny"]["dpo"].learning_rate * 50, 6) == 0.005 -->
+
+# %%
+kept = lab.variant("dpo-lr", "dpo", learning_rate=5e-3, max_steps=40, nll_weight=0.3)
+broken = lab.variant("dpo-no-nll", "dpo", learning_rate=5e-3, max_steps=40, nll_weight=0.0)
 
 # %% [markdown]
 # 先看训练日志。只凭日志，你会选哪一个？
 
 # %% tags=["nbval-ignore-output"]
 names = ("loss", "margin", "accuracy", "val_loss", "val_margin")
-ends = {"DPO, 153 steps": dpo, "lr x20, with NLL": kept, "lr x20, no NLL": broken}
+ends = {"DPO，153 步": dpo, "步子 50 倍": kept, "50 倍，没有护栏": broken}
 last = {name: run.log[-1] for name, run in ends.items()}
-assert broken.log[-1]["loss"] < min(kept.log[-1]["loss"], dpo.log[-1]["loss"])
-assert broken.log[-1]["val_margin"] > 2 * dpo.log[-1]["val_margin"]
-show.table(["", *names], [[name, *(entry[n] for n in names)] for name, entry in last.items()])
+assert broken.log[-1]["val_margin"] > 1.5 * dpo.log[-1]["val_margin"]
+header = ["", "损失", "间隔", "准确率", "验证集损失", "验证集间隔"]
+show.table(header, [[name, *(entry[n] for n in names)] for name, entry in last.items()])
 
-# %% [markdown]
-# 最后一行的损失最小（它少一项，本来就不能比），验证集上的间隔是正式的 DPO 的两倍以上。再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：<!-- by: assert broken.log[-1]["val_margin"] > 2 * dpo.log[-1]["val_margin"] -->
-
-# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发，只有去掉负对数似然的那条最后落到了起点以下。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。正式的 DPO 和保留负对数似然的一份升高，去掉它的一份降低。"}} tags=["nbval-ignore-output"]
-series = {}
-for name, run in (("DPO", dpo), ("lr ×20", kept), ("lr ×20, no NLL", broken)):
-    means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
-    series[name] = ([0, *run.steps], [float(chosen["sft"].mean()), *means])
-fallen = {name: y[-1] - y[0] for name, (_, y) in series.items()}
-assert min(fallen["DPO"], fallen["lr ×20"]) > 0
-assert fallen["lr ×20, no NLL"] < -1
-show.lines(
-    series,
-    "step",
-    "mean log-probability of chosen (nats)",
-    colours=[show.COLOURS[k] for k in ("dpo", "other", "bad")],
-    marker="o",
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert broken.log[-1]["val_margin"] > 1.5 * dpo.log[-1]["val_margin"]
+lowest = min(last, key=lambda name: last[name]["loss"])
+show.say(
+    f"损失最小的是“{lowest}”。" if lowest == "50 倍，没有护栏" else "",
+    "最后一行的损失少一项，本来就不能和别的比；间隔可以比：验证集上，",
+    f"它是正式的 DPO 的 {last['50 倍，没有护栏']['val_margin'] / last['DPO，153 步']['val_margin']:.1f} 倍。",
 )
 
 # %% [markdown]
-# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：<!-- by: assert fallen["lr ×20, no NLL"] < -1 -->
+# 间隔大得多，看上去学得最好。<!-- by: assert broken.log[-1]["val_margin"] > 1.5 * dpo.log[-1]["val_margin"] -->再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
+
+# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发；去掉负对数似然的那条掉了下去。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。去掉负对数似然的一份远远低于另外两份。"}} tags=["nbval-ignore-output"]
+series = {}
+for name, run in ends.items():
+    means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
+    series[name] = ([0, *run.steps], [float(chosen["sft"].mean()), *means])
+fallen = {name: y[-1] - y[0] for name, (_, y) in series.items()}
+assert fallen["DPO，153 步"] > 0
+assert fallen["50 倍，没有护栏"] < -3
+assert fallen["步子 50 倍"] > fallen["50 倍，没有护栏"] + 3
+colours = [show.COLOURS[k] for k in ("dpo", "other", "bad")]
+show.lines(series, "步", "选中的回答，平均对数概率（奈特）", colours, marker="o")
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert fallen["步子 50 倍"] > fallen["50 倍，没有护栏"] + 3
+show.say(
+    "和 SFT 模型比，选中的回答的平均对数概率，",
+    "；".join(f"“{name}”变了 {change:+.1f}" for name, change in fallen.items()),
+    "（奈特）。",
+)
+
+# %% [markdown]
+# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。<!-- by: assert fallen["50 倍，没有护栏"] < -3 -->它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：
 
 # %% tags=["nbval-ignore-output"]
 asked = [q for kind in ("fact", "reading", "shop") for q in scoring.questions(kind, 30)]
 told = {name: answers(run, asked) for name, run in ends.items()}
 rows = [
-    [name, right.mean(), polite.mean(), (right & polite).mean(), said[0]]
+    [name, right.mean(), polite.mean(), (right & polite).mean(), said[0][:40]]
     for name, (said, right, polite) in told.items()
 ]
-show.table(["", "right", "polite", "both", asked[0].messages[-1][1]], rows)
+show.table(["", "答对", "客气", "又对又客气", asked[0].messages[-1][1]], rows)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 good, same_rate, bad = ((right & polite).mean() for _, right, polite in told.values())
 assert good > 0.7
-assert same_rate > bad + 0.2  # the only difference between the two: the NLL term
+assert bad < good - 0.2
 show.say(
-    f"第三行开口就露了馅：又对又客气的回答，只占 {bad:.2f}。第二行的学习率同样大，"
-    f"只因为保留了那一项，占 {same_rate:.2f}；正式的 DPO 占 {good:.2f}。"
-    f"表里最后一列是第一道题，答案是{show.quote(asked[0].answer)}。"
+    f"第三行开口就露了馅：又对又客气的回答，只占 {bad:.2f}，正式的 DPO 占 {good:.2f}。",
+    f"第二行的步子同样大，只因为保留了那一项，占 {same_rate:.2f}。"
+    if same_rate > bad + 0.1
+    else f"第二行占 {same_rate:.2f}：步子太大，只靠那一项也没有守住。",
+    f"表里最后一列是第一道题，答案是{show.quote(asked[0].answer)}。",
 )
 
 # %% [markdown]
@@ -588,15 +824,19 @@ show.say(
 for name, run in list(ends.items())[1:]:
     parts[name] = [text_and_end(run.evaluator(), role) for role in roles]
 moved = {name: np.array(values) - np.array(parts["sft"]) for name, values in parts.items()}
-assert max(moved[name][1, 1] for name in list(ends)[1:]) < -10
-assert moved["lr x20, with NLL"][0, 0] > 0.5
-assert moved["lr x20, no NLL"][:, 0].max() < -0.3
-show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts.items()])
+assert max(moved[name][1, 1] for name in list(ends)[1:]) < -5
+assert moved["50 倍，没有护栏"][:, 0].max() < -1
+header = ["", "选中：文字", "选中：结束", "被拒绝：文字", "被拒绝：结束"]
+rows = [
+    [show.STAGE_NAMES.get(name, name), *np.ravel(values).tolist()] for name, values in parts.items()
+]
+show.table(header, rows)
 
 # %% [markdown]
-# 两份都把生硬的回答之后的结束标记压到了底：说完答案就停，概率比 SFT 时小了一万倍以上。<!-- by: assert max(moved[name][1, 1] for name in list(ends)[1:]) < -10 -->
-# 保留那一项时，选中的文字变得容易了，空出来的概率有地方去。<!-- by: assert moved["lr x20, with NLL"][0, 0] > 0.5 -->
-# 去掉之后，两种回答的文字都比 SFT 时更难说出口，而这两种回答说的都是正确的答案：概率流到了别处。流到哪里，{eq}`eq-dpo-loss` 不管。<!-- by: assert moved["lr x20, no NLL"][:, 0].max() < -0.3 -->
+# 两份都把生硬的回答之后的结束标记压了下去：说完答案就停，概率不到 SFT 时的百分之一。<!-- by: assert max(moved[name][1, 1] for name in list(ends)[1:]) < -5 --><!-- by: math.exp(-5) < 0.01 -->
+# 没有护栏的那份，两种回答的文字都比 SFT 时难说出口，而这两种回答说的都是正确的答案：概率流到了别处。流到哪里，{eq}`eq-dpo-loss` 不管。<!-- by: assert moved["50 倍，没有护栏"][:, 0].max() < -1 -->
+#
+# 步子小一些，未必沉。“我没有加那一项，也没出事”，说明不了什么：损失不拦着，只是那一路没有走到那里。<!-- by: reasoning -->
 #
 # 怎样发现：
 #
@@ -604,7 +844,17 @@ show.table(header, [[name, *np.ravel(values).tolist()] for name, values in parts
 # - 每个阶段之后都要在留出的问题上让模型**开口**，看正确率，也亲眼看几个回答；
 # - 间隔大得离谱，不是好消息。
 #
-# 第二份也不是没有代价。步子大了，变化会传到偏好对没有教过的问题上：试试问它是谁（{numref}`ex-dpo-3`）。<!-- by: assert rows[1][2] > rows[0][2] -->
+# 有护栏的那份也不是没有代价。步子大了，变化会传到偏好对没有教过的问题上：试试问它是谁（{numref}`ex-dpo-3`）。<!-- by: reasoning -->
+#
+# :::{admonition} 真实世界
+# :class: real-world
+#
+# Zephyr-7B（2023）从 UltraFeedback 的 6.4 万个提示里取偏好对做 DPO，好坏由 GPT-4 来评，没有用人标注 {cite:p}`tunstall2023zephyr`。Llama 3（2024）的后训练走六轮，每一轮收集新的偏好，再做一次 DPO，$\beta=0.1$，学习率 $10^{-5}$。它也加上了选中回答的负对数似然，系数 0.2，本章是 0.3。<!-- by: @tunstall2023zephyr --><!-- by: @grattafiori2024llama3 -->
+#
+# 它还改了一处：DPO 的损失不算结束标记之类的特殊词元。算进去的话，模型有时说个没完，有时突然收住 {cite:p}`grattafiori2024llama3`。本章看到的是同一件事：对生硬的回答，力都落在结束标记上。我们留着它，因为要教的正是先别停。<!-- by: @grattafiori2024llama3 --><!-- by: assert abs(changes[1, 1]) > 2 * abs(changes[1, 0]) -->
+#
+# 不是家家都用 DPO。Qwen2.5（2024）先用约 15 万对做一遍 DPO，再做强化学习里的 GRPO {cite:p}`yang2024qwen25`；DeepSeek-V3（2024）用的是 GRPO {cite:p}`deepseek2024v3`。GRPO 就是下一章的主角。（2026 年 11 月核对。）<!-- by: @yang2024qwen25 --><!-- by: @deepseek2024v3 -->
+# :::
 #
 # ## 收尾
 
@@ -638,7 +888,7 @@ show.say(
 #
 # ### 练习
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-dpo-1
 # 算一算：手算的例子里，若 $\beta = 1$，间隔和损失是多少？要让 $\beta = 0.1$ 时的损失也是这个数，两个对数比之差要有多大？<!-- by: reasoning -->
 # :::
@@ -648,16 +898,21 @@ show.say(
 # $m = 1 \times 3.0 = 3.0$，$L = \ln(1 + e^{-3}) = 0.049$。$\beta = 0.1$ 时要 $m = 3.0$，差就得是 30 个奈特：$\beta$ 越小，模型要离参考模型越远，才算“分清了”，所以说小的 $\beta$ 是松的缰绳。<!-- by: round(math.log(1 + math.exp(-3)), 3) == 0.049 -->
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★★☆
 # :label: ex-dpo-2
-# 写代码：如果把和换成平均，被拒绝的回答的每个词元受的力，是选中的回答的每个词元的多少倍？用“对而不客气”的留出对子，算出这个倍数的平均数，再看它至多是多少。
+# 写代码：如果把和换成平均，被拒绝的回答里每个词元（的对数概率）受的力，是选中的回答里每个词元的多少倍？用“对而不客气”的留出对子，算出这个倍数的平均数，再看它至多是多少。
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 先用笔推：平均时，每个词元的力要再乘一个什么因子？同一对回答的 $m$ 相同，两个力相除，它就消去。长度就是 `render_conversation` 的掩码之和。
 # :::
 #
 # :::{solution-start} ex-dpo-2
 # :class: dropdown
 # :::
 #
-# 用和，每个词元受的力都是 $\beta(1-\sigma(m))$；用平均，要再除以回答的长度。同一对回答的 $m$ 相同，所以不管训练到哪一步，倍数都是 $|y_w| / |y_l|$。
+# 用和，每个词元的对数概率受的力都是 $\beta(1-\sigma(m))$；用平均，要再除以回答的长度。同一对回答的 $m$ 相同，所以不管训练到哪一步，倍数都是 $|y_w| / |y_l|$。
 
 
 # %%
@@ -678,14 +933,19 @@ assert ratios.max() > 5
 print(f"mean {ratios.mean():.2f}, largest {ratios.max():.2f}")
 
 # %% [markdown]
-# 用平均，短回答的每个词元平均被压得两倍以上地狠，最极端的对子五倍以上。回答越短，结束标记占的份额越大，而它正是实验里被压得最低的词元。<!-- by: assert ratios.mean() > 2 --><!-- by: assert ratios.max() > 5 -->
+# 用平均，短回答的每个词元受的压，平均是长回答的每个词元受的推的两倍以上，最极端的一对是五倍以上。回答越短，结束标记占的份额越大，而它正是实验里被压得最低的词元。<!-- by: assert ratios.mean() > 2 --><!-- by: assert ratios.max() > 5 -->
 #
 # :::{solution-end}
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★★☆
 # :label: ex-dpo-3
 # 弄坏它：`identity.held_out_questions` 有 24 个关于身份的问题，拿来问“弄坏它”一节的三个模型。认得自己的有几句，客气的有几句？偏好对里没有一个身份问题，客气是怎么来的？这是好事吗？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# `run.evaluator().ask(questions)` 一次问完。命中用 `identity.is_hit(问题, 回答, identity.Persona())` 数，客气用 `scoring.is_polite` 数；三个模型在 `ends` 里。
 # :::
 #
 # :::{solution-start} ex-dpo-3
@@ -700,20 +960,27 @@ for name, run in ends.items():
     hits = [identity.is_hit(q, s, identity.Persona()) for q, s in zip(questions, said, strict=True)]
     rows.append([name, sum(hits), sum(map(scoring.is_polite, said)), said[0]])
 assert len(questions) == 24
-assert min(row[1] for row in rows) > 8
-assert rows[1][2] > rows[0][2]
-show.table(["", "named", "polite", questions[0]], rows)
+assert rows[0][1] > 8
+show.table(["", "认得自己", "客气", questions[0]], rows)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+assert rows[0][1] > 8
+show.say(
+    f"24 句里，正式的 DPO 认得自己 {rows[0][1]} 句；步子五十倍的，有护栏 {rows[1][1]} 句，"
+    f"没有护栏 {rows[2][1]} 句。客气的依次是 {rows[0][2]}、{rows[1][2]}、{rows[2][2]} 句。",
+    "步子一大，客气就传到了没教过的地方。" if rows[1][2] > rows[0][2] else "",
+    "步子一大，连自己是谁也说不清了。" if max(rows[1][1], rows[2][1]) < rows[0][1] - 6 else "",
+)
 
 # %% [markdown]
-# 三份都还认得自己，说对名字的都超过三分之一。<!-- by: assert min(row[1] for row in rows) > 8 -->
-# 步子大了二十倍的第二份，客气的回答比第一份多：DPO 教的“答案说完先别停”，不分问的是什么，步子一大，就传到了没教过的地方；传多远，换一个种子会差很多。<!-- by: assert rows[1][2] > rows[0][2] -->
+# 偏好对里没有身份问题，客气是怎么来的？DPO 教的是“答案说完先别停”，改的权重是大家共用的，不分问的是什么。传多远没有准数，换一个种子会差很多。<!-- by: reasoning -->
 #
-# 传过去的若只是客气话，还算好事；可是没有什么保证副作用总是无害。负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。<!-- by: reasoning -->
+# 传过去的若只是客气话，还算好事；可是没有什么保证副作用总是无害。负对数似然只保护数据里出现过的那一类回答，偏好对里没有身份问题，副作用到了那里没有任何东西拦着，护栏也护不到。要保护一种能力，就得让它出现在训练数据里，或者少走几步、走小一点。<!-- by: reasoning -->
 #
 # :::{solution-end}
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-dpo-4
 # 想一想：有人把数据里的 `chosen` 和 `rejected` 两列弄反了。训练会报错吗？损失、间隔和准确率的曲线看得出来吗？怎样才能发现？
 # :::
@@ -721,6 +988,73 @@ show.table(["", "named", "polite", questions[0]], rows)
 # :::{solution} ex-dpo-4
 # :class: dropdown
 # 不会报错，曲线也不会提醒你：起点还是 $\ln 2$，往上推的还是叫 `chosen` 的那一列，这几个数只认列名。模型被教的，七成是生硬，三成是客气地答错。只有读几行数据、看几个真实的回答，或者在独立的测试（如礼貌率、正确率）上打分，才能发现。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.03 -->
+# :::
+#
+# :::{exercise} ★★☆ 动手：一对回答的损失
+# :label: ex-dpo-pairs
+# 词元变成回答，回答变成间隔，间隔变成损失，一共三步。写出 `pair_losses`：前三个参数都是 `[2P, T]`，一行一个回答，选中的和被拒绝的交替，第 0 行选中，第 1 行被拒绝；`policy` 和 `reference` 是策略和参考模型给各词元的对数概率，`mask` 是 1 的词元属于回答，是 0 的是问题或者填充。返回每一对的损失 `[P]`。还有一个要求：$m=-500$ 时，损失应当是 $500$，不是无穷。
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 乘上掩码，再按行相加。`x[0::2]` 取出第 0、2、4 行。$-\ln\sigma(m)$ 也就是 $\ln(1+e^{-m})$，PyTorch 有一步算完它的函数：`torch.nn.functional` 里的 `logsigmoid` 或者 `softplus`。
+# :::
+
+
+# %%
+def pair_losses(policy, reference, mask, beta):
+    return ...
+
+
+tasks.check("8.1", pair_losses)
+
+# %% [markdown]
+# :::{solution} ex-dpo-pairs
+# :class: dropdown
+# ```python
+# def pair_losses(policy, reference, mask, beta):
+#     gain = ((policy - reference) * mask).sum(dim=1)  # [2P]
+#     margins = beta * (gain[0::2] - gain[1::2])  # [P]
+#     return torch.nn.functional.softplus(-margins)
+# ```
+# `softplus(x)` 就是 $\ln(1+e^x)$，$x$ 很大时它直接给出 $x$。先算 $\sigma$ 再取对数，间隔很负时 $\sigma$ 已经下溢成 0，对数是负无穷，训练就断在那里。
+# :::
+#
+# :::{exercise} ★★★ 动手：DPO 找回最优解
+# :label: ex-dpo-optimum
+# 推导说：奖励是 $r$ 时，最优解是 $\pi_{\mathrm{ref}}\, e^{r/\beta}$ 归一；而 DPO 没见过奖励，只见过偏好，也该走到那里。用一个很小的模型试一试：一个问题，$K$ 个回答，模型就是 $K$ 个打分，过 softmax 就是概率。
+#
+# 写出 `train_dpo`：`reference` 是参考模型的概率 `[K]`，`pairs` 是一列 `(选中的编号, 被拒绝的编号)`。打分从 `reference` 的对数出发，用梯度下降让全部对子的平均损失不再下降，返回这时的概率 `[K]`。学习率和步数自己定，每个概率差在 $0.01$ 以内就算对。
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 间隔里用打分代替对数概率也行：softmax 的分母两个回答相同，一减就没了。每一对推选中的一把，力是 $\beta(1-\sigma(m))$，压被拒绝的同样一把。损失的弯度与 $\beta^2$ 成正比，所以学习率取 $2/\beta^2$，走几百步。同一个编号会出现许多次，要用 `index_add` 才加得全。想省事，就用 `.backward()`。
+# :::
+
+
+# %%
+def train_dpo(reference, pairs, beta):
+    return ...
+
+
+tasks.check("8.2", train_dpo)
+
+# %% [markdown]
+# :::{solution} ex-dpo-optimum
+# :class: dropdown
+# ```python
+# def train_dpo(reference, pairs, beta):
+#     start = reference.log()
+#     z, rate = start.clone(), 2 / beta**2
+#     won, lost = torch.tensor(pairs).T
+#     for _ in range(400):
+#         gain = z - start  # log π - log π_ref, up to the same number for all
+#         push = beta * torch.sigmoid(-beta * (gain[won] - gain[lost])) / len(pairs)
+#         z = z.index_add(0, won, rate * push).index_add(0, lost, -rate * push)
+#     return z.softmax(0)
+# ```
+# 偏好三比一，按 Bradley–Terry，奖励差就是 $\ln 3$。$\beta=1$ 时，两个回答的概率之比从参考模型的那个比乘 $3$；$\beta=0.5$ 时乘 $3^2=9$：缰绳松了，同样的偏好推得更远。没有人告诉它奖励是多少，它走到的正是第二步的公式。
 # :::
 #
 # ### 延伸阅读

@@ -20,7 +20,7 @@
 # :class: tip
 #
 # - **你将学会**：没有标准解法、只有判分程序时怎样训练模型；亲手算一次策略梯度；看懂 GRPO 比 REINFORCE 多了什么；量出强化学习教会的是新本领，还是何时用旧本领。
-# - **需要时间**：阅读 50 分钟，运行不到两分钟；第一次运行另要训练十几份小模型，只用一个 CPU 核约八分钟。
+# - **需要时间**：阅读 50 分钟，运行不到两分钟；第一次运行另要训练十份小模型，只用一个 CPU 核约五分钟。
 # - **需要内存**：2 GB。
 # - **用到的模块**：`minillm.training.reinforcement`、`minillm.training.grpo`、`minillm.microworld.scoring`。
 # :::
@@ -34,7 +34,8 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 
-from minillm.book import lab, show
+from minillm.book import lab, show, tasks
+from minillm.book.drawings import judging
 from minillm.data.rows import to_messages
 from minillm.files import write_atomically
 from minillm.microworld import scoring
@@ -57,7 +58,7 @@ replies = {run.name: lab.showcase(run.model()) for run in (sft, dpo)}
 show.spine(replies)
 
 # %% [markdown]
-# 中间那一句的末尾有“请数着算”。去掉这四个字，它还算得对吗？拿 600 道训练里从没问过的加减法，每道问两遍：一遍照原样，一遍在末尾加上“请数着算。”。
+# 中间那一句的末尾有“请数着算”。去掉这四个字，它还算得对吗？拿 600 道训练里从没问过的加减法，每道问两遍：一遍照原样，一遍在末尾加上“请数着算。”。题目虽多，里面的两个数（下文叫一个**数对**）只有 24 种，都是留出的，只是问法和先后不同，所以误差比 600 道独立的题该有的大。
 
 
 # %%
@@ -81,22 +82,22 @@ def line(name, answered):
 
 
 # %% tags=["nbval-ignore-output"]
-columns = ["", "add", "sub", "counted"]
+columns = ["", "加法", "减法", "数的比例"]
 plain = {run.name: answers(run, exam) for run in (sft, dpo)}
 told = {run.name: answers(run, exam, cue="请数着算。") for run in (sft, dpo)}
 rows = []
 for name in ("sft", "dpo"):
-    rows.append(line(f"{name}, plain", plain[name]))
-    rows.append(line(f"{name}, told to count", told[name]))
+    rows.append(line(f"{name.upper()}，照原样", plain[name]))
+    rows.append(line(f"{name.upper()}，请它数", told[name]))
 show.table(columns, rows)
 
 # %%
 for name in ("sft", "dpo"):
-    assert plain[name][2].mean() < 0.1 < 0.9 < told[name][2].mean()
+    assert plain[name][2].mean() < 0.3 < 0.7 < told[name][2].mean()
     assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3
 
 # %% [markdown]
-# 减法直接写，大多是错的；叫它数，就好得多。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->它**会**数，只是没有人提醒就不数。<!-- by: assert plain[name][2].mean() < 0.1 < 0.9 < told[name][2].mean() -->
+# 减法直接写，大多是错的；叫它数，就好得多。<!-- by: assert told[name][1][kinds == "sub"].mean() > plain[name][1][kinds == "sub"].mean() + 0.3 -->它**会**数，只是没有人提醒就不数。<!-- by: assert plain[name][2].mean() < 0.3 < 0.7 < told[name][2].mean() -->
 #
 # 怎样让它自己想到要数？写几千个先数后答的示范，再做一轮 SFT，当然可以。但这一章换一个问法：如果我们**不知道**好的解法长什么样，只能判断最后的答案对不对呢？数学题、编程题都是这样：写出解法很难，核对答案很容易。
 #
@@ -106,33 +107,33 @@ for name in ("sft", "dpo"):
 #
 # ### 一道题，八个回答，一次梯度
 #
-# 先把事情缩到最小。设一道题只有两种答法：“直接写”，得 0 分；“数着算”，得 1 分。模型给两种答法的分数（logit）是 $z = (\ln 3,\ 0)$，所以概率是 $\pi = (3/4,\ 1/4)$：它四次里只数一次。
+# 先把事情缩到最小。设一道题只有两种答法：“直接写”，得 0 分；“数着算”，得 1 分。模型给两种答法的分数（logit）是 $z = (\ln 3,\ 0)$，所以概率是 $\pi = (3/4,\ 1/4)$：它四次里只数一次。<!-- by: reasoning -->
 #
 # 让它答八次，抽到的是：写、写、数、写、写、写、数、写。我们要的是平均奖励 $J = \mathbb{E}_{y \sim \pi}[r(y)]$ 变大。问题是，判分程序不能求导，$J$ 怎样对 $z$ 求导？
 #
-# 办法是只对概率求导。因为 $\nabla \pi(y) = \pi(y)\,\nabla \log \pi(y)$，
+# 办法是只对概率求导。$\mathbb{E}_{y \sim \pi}$ 是让模型自己写 $y$ 时的平均，写开来就是 $J = \sum_y \pi(y)\,r(y)$：每种回答的得分，乘上它出现的概率，再加起来。里面只有 $\pi(y)$ 随 $z$ 变，$r(y)$ 不变。$\nabla$ 是对 $z$ 的每个分量各求一次导数。再用一个恒等式：$\log \pi$ 的导数是 $\nabla \pi / \pi$，移项就是 $\nabla \pi(y) = \pi(y)\,\nabla \log \pi(y)$。所以<!-- by: reasoning -->
 #
 # ```{math}
 # :label: eq-thinking-reinforce
 # \nabla J = \sum_y r(y)\,\nabla \pi(y) = \mathbb{E}_{y \sim \pi}\bigl[\,r(y)\,\nabla \log \pi(y)\,\bigr]
 # ```
 #
-# 右边是一个平均数，抽几个样本就能估计。这叫**策略梯度**（policy gradient），{cite:t}`williams1992` 给它起名 REINFORCE：得分高的回答，往概率更高的方向推。奖励 $r$ 只是一个系数，怎样算出来的都行。
+# 恒等式把 $\pi(y)$ 换到了前面，又当上了平均的权重。于是右边是一个平均数，抽几个样本就能估计。这叫**策略梯度**（policy gradient），{cite:t}`williams1992` 给它起名 REINFORCE：得分高的回答，往概率更高的方向推。奖励 $r$ 只是一个系数，怎样算出来的都行。<!-- by: @williams1992 -->
 #
-# 对 softmax，$\partial \log \pi(y) / \partial z_k = \mathbf{1}\{y = k\} - \pi_k$。只看“数”的那个 logit，$\pi_{\text{数}} = 1/4$：
+# 对 softmax，$\partial \log \pi(y) / \partial z_k = \mathbf{1}\{y = k\} - \pi_k$，其中 $\mathbf{1}\{y = k\}$ 在 $y$ 就是 $k$ 时为 1，不是则为 0。只看“数”的那个 logit，$\pi_{\text{数}} = 1/4$：
 #
 # | 回答 | 个数 | $r$ | $\partial \log\pi / \partial z_{\text{数}}$ | 乘积 |
 # |---|---|---|---|---|
 # | 写 | 6 | 0 | $0 - 0.25 = -0.25$ | 0 |
 # | 数 | 2 | 1 | $1 - 0.25 = +0.75$ | $+0.75$ |
 #
-# 八个平均：$2 \times 0.75 / 8 = 0.1875$。走一步，学习率取 1：$z_{\text{数}}$ 加 0.1875，$z_{\text{写}}$ 减 0.1875，“数”的概率从 0.25 升到 0.33。
+# 八个平均：$2 \times 0.75 / 8 = 0.1875$。走一步，学习率取 1：$z_{\text{数}}$ 加 0.1875，$z_{\text{写}}$ 减 0.1875，“数”的概率从 0.25 升到 0.33。<!-- by: assert round(float(stepped[1]), 2) == 0.33 -->
 #
 # ### 减去平均分
 #
-# 上面的算法有一个毛病：得 0 分的六个回答，什么也没说。假如奖励是 10 分和 9 分，那么八个回答**都**往上推，好坏只差在推得多狠。我们想要的是：比平均好的往上推，比平均差的往下压。所以减去一个数 $b$，叫**基线**（baseline）；剩下的 $A = r - b$ 叫**优势**（advantage）。
+# 上面的算法有一个毛病：得 0 分的六个回答，什么也没说。假如奖励是 10 分和 9 分，那么八个回答**都**往上推，好坏只差在推得多狠。我们想要的是：比平均好的往上推，比平均差的往下压。所以减去一个数 $b$，叫**基线**（baseline）；剩下的 $A = r - b$ 叫**优势**（advantage）。<!-- by: reasoning -->
 #
-# 这样减，会不会把方向减歪了？不会，因为 $\nabla \log \pi$ 自己的平均是 0：$\pi_{\text{数}} \times 0.75 + \pi_{\text{写}} \times (-0.25) = 0.25 \times 0.75 - 0.75 \times 0.25 = 0$。概率的总和永远是 1，有的要涨，就有的要跌。于是 $\mathbb{E}[b\,\nabla \log \pi] = 0$，减掉它，平均不变，只少了些忽大忽小。
+# 这样减，会不会把方向减歪了？不会，因为 $\nabla \log \pi$ 自己的平均是 0：$\pi_{\text{数}} \times 0.75 + \pi_{\text{写}} \times (-0.25) = 0.25 \times 0.75 - 0.75 \times 0.25 = 0$。概率的总和永远是 1，有的要涨，就有的要跌。于是 $\mathbb{E}[b\,\nabla \log \pi] = 0$，减掉它，平均不变，只少了些忽大忽小。<!-- by: reasoning -->
 #
 # 用这一组的平均分 $2/8 = 0.25$ 作基线：
 #
@@ -141,7 +142,19 @@ for name in ("sft", "dpo"):
 # | 写 | 6 | 0 | $-0.25$ | $-0.25$ | $+0.0625$ |
 # | 数 | 2 | 1 | $+0.75$ | $+0.75$ | $+0.5625$ |
 #
-# 平均：$(6 \times 0.0625 + 2 \times 0.5625)/8 = 0.1875$，和刚才一样，只是现在错的回答也出了力。请 PyTorch 核对：
+# 平均：$(6 \times 0.0625 + 2 \times 0.5625)/8 = 0.1875$，和刚才一样，只是现在错的回答也出了力（{numref}`fig-thinking-pushes`）。
+
+# %% tags=["nbval-ignore-output"] mystnb={"figure": {"caption": "八个回答各受什么力。箭头向上：往更常说的方向推；向下：往少说的方向压；长短是权重。上：权重是奖励，得 0 分的不动。下：减去平均分，好的往上，差的往下。", "name": "fig-thinking-pushes"}, "image": {"alt": "两行，每行八个格子，写着写或数。上一行只有两个“数”有向上的箭头；下一行两个“数”向上的箭头略短，六个“写”有向下的箭头，更短"}}
+judging.pushes(
+    list("写写数写写写数写"),
+    {
+        "奖励": [0, 0, 1, 0, 0, 0, 1, 0],
+        "减去平均": [-0.25 if c == "写" else 0.75 for c in "写写数写写写数写"],
+    },
+)
+
+# %% [markdown]
+# 请 PyTorch 核对：
 
 # %%
 counts = torch.tensor([0, 0, 1, 0, 0, 0, 1, 0])  # which of the eight answers count
@@ -188,10 +201,15 @@ assert spread["0.25"][1] < 0.7 * spread["none"][1]
 # 1. **REINFORCE**：$r\,\nabla \log\pi(y)$。
 # 2. **减基线**：$(r - b)\,\nabla\log\pi(y)$。$b$ 从哪里来？PPO {cite:p}`schulman2017ppo` 另训一个网络来估计，叫价值网络。
 # 3. **组平均**：同一道题答 $G$ 次，$b$ 就是这一组的平均分。不要价值网络，这是**组相对策略优化**（group relative policy optimization，GRPO）{cite:p}`shao2024deepseekmath` 的核心。
-# 4. **除以标准差**：原版的 GRPO 用 $A = (r - \bar r)/\mathrm{std}(r)$。一边倒的组因此说话更响，下面的单元格会算。{cite:t}`liu2025drgrpo` 认为这是偏差，去掉了；本书默认也不除。
+# 4. **除以标准差**：原版的 GRPO 用 $A = (r - \bar r)/\mathrm{std}(r)$，标准差是样本的（分母 $G - 1$）。对错一边倒的组因此说话更响，下面的单元格会算。{cite:t}`liu2025drgrpo` 认为这是偏差，去掉了；本书默认也不除。<!-- by: @liu2025drgrpo -->
 # 5. **词元**：回答是一串词元，$\log\pi(y) = \sum_t \log\pi(y_t)$，每个词元都拿整个回答的 $A$。全部相加，再除以这一批答案的词元总数，如 DAPO {cite:p}`yu2025dapo`。
-# 6. **裁剪**：采样很贵，想在同一批回答上多走几步。可是走了一步，模型就不是写出它们的那个模型了。记 $\rho = \pi / \pi_{\text{采样时}}$，PPO 的目标是 $\min\bigl(\rho A,\ \mathrm{clip}(\rho,\, 1-\varepsilon,\, 1+\varepsilon)\, A\bigr)$：一个词元的概率已经变了 $\varepsilon$ 这么多，就不再推它。只走一步时 $\rho = 1$，裁剪不起作用。
-# 7. **KL**：再扣掉离出发点的距离，缰绳和上一章的是同一根。
+# 6. **裁剪**：采样很贵，想在同一批回答上多走几步。可是走了一步，模型就不是写出它们的那个模型了。记 $\rho = \pi / \pi_{\text{采样时}}$，PPO 的目标是 $\min\bigl(\rho A,\ \mathrm{clip}(\rho,\, 1-\varepsilon,\, 1+\varepsilon)\, A\bigr)$：一个词元的概率已经变了 $\varepsilon$ 这么多，就不再推它。取 $\varepsilon = 0.2$，看三种情形：<!-- by: @schulman2017ppo -->
+#    - 好的回答 $A = 1$，$\rho$ 已经到 1.5：$\min(1.5,\ 1.2) = 1.2$ 是常数，导数是 0，推到头了。
+#    - 坏的回答 $A = -1$，$\rho$ 已经到 0.5：$\min(-0.5,\ -0.8) = -0.8$ 也是常数，压到头了。
+#    - 好的回答变得更难说出口了，$\rho = 0.5$：$\min(0.5,\ 0.8) = 0.5$，没有裁掉，还能推回来。<!-- by: @schulman2017ppo -->
+#
+#    只走一步时 $\rho = 1$，裁剪不起作用。
+# 7. **KL**：再扣掉离出发点的距离，和上一章的 $\beta$ 是同一根缰绳。本章不用它，权重取 0。<!-- by: config.GRPO_PRESETS["tiny"].kl_weight == 0 -->
 #
 # 第 4 条除得有多狠？一组八个，分别对 1 个、4 个、7 个：
 
@@ -206,8 +224,8 @@ same = torch.ones(1, 8, dtype=torch.float64)
 assert reinforcement.advantages(same).abs().max() == 0.0
 
 # %% [markdown]
-# 只对了一个的那组，对的那个从 0.88 变成 2.47，是对一半那组的近三倍；不除时不到两倍。<!-- by: 2.47 / 0.94 > 2.6 --><!-- by: 0.88 / 0.5 < 2 -->
-# 还有一条：八个**全对**或**全错**，优势全是 0，这道题白问了。后面会看到，这样的组越来越多。<!-- by: assert reinforcement.advantages(same).abs().max() == 0.0 -->
+# 看对的回答得了多少：只对一个的那组，和对了一半的那组比。不除的时候，0.88 比 0.50，不到两倍；除了以后，2.47 比 0.94，两倍半还多。<!-- by: 2.47 / 0.94 > 2.5 --><!-- by: 0.88 / 0.5 < 2 -->
+# 还有一条：八个**全对**或**全错**，优势全是 0，这道题白问了。后面会看到，快学会的时候，这样的组越来越多。<!-- by: assert reinforcement.advantages(same).abs().max() == 0.0 -->
 #
 # 和前两章比：
 #
@@ -273,12 +291,14 @@ assert telling[i]
 group, better = rollouts[16 * i : 16 * i + 16], reinforcement.advantages(rewards)[i]
 print(group[0].question.messages[-1][1])
 show.table(
-    ["reward", "advantage", "reply"],
+    ["奖励", "优势", "回答"],
     [[int(r.reward), float(a), r.reply] for r, a in zip(group, better, strict=True)],
 )
 
 # %% [markdown]
-# 这就是训练的全部信息。这里数着算的那一个答对了，优势是正的，它的每一个词元都往上推，包括开头决定“要数”的那几个。<!-- by: assert telling[i] -->
+# 判分只看回答的最后一句，客气话不算：里面要有得数，也不能扯到题目没有说的人和事。所以先说对、又往下胡说的，得 0 分。<!-- by: minillm/microworld/scoring.py -->
+#
+# 这张表就是训练的全部信息。这里数着算的那一个答对了，优势是正的，它的每一个词元都往上推，包括开头决定“要数”的那几个。<!-- by: assert telling[i] -->
 #
 # ### 目标函数
 
@@ -312,33 +332,36 @@ assert torch.allclose(*gradients, atol=1e-5)
 show.source(grpo.GRPOTrainer.batches, grpo.GRPOTrainer.step)
 
 # %% [markdown]
-# `informative` 是组内分数不全相同的题所占的比例。它是 0 的那一步，权重原样不动。
+# 日志里有一项 `informative`，是组内分数不全相同的题所占的比例。它是 0 的那一步，权重原样不动。
 #
 # ## 实验
 #
-# ### 40 步：奖励和长度一起升
+# ### 30 步：奖励和长度一起升
 #
-# 从 SFT 的权重出发，每步 16 道题，每道答 8 次，走 40 步，学习率 0.0003，用 AdamW。换三颗种子：题目和抽样都不同。<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate, 0.0003) --><!-- by: config.GRPO_PRESETS["tiny"].questions == 16 --><!-- by: config.GRPO_PRESETS["tiny"].max_steps == 40 -->
+# 从 SFT 的权重出发，每步 16 道题，每道答 8 次，走 30 步，学习率 0.0003，用 AdamW。换三颗种子：题目和抽样都不同。<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate, 0.0003) --><!-- by: config.GRPO_PRESETS["tiny"].questions == 16 --><!-- by: assert all(len(run.log) == 30 for run in runs) -->
 
 # %%
-runs = [lab.variant("thinking", "grpo", start=sft, seed=lab.SEED + i) for i in range(3)]
+runs = [
+    lab.variant("thinking", "grpo", start=sft, seed=lab.SEED + i, max_steps=30) for i in range(3)
+]
+assert all(len(run.log) == 30 for run in runs)
 
-# %% mystnb={"figure": {"caption": "三颗种子，每 5 步平均。从左到右：平均奖励，回答的词元数，熵（每个词元的 $-\\log\\pi$，即模型还有多犹豫）。奖励升，长度跟着升，熵降下去。", "name": "fig-thinking-curves"}, "image": {"alt": "三幅折线图并排，横轴都是步数 1 到 40，每幅三条线，每颗种子一条。奖励和长度上升，熵下降。"}} tags=["nbval-ignore-output"]
+# %% mystnb={"figure": {"caption": "三颗种子，每 5 步平均。从左到右：平均奖励，回答的词元数，熵（每个词元的 $-\\log\\pi$，即模型还有多犹豫）。奖励升，长度跟着升，熵降下去。", "name": "fig-thinking-curves"}, "image": {"alt": "三幅折线图并排，横轴都是步数 1 到 30，每幅三条线，每颗种子一条。奖励和长度上升，熵下降。"}} tags=["nbval-ignore-output"]
 steps = [entry["step"] for entry in runs[0].log]
 colours = [show.COLOURS[name] for name in ("grpo", "other", "sft")]
 courses = {
     name: {
-        f"seed {lab.SEED + i}": (steps, show.smooth([e[key] for e in run.log], 5))
+        f"种子 {lab.SEED + i}": (steps, show.smooth([e[key] for e in run.log], 5))
         for i, run in enumerate(runs)
     }
-    for name, key in (("reward", "reward"), ("tokens", "length"), ("entropy (nats)", "entropy"))
+    for name, key in (("奖励", "reward"), ("词元数", "length"), ("熵（奈特）", "entropy"))
 }
 for run in runs:
     first, last = run.log[:5], run.log[-5:]
-    for key, change in (("reward", 0.3), ("length", 10), ("entropy", -0.1)):
+    for key, change in (("reward", 0.1), ("length", 4), ("entropy", -0.03)):
         grown = np.mean([e[key] for e in last]) - np.mean([e[key] for e in first])
         assert grown > change if change > 0 else grown < change, (key, grown)
-show.panels(courses, "step", colours)
+show.panels(courses, "步", colours)
 
 # %% [markdown]
 # 三颗种子走出同一种形状。<!-- by: assert grown > change if change > 0 else grown < change -->{cite:t}`deepseek2025r1` 的图里也是这样：没有人要求写长，回答却随着奖励自己变长。那里花的是大量的显卡；这里是一个 869,504 个参数的模型，只用 CPU。
@@ -348,30 +371,29 @@ show.panels(courses, "step", colours)
 # %% tags=["nbval-ignore-output"]
 after = [answers(run, exam) for run in runs]
 rows = [line("SFT", plain["sft"])]
-rows += [line(f"GRPO, seed {lab.SEED + i}", found) for i, found in enumerate(after)]
-rows.append(line("SFT, told to count", told["sft"]))
+rows += [line(f"GRPO，种子 {lab.SEED + i}", found) for i, found in enumerate(after)]
+rows.append(line("SFT，请它数", told["sft"]))
 show.table(columns, rows, [None, *[show.COLOURS["grpo"]] * 3])
 
 # %%
 for _, right, counted in after:
-    assert counted.mean() > 0.9
-    assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3
-    assert right.mean() > told["sft"][1].mean() - 0.1
+    assert counted.mean() > plain["sft"][2].mean() + 0.3
+    assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.2
 
 # %% [markdown]
-# 三颗种子都学会了不用提醒就数；减法比原来高 0.3 以上。<!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3 -->这些数对，哪一个阶段都没有问过。
+# 三颗种子都开始不用提醒就数；减法比原来高 0.2 以上。<!-- by: assert counted.mean() > plain["sft"][2].mean() + 0.3 --><!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.2 -->这些数对，哪一个阶段都没有问过。
 #
 # ### 它学会的是选择，不是减法
 #
-# 表的最后一行是没有训练过的 SFT 模型，只是有人提醒它数。强化学习之后的模型，离它不远。<!-- by: assert right.mean() > told["sft"][1].mean() - 0.1 -->这让人怀疑：它学到的，也许只是**什么时候**数。
+# 表的最后一行是没有训练过的 SFT 模型，只是有人提醒它数。拿强化学习之后的三行和它比：像不像同一个模型，只是不用提醒了？（看减法那一列。加法直接写就能对一些，推力小，30 步未必追得上。）这让人怀疑：它学到的，也许只是**什么时候**数。<!-- by: reasoning -->
 #
 # 怎样检验？如果只是换了选择，而“直接写”和“数”两种算法各自的水平不变，那么正确率应当是两个数的加权平均，权重就是数的比例：
 #
 # $$\text{正确率} = (1 - c) \times \text{直接写的正确率} + c \times \text{数的正确率}$$
 #
-# 横轴放数的比例 $c$，纵轴放正确率，训练途中的每一个模型都应当落在一条直线上。取每颗种子第 0、10、20、30、40 步的权重，各答 40 道留出的减法，每道两次，温度 1：
+# 横轴放数的比例 $c$，纵轴放正确率，训练途中的每一个模型都应当落在一条直线上。取每颗种子第 0、10、20、30 步的权重，各答 40 道留出的减法，每道两次，温度 1：
 
-# %% mystnb={"figure": {"caption": "留出的减法：横轴是数着算的比例，纵轴是正确率，温度 1。每条折线是一颗种子在第 0、10、20、30、40 步的模型；灰线连接 SFT 模型直接写的正确率和它被提醒时的正确率。", "name": "fig-thinking-line"}, "image": {"alt": "横轴从 0 到 1 是数着算的比例，纵轴是正确率。三条带点的折线从左下角沿着一条灰色直线走到右上角。"}} tags=["nbval-ignore-output"]
+# %% mystnb={"figure": {"caption": "留出的减法：横轴是数着算的比例，纵轴是正确率，温度 1。每条折线是一颗种子在第 0、10、20、30 步的模型；灰线连接 SFT 模型直接写的正确率和它被提醒时的正确率，两端都是贪心解码。", "name": "fig-thinking-line"}, "image": {"alt": "横轴从 0 到 1 是数着算的比例，纵轴是正确率。三条带点的折线从左下角沿着一条灰色直线走到右上角。"}} tags=["nbval-ignore-output"]
 subs = [q for q in exam if q.kind == "sub"][:40]
 
 
@@ -383,15 +405,17 @@ def share_and_accuracy(run, step=None):
 start, ways = share_and_accuracy(sft), {}
 for i, run in enumerate(runs):
     points = [start, *(share_and_accuracy(run, step) for step in run.steps)]
-    ways[f"seed {lab.SEED + i}"] = np.array(points).T  # [share or accuracy, 5]
+    ways[f"种子 {lab.SEED + i}"] = np.array(points).T  # [share or accuracy, 4]
 low, high = (found["sft"][1][kinds == "sub"].mean() for found in (plain, told))
 off = [np.abs(y - (low + x * (high - low))).mean() for x, y in ways.values()]
-assert max(off) < 0.12
-shown = {"choosing only": ([0.0, 1.0], [low, high]), **ways}
-show.lines(shown, "share counted", "accuracy (sub)", [show.GREY, *colours], marker="o")
+assert max(off) < 0.2
+shown = {"只换选择": ([0.0, 1.0], [low, high]), **ways}
+show.lines(shown, "数着算的比例", "正确率（减法）", [show.GREY, *colours], marker="o")
 
 # %% [markdown]
-# 点都在直线附近，没有哪一个模型不数就变准了。<!-- by: assert max(off) < 0.12 -->奖励没有教会它减法，它把本来就会、但很少用的那种做法，变成了习惯。
+# 点都在直线附近：看得到的变化，用换了选择就说得通。<!-- by: assert max(off) < 0.2 -->奖励没有教会它减法，它把本来就会、但很少用的那种做法，变成了习惯。
+#
+# 看这张图要留意两点。灰线的两端是贪心解码量的，点是温度 1 抽样量的，抽样会多错几题，点略低一些不奇怪。再有，数的比例接近 1 以后，不数的回答没剩几个，它们准没准，这张图看不出来；“长度收费”一节会看到，换一种奖励，直接写的那条路也会被推着走。<!-- by: reasoning -->
 #
 # ### 多答几次，原来的模型也答得出
 #
@@ -402,7 +426,7 @@ show.lines(shown, "share counted", "accuracy (sub)", [show.GREY, *colours], mark
 # \text{pass@}k = 1 - \binom{n - c}{k} \Big/ \binom{n}{k}
 # ```
 #
-# 也就是 1 减去“任取 $k$ 个都错”的概率。留出的减法 20 道，每道答 64 次。答案都不大于 20，乱猜多了也会碰对，所以再单算一行：对，**而且**是数出来的。<!-- by: reasoning -->
+# 也就是 1 减去“任取 $k$ 个都错”的概率。例如抽了 4 个，对 1 个，取 2 个：六种取法里三种全错，pass@2 是 $1 - 3/6 = 0.5$。<!-- by: 1 - math.comb(3, 2) / math.comb(4, 2) == 0.5 -->留出的减法 20 道，每道答 64 次。答案都不大于 20，乱猜多了也会碰对，所以再单算一行：对，**而且**是数出来的。<!-- by: reasoning -->
 
 
 # %% tags=["nbval-ignore-output"]
@@ -418,27 +442,26 @@ for name, run in (("SFT", sft), ("GRPO", runs[0])):
     right = np.array([r.reward == 1 for r in rollouts]).reshape(-1, 64)
     by_counting = right & counts_up(rollouts).reshape(-1, 64)
     passes[name] = [pass_at(k, right) for k in (1, 8, 16, 64)]
-    passes[f"{name}, by counting"] = [pass_at(k, by_counting) for k in (1, 8, 16, 64)]
+    passes[f"{name}，数出来的"] = [pass_at(k, by_counting) for k in (1, 8, 16, 64)]
 show.table(["", "pass@1", "pass@8", "pass@16", "pass@64"], [[n, *p] for n, p in passes.items()])
 
 # %%
-assert passes["SFT, by counting"][0] < 0.1
-assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.15
-assert passes["GRPO"][0] > passes["SFT"][0] + 0.3
-assert passes["SFT"][3] > max(0.5, passes["SFT"][0] + 0.3)
-assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25
+gains = {name: found[3] - found[0] for name, found in passes.items()}
+assert gains["SFT，数出来的"] > 0.1
+assert passes["GRPO"][0] > passes["SFT"][0] + 0.15
+assert gains["SFT"] > gains["GRPO"] + 0.05
 
 # %% [markdown]
-# SFT 模型答一次，很少数对；答 64 次，数对过的题就多得多。<!-- by: assert passes["SFT, by counting"][3] > passes["SFT, by counting"][0] + 0.15 -->各种写法都算上，过半的题它碰对过。<!-- by: assert passes["SFT"][3] > max(0.5, passes["SFT"][0] + 0.3) -->强化学习把“偶尔”变成了“每次”。训练后的模型多答几次，多得不了多少：熵低了，64 次差不多是同一个回答。<!-- by: assert passes["GRPO"][3] < passes["GRPO"][0] + 0.25 -->{cite:t}`yue2025rlvr` 在大模型上量到同样的事：$k$ 小的时候训练后的好，$k$ 大了，原来的模型追上来，甚至反超。
+# SFT 模型答一次，很少既数了又算对；答 64 次，靠数碰对过一回的题就多得多。<!-- by: assert gains["SFT，数出来的"] > 0.1 -->各种写法都算上，它碰对过的题还要多。强化学习把“偶尔”变成了“常常”：只答一次，它对得多；<!-- by: assert passes["GRPO"][0] > passes["SFT"][0] + 0.15 -->可是多答几次，它添得比 SFT 少，<!-- by: assert gains["SFT"] > gains["GRPO"] + 0.05 -->一来它只答一次就对了大半，剩下可添的本来不多；二来熵低了，64 次里许多是同一个回答。{cite:t}`yue2025rlvr` 在大模型上量到同样的事：$k$ 小的时候训练后的好，$k$ 大了，原来的模型追上来，甚至反超。这里题目简单，只看得到“追上来”那一半。<!-- by: reasoning -->
 #
 # ### 换成别的办法行不行
 #
 # 五个对照，都从同一个 SFT 模型出发：
 #
-# - **多做 SFT**：同样的 SFT 数据，再走 150 步，词元数与 40 步强化学习相当；<!-- by: assert 0.7 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 1.5 -->
+# - **多做 SFT**：同样的 SFT 数据，再走 100 步，词元数与 30 步强化学习在同一个数量级；<!-- by: assert 0.3 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 3 -->
 # - **拒绝采样微调**（rejection sampling fine-tuning，RFT）{cite:p}`yuan2023rft`：抽一批回答，只留对的，拿来做 SFT，只做一轮；
 # - **随机奖励**：按回答的哈希值给 0 分或 1 分；
-# - **多数表决**（majority vote）{cite:p}`wang2023selfconsistency`：不训练，答 16 次，取最常见的得数；<!-- by: reasoning -->
+# - **多数表决**（majority vote）{cite:p}`wang2023selfconsistency`：不训练，答 16 次，取最常见的得数（费时，所以加法、减法各只考 60 道）；<!-- by: reasoning -->
 # - **提醒**：不训练，加上“请数着算。”，也就是开场的那一行。
 
 
@@ -449,22 +472,22 @@ def at_random(question, reply):
 
 
 slow = {"optimizer": "adamw", "learning_rate": 3e-4}  # as in GRPO
-more = lab.variant("thinking-more", "sft", start=sft, max_steps=150, **slow)
-luck = lab.variant("thinking-random", "grpo", start=sft, reward=at_random, max_steps=25)
-assert 0.7 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 1.5
+more = lab.variant("thinking-more", "sft", start=sft, max_steps=100, **slow)
+luck = lab.variant("thinking-random", "grpo", start=sft, reward=at_random, max_steps=15)
+assert 0.3 < more.log[-1]["tokens"] / runs[0].log[-1]["tokens"] < 3
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def as_row(rollout):
     said = [*rollout.question.messages, ("assistant", rollout.reply)]
     turns = [{"role": role, "content": content} for role, content in said]
     return json.dumps({"messages": turns}, ensure_ascii=False)
 
 
-asked = [scoring.question_to_explore(rng) for _ in range(320)]
+asked = [scoring.question_to_explore(rng) for _ in range(160)]
 drawn = sample(sft, asked, 8)
 kept = [rollout for rollout in drawn if rollout.reward]  # right answers only
-assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.5
+assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.8
 path = lab.cache_dir() / "thinking" / f"kept-{lab.SEED}.jsonl"
 write_atomically(path, "\n".join(map(as_row, kept)).encode())
 rejection = lab.variant(
@@ -472,7 +495,7 @@ rejection = lab.variant(
 )
 
 # %% tags=["nbval-ignore-output"]
-controls = {"more SFT": more, "rejection sampling": rejection, "random reward": luck}
+controls = {"多做 SFT": more, "拒绝采样": rejection, "随机奖励": luck}
 others = {name: answers(run, exam) for name, run in controls.items()}
 rows = [line("SFT", plain["sft"]), *(line(name, found) for name, found in others.items())]
 
@@ -482,26 +505,26 @@ numbers = [(re.findall(r"\d+", r.reply) or ["?"])[-1] for r in votes]
 most = [Counter(numbers[i : i + 16]).most_common(1)[0][0] for i in range(0, len(votes), 16)]
 elected = np.array([q.answer == number for q, number in zip(voters, most, strict=True)])
 shares = elected[:60].mean(), elected[60:].mean(), counts_up(votes).mean()
-rows.append(["majority of 16", *shares])
-rows += [line("told to count", told["sft"]), line("GRPO", after[0])]
+rows.append(["16 次的多数", *shares])
+rows += [line("请它数", told["sft"]), line("GRPO", after[0])]
 show.table(columns, rows)
 
 # %%
 best = after[0][1][kinds == "sub"].mean()
-for name in ("more SFT", "random reward"):
+for name in ("多做 SFT", "随机奖励"):
     _, right, counted = others[name]
-    assert right[kinds == "sub"].mean() < best - 0.2
-    assert counted.mean() < 0.3
-assert elected[60:].mean() < best - 0.2
-assert others["rejection sampling"][2].mean() < after[0][2].mean() - 0.2
+    assert right[kinds == "sub"].mean() < best - 0.1
+    assert counted.mean() < after[0][2].mean() - 0.1
+assert elected[60:].mean() < best - 0.1
+assert others["拒绝采样"][2].mean() < after[0][2].mean() - 0.05
 
 # %% [markdown]
-# 多做 SFT 不行：数据里数的只占那么一点，再抄多少遍，学到的比例还是那么一点。随机奖励也不行：它不知道该往哪里推。多数表决把错的也表决出来了，因为直接写的错误远比数对的多。<!-- by: assert right[kinds == "sub"].mean() < best - 0.2 --><!-- by: assert elected[60:].mean() < best - 0.2 -->
+# 多做 SFT 不行：数据里数的只占那么一点，再抄多少遍，学到的比例还是那么一点。随机奖励也不行：它不知道该往哪里推。多数表决把错的也表决出来了，因为直接写的错误远比数对的多。<!-- by: assert right[kinds == "sub"].mean() < best - 0.1 --><!-- by: assert elected[60:].mean() < best - 0.1 -->
 #
-# 拒绝采样是同一条路上的一步：它就是奖励为 0 和 1、不减基线、只走一轮的 GRPO。留下的回答里，数的比例比抽到的高，但还是少数，<!-- by: assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.5 -->一轮推不到底。<!-- by: assert others["rejection sampling"][2].mean() < after[0][2].mean() - 0.2 -->要是拿新的模型再抽、再训，一轮一轮做下去，就成了强化学习。STaR {cite:p}`zelikman2022star` 正是这样做的。
+# 拒绝采样是同一条路上的一步：它就是奖励为 0 和 1、不减基线、只抽一轮的策略梯度。留下的回答里，数的比例比抽到的高，离题题都数还远，<!-- by: assert counts_up(drawn).mean() < counts_up(kept).mean() < 0.8 -->一轮推不到底。<!-- by: assert others["拒绝采样"][2].mean() < after[0][2].mean() - 0.05 -->要是拿新的模型再抽、再训，一轮一轮做下去，就成了强化学习。STaR {cite:p}`zelikman2022star` 正是这样做的。
 
 # %% tags=["remove-input", "nbval-ignore-output"]
-_, right, counted = others["rejection sampling"]
+_, right, counted = others["拒绝采样"]
 was, now = plain["sft"][1], right
 assert counted.mean() < after[0][2].mean()
 show.say(
@@ -516,7 +539,7 @@ show.say(
 # %% [markdown]
 # ### 别的本领
 #
-# 强化学习只问加减法，别的题一道没有。别的本领还在吗？从 SFT 出发的和从 DPO 出发的各看一个，后者就是本书接着用的 `lab.ladder("grpo")`：
+# 强化学习只问加减法，别的题一道没有。别的本领还在吗？从 SFT 出发的和从 DPO 出发的各看一个，后者是 `lab.ladder("grpo")`，也就是命令行加上 `--with-grpo` 得到的那个。这里每类考 60 题，所以加减法两行和前面 600 道题的表不全一样：<!-- by: reasoning -->
 
 # %% tags=["nbval-ignore-output"]
 grown = lab.ladder("grpo")
@@ -531,24 +554,39 @@ show.table(["", *scores], rows)
 # %%
 for old, new in (("SFT", "SFT + GRPO"), ("DPO", "DPO + GRPO")):
     rest = {n: np.mean([s["accuracy"][k] for k in names[:-2]]) for n, s in scores.items()}
-    assert rest[new] > rest[old] - 0.08
+    assert rest[new] > rest[old] - 0.15
     assert scores[new]["accuracy"]["sub"] > scores[old]["accuracy"]["sub"] + 0.2
-assert scores["DPO + GRPO"]["polite"] > 0.8
-assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5
+assert scores["DPO + GRPO"]["polite"] > 0.6
 
 # %% [markdown]
-# 七种别的题，平均没有掉多少；<!-- by: assert rest[new] > rest[old] - 0.08 -->DPO 教的客气还在；问它是谁，多半还说得对。<!-- by: assert scores["DPO + GRPO"]["polite"] > 0.8 --><!-- by: assert scores["DPO + GRPO"]["identity_hit_rate"] > 0.5 -->40 步、小学习率、只在自己写的回答上推，改动就小。下一节会看到步子大了怎样。
+# 七种别的题，平均没有掉多少；<!-- by: assert rest[new] > rest[old] - 0.15 -->DPO 教的客气还在。<!-- by: assert scores["DPO + GRPO"]["polite"] > 0.6 -->问它是谁的那一行要自己看看：身份和加减法毫不相干，没有一道题护着它，有的运行里掉一截，有的运行里不掉。步数少、学习率小、只在自己写的回答上推，改动就小；下一节会看到步子大了怎样。<!-- by: book/results/seeds.json -->
+#
+# 还有一件意外的事。不经对话、让它接着写的数着算（`continue chain`），SFT 和 DPO 之后几乎不会了（{numref}`第 %s 章 <sec-dpo>`）。强化学习没有练过续写，它却回来了。<!-- by: book/results/seeds.json -->
+
+# %% tags=["remove-input"]
+study = json.loads(lab.RESULTS.read_bytes())
+held = {stage: study["scores"][stage]["continue chain"] for stage in ("sft", "dpo", "grpo")}
+assert held["grpo"]["mean"] > held["dpo"]["mean"] + 0.3
+show.say(
+    f"同一份配方训练了 {len(study['runs'])} 次，`continue chain` 在 SFT 之后平均 "
+    f"{held['sft']['mean']:.2f}，DPO 之后 {held['dpo']['mean']:.2f}，"
+    f"强化学习之后 {held['grpo']['mean']:.2f}，最低的一次也有 {held['grpo']['min']:.2f}。",
+    "可见它没有从权重里消失，只是不用了。",
+)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 replied, right, _ = answers(grown, exam)
 stuck = np.array(["。。" in reply for reply in replied])
-say = [
-    f"分数看不出来的毛病，要读回答才看得见：从 DPO 出发的这一份，600 道题里有 {stuck.sum()} 道，"
-    f"答到一半写出一串句号，其中对的 {right[stuck].sum()} 道。"
-]
+say = ["分数看不出来的毛病，要读回答才看得见。"]
 if stuck.any():
     i = int(stuck.argmax())
-    say.append(f"例如问{show.quote(exam[i].messages[-1][1])}，答{show.quote(replied[i])}。")
+    say.append(
+        f"从 DPO 出发的这一份，600 道题里有 {stuck.sum()} 道，答到一半写出一串句号，"
+        f"其中对的 {right[stuck].sum()} 道。"
+        f"例如问{show.quote(exam[i].messages[-1][1])}，答{show.quote(replied[i])}。"
+    )
+else:
+    say.append("有的运行里，从 DPO 出发的这一份会答到一半写出一串句号；你正在看的这一份没有。")
 show.say(*say)
 
 # %% [markdown]
@@ -558,7 +596,7 @@ show.say(*say)
 #
 # 判分程序是唯一的老师，它错在哪里，模型就往哪里走，这叫**奖励作弊**（reward hacking）。最容易想到的漏洞是“回答里任何地方出现得数就给分”，可是数着算正好是说出得数最省事的办法，模型用不着钻它。
 #
-# 换一个漏洞。想教模型思考，就奖励“看起来在思考”：回答里有“步到”就给 1 分，得数不管。
+# 换一个漏洞。想教模型思考，就奖励“看起来在思考”：回答里有“步到”就给 1 分，得数不管。先猜：练完了，考试会变好，还是变坏？<!-- by: reasoning -->
 
 
 # %%
@@ -567,154 +605,142 @@ def looks(question, reply):
     return float("步到" in reply)
 
 
-for_looks = lab.variant("thinking-looks", "grpo", start=sft, reward=looks, max_steps=30)
+for_looks = lab.variant("thinking-looks", "grpo", start=sft, reward=looks, max_steps=20)
 
 # %% tags=["nbval-ignore-output"]
 hacked = answers(for_looks, exam)
-rows = [["looks", hacked[2].mean(), hacked[1].mean()]]
-rows.append(["is_correct", after[0][1].mean(), after[0][1].mean()])
-show.table(["verifier in training", "paid", "right"], rows)
+rows = [["看样子", hacked[2].mean(), hacked[1].mean()]]
+rows.append(["看得数", after[0][1].mean(), after[0][1].mean()])
+show.table(["训练时的判分", "拿到的分", "真的对"], rows)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 said, right, paid = hacked
-assert paid.mean() > 0.9
-assert paid.mean() > right.mean() + 0.03
-assert right.mean() > plain["sft"][1].mean() + 0.15
 wrong = [i for i in range(600) if paid[i] and not right[i]]
-i, j = wrong[0], next(i for i in wrong if exam[i].kind == "sub")
+assert paid.mean() > plain["sft"][2].mean() + 0.2
+assert wrong  # full marks for wrong answers
+better = right.mean() - plain["sft"][1].mean()
+i = wrong[0]
 show.say(
-    f"问{show.quote(exam[i].messages[-1][1])}，答{show.quote(said[i])}；",
-    f"问{show.quote(exam[j].messages[-1][1])}，答{show.quote(said[j])}：都给满分。",
+    f"{len(wrong)} 个错的回答拿了满分，例如问{show.quote(exam[i].messages[-1][1])}，"
+    f"答{show.quote(said[i])}。",
+    f"从头到尾没有看过一个得数，它却比训练之前多对了 {100 * better:.0f} 个百分点。"
+    "漏洞没有让分数变坏，这正是它难发现的地方。但这不是奖励的功劳："
+    "出发点的模型数起来本来就常常是对的，只要让它数，怎样让都行。"
+    if better > 0.1
+    else "它写满了步骤，考试的分数却没有跟着涨：步骤的样子有了，对错没有人管。",
 )
 
 # %% [markdown]
-# 从头到尾没有看过一个得数，它却比训练之前对得多。<!-- by: assert right.mean() > plain["sft"][1].mean() + 0.15 -->这不是奖励的功劳：出发点的模型数起来本来就常常是对的，只要让它数，怎样让都行。{cite:t}`shao2025spurious` 在大模型上看到的正是这样：只看格式的奖励，分数也会涨。<!-- by: @shao2025spurious -->可是这个奖励分不出对错，数错一步、看错题目，照样满分，也就没有东西把它往对里推；出发点越不会数，它教出来的就越只是思考的**样子**。<!-- by: assert paid.mean() > right.mean() + 0.03 --> 真正闯祸的判分程序，见 {numref}`ex-thinking-3`。
+# {cite:t}`shao2025spurious` 在大模型上看到过：只看格式的奖励，分数也会涨。<!-- by: @shao2025spurious -->可是这个奖励分不出对错，数错一步、看错题目，照样满分，也就没有东西把它往对里推；出发点越不会数，它教出来的就越只是思考的**样子**。<!-- by: assert wrong -->真正闯祸的判分程序，见 {numref}`ex-thinking-3`。
 #
 # 怎样发现？看奖励的曲线看不出来，它只会越来越好。日志因此另记一个 `accuracy`，用真的 `is_correct` 判；没有第二把尺子时，就要亲眼读回答。<!-- by: reasoning -->
 #
 # ### 没有差别的组：白问
 #
-# 八个回答得分全同，这道题就没有信号。训练越往后，这样的组越多，`informative` 越低：<!-- by: assert np.mean(informative[-10:]) < np.mean(informative[:10]) - 0.1 -->
+# 八个回答得分全同，这道题就没有信号。起初全错的组多；数着算的回答多起来，同一组里有对有错，`informative` 可以升一阵；再往后题题都数，全对的组越来越多，它就掉下去。量一量三颗种子的平均，每 5 步一段：<!-- by: reasoning -->
 
 # %% tags=["nbval-ignore-output"]
-informative = [np.mean([run.log[i]["informative"] for run in runs]) for i in range(40)]
-assert np.mean(informative[-10:]) < np.mean(informative[:10]) - 0.1
-print({step: round(float(np.mean(informative[step - 5 : step])), 2) for step in (5, 15, 25, 40)})
+informative = [np.mean([run.log[i]["informative"] for run in runs]) for i in range(30)]
+parts = {step: round(float(np.mean(informative[step - 5 : step])), 2) for step in range(5, 31, 5)}
+print(parts)
 
 # %% [markdown]
 # 这些回答白写了，而写回答是最费时间的一步。DAPO {cite:p}`yu2025dapo` 的办法是扔掉它们，接着抽，直到凑满一批。
 #
-# 更根本的问题是**问什么**。前面说，只问 SFT 没有直接问过的数对。拿 SFT 模型在这些和那些数对上各抽一批，<!-- by: reasoning -->看直接写和数着算各对多少：
+# 更根本的问题是**问什么**。前面说，只问 SFT 没有直接问过的数对。拿 SFT 模型在问过的和没问过的数对上各抽一批，<!-- by: reasoning -->看直接写和数着算各对多少：
 
 # %% tags=["nbval-ignore-output"]
 practised = [q for kind in ("add", "sub") for q in scoring.questions(kind, 24, held_out=False)]
 gain = {}
-for name, asked in (("asked in SFT", practised), ("left to RL", explored)):
+for name, asked in (("SFT 问过的", practised), ("留给强化学习的", explored)):
     answered = sample(sft, asked, 16)
     right, counted = np.array([r.reward == 1 for r in answered]), counts_up(answered)
     gain[name] = float(right[~counted].mean()), float(right[counted].mean())
-show.table(["", "right when written", "right when counted"], [[n, *g] for n, g in gain.items()])
+show.table(["", "直接写，对的", "数着算，对的"], [[n, *g] for n, g in gain.items()])
 
 # %%
-assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2
-assert gain["asked in SFT"][0] > gain["left to RL"][0] + 0.2
-pull = {name: counted - written for name, (written, counted) in gain.items()}
-assert pull["left to RL"] > pull["asked in SFT"] + 0.1
+(asked_written, asked_counted), (left_written, left_counted) = gain.values()
+assert left_counted > left_written + 0.2
+assert asked_written > left_written + 0.15
+assert left_counted - left_written > asked_counted - asked_written + 0.05
 
 # %% [markdown]
-# 两列之差就是推力：没问过的，数着算对得多，优势就往“数”那边推；SFT 问过的，直接写已经常对，数了多得不了多少分，就推不动。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 --><!-- by: assert pull["left to RL"] > pull["asked in SFT"] + 0.1 -->背熟了的题，不会逼人思考。
+# 两列之差就是推力：没问过的，数着算对得多，优势就往“数”那边推；SFT 问过的，直接写已经常对，数了多得不了多少分，就推不动。<!-- by: assert left_counted > left_written + 0.2 --><!-- by: assert left_counted - left_written > asked_counted - asked_written + 0.05 -->背熟了的题，不会逼人思考。
 #
 # ### 步子太大：学得快，别的本领丢得更快
 #
-# 学习率放大十倍（0.003），只走 20 步：<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate * 10, 0.003) -->
+# 学习率放大十倍（0.003），只走 12 步：<!-- by: math.isclose(config.GRPO_PRESETS["tiny"].learning_rate * 10, 0.003) -->
 
 # %%
-hasty = lab.variant("thinking-rate", "grpo", start=sft, learning_rate=3e-3, max_steps=20)
+hasty = lab.variant("thinking-rate", "grpo", start=sft, learning_rate=3e-3, max_steps=12)
 
 # %% tags=["nbval-ignore-output"]
 fast = hasty.scores()["accuracy"]
 rows = [
     [n, scores["SFT"]["accuracy"][n], scores["SFT + GRPO"]["accuracy"][n], fast[n]] for n in names
 ]
-show.table(["", "SFT", "GRPO, 40 steps", "rate x10, 20 steps"], rows)
+show.table(["", "SFT", "GRPO，30 步", "学习率乘十，12 步"], rows)
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 lost = {name: scores["SFT"]["accuracy"][name] - fast[name] for name in names[:-2]}
 most = max(lost, key=lost.get)
-assert lost[most] > 0.2
-assert np.mean(list(lost.values())) > 0.08
-assert np.mean([e["length"] for e in hasty.log[-5:]]) > 16
+grew = [np.mean([e["length"] for e in part]) for part in (hasty.log[:2], hasty.log[-3:])]
+assert grew[1] > grew[0] + 4
 show.say(
-    f"它也学会了数，只用了一半的步数。可是从来没有问过的 `{most}` 从 "
-    f"{scores['SFT']['accuracy'][most]:.2f} 掉到 {fast[most]:.2f}。"
+    f"它也学会了数，只用了 12 步：回答从平均 {grew[0]:.0f} 个词元长到 {grew[1]:.0f} 个。"
+    f"可是从来没有问过的 `{most}` 从 {scores['SFT']['accuracy'][most]:.2f} 掉到 {fast[most]:.2f}，"
+    f"七种别的题平均掉了 {np.mean(list(lost.values())):.2f}。"
 )
 
 # %% [markdown]
-# 奖励只看加减法，别的题答成什么样，没有人管。只看奖励曲线，会以为步子大了更好：该另考别的题，或者用 KL 拴住，或者走小一点。<!-- by: assert lost[most] > 0.2 -->
+# 奖励只看加减法，别的题答成什么样，没有人管。只看奖励曲线，会以为步子大了更好：所以一定要另考别的题；真掉了，就用 KL 拴住，或者把步子走小。<!-- by: reasoning -->
 #
 # ### 长度收费
 #
-# 数着算要写一长串，直接写只要几个词元。回答越长，等得越久。给长度定一个价：答对的，每 100 个词元扣 $\lambda$ 分（`length_penalty`）。取 $\lambda = 2$，先算一笔账：数着算若写 30 个词元，要扣 $2 \times 0.30 = 0.60$ 分；直接写 6 个词元，只扣 $0.12$ 分。数着算的正确率要高出 0.48 左右，才不亏。<!-- by: round(2 * 0.30 - 2 * 0.06, 2) == 0.48 -->
+# 数着算要写一长串，直接写只要几个词元。回答越长，等得越久。给长度定一个价：答对的，每 100 个词元扣 $\lambda$ 分（`length_penalty`）。答错的本来就是 0 分，不再扣。<!-- by: minillm/training/reinforcement.py -->
+#
+# 取 $\lambda = 1.5$，先算一笔账。数着算若写 30 个词元，答对一次得 $1 - 1.5 \times 0.30 = 0.55$ 分；直接写 6 个词元，答对一次得 $1 - 1.5 \times 0.06 = 0.91$ 分。平均得分是正确率乘上这个数，所以数着算的正确率要到直接写的 $0.91 / 0.55 \approx 1.7$ 倍，才不亏。拿开场那张表算一算：加法够不够 1.7 倍，减法呢？<!-- by: round((1 - 1.5 * 0.06) / (1 - 1.5 * 0.30), 1) == 1.7 -->
 
 # %%
-frugal = lab.variant("thinking-frugal", "grpo", start=sft, length_penalty=2.0)
+frugal = lab.variant("thinking-frugal", "grpo", start=sft, length_penalty=1.5, max_steps=30)
 
 # %% tags=["nbval-ignore-output"]
 short = answers(frugal, exam)
 lengths = {}
-for name, (said, _, _) in (("SFT", plain["sft"]), ("λ = 0", after[0]), ("λ = 2", short)):
+for name, (said, _, _) in (("SFT", plain["sft"]), ("λ = 0", after[0]), ("λ = 1.5", short)):
     lengths[name] = np.mean([len(tokenizer.encode(reply)) + 1 for reply in said])
-rows = [line("SFT", plain["sft"]), line("λ = 0", after[0]), line("λ = 2", short)]
-show.table([*columns, "tokens"], [[*row, lengths[row[0]]] for row in rows])
-
-# %%
-adds = kinds == "add"
-assert short[2][adds].mean() <= short[2][~adds].mean()
-assert lengths["λ = 2"] < 0.85 * lengths["λ = 0"]
-assert short[1].mean() > plain["sft"][1].mean() + 0.1
+rows = [line("SFT", plain["sft"]), line("λ = 0", after[0]), line("λ = 1.5", short)]
+show.table([*columns, "词元数"], [[*row, lengths[row[0]]] for row in rows])
 
 # %% [markdown]
-# 同一个价钱，两种题的账不一样：加法直接写已经能对一些，减法直接写多半是错的。所以减法数得多，加法数得少，回答比不收费时短。<!-- by: assert short[2][adds].mean() <= short[2][~adds].mean() --><!-- by: assert lengths["λ = 2"] < 0.85 * lengths["λ = 0"] -->该数的数，能省的省，这叫自适应的思考；没有人告诉它哪一种题该数。
+# 同一个价钱，两种题的账不一样：直接写对得越多，数着算越难凑够 1.7 倍。加法直接写已经能对一些，减法直接写多半是错的，所以该先省下的是加法。<!-- by: round(0.91 / 0.55, 1) == 1.7 -->
 
 # %% tags=["remove-input", "nbval-ignore-output"]
 _, right, counted = short
+adds = kinds == "add"
 written = adds & ~counted
-assert right.mean() > plain["sft"][1].mean() + 0.1
+saved = lengths["λ = 0"] - lengths["λ = 1.5"]
+assert saved > -10  # a price makes no answer much longer
 show.say(
-    f"加法有 {counted[adds].mean():.2f} 是数的，减法有 {counted[~adds].mean():.2f}。",
+    f"收了费，回答平均 {lengths['λ = 1.5']:.0f} 个词元，不收是 {lengths['λ = 0']:.0f} 个，",
+    "短了。" if saved > 1 else "还没有短下来：这一次，30 步不够。",
+    f"这一次，加法有 {counted[adds].mean():.2f} 是数的，减法有 {counted[~adds].mean():.2f}。",
+    "该数的数，能省的省，这叫自适应的思考；没有人告诉它哪一种题该数。"
+    if counted[adds].mean() < counted[~adds].mean() - 0.05
+    else "两种题没有分开，数的比例差不多。",
     f"不数的加法里，对的占 {right[written].mean():.2f}，训练之前是 {plain['sft'][1][adds].mean():.2f}。"
     if written.any()
     else "加法也全是数的。",
 )
 
 # %% [markdown]
+# 30 步未必分得开。想看两种题会不会分家，就多走些步：把 `max_steps` 加到 60，再考一遍。<!-- by: reasoning -->
+#
 # 数这条路收了费，分数也会去推另一条路：直接写。前面说它学会的是选择，那是因为选择来得最快；换一种价钱，学到的就可能是别的东西。$\lambda$ 定在多少才合适，换几个价钱试试，就知道不容易：太高，减法也不数了；太低，什么都数。<!-- by: reasoning -->
 #
-# ### 算法的变体：这里几乎没有差别
+# ### 算法的变体：先换一颗种子看看
 #
-# 关于 GRPO 的改法，论文很多。试两样：优势除以标准差；同一批回答走四步，裁剪在这时才起作用。各训练到半路，看第几步起，平均长度过了 16 个词元，那时大约半数的回答在数：<!-- by: reasoning -->
-
-# %%
-normalised = lab.variant("thinking-std", "grpo", start=sft, divide_by_std=True, max_steps=25)
-several = lab.variant("thinking-updates", "grpo", start=sft, updates=4, max_steps=12)
-
-
-def half_way(run):
-    """The first step whose answers, over three steps, have more than 16 tokens."""
-    lengths = show.smooth([entry["length"] for entry in run.log], 3)
-    return next(step for step, length in enumerate(lengths, 1) if length > 16)
-
-
-# %% tags=["nbval-ignore-output"]
-reached = {f"GRPO, seed {lab.SEED + i}": half_way(run) for i, run in enumerate(runs)}
-reached |= {"divide_by_std": half_way(normalised), "updates 4": half_way(several)}
-usual = list(reached.values())[:3]
-assert abs(reached["divide_by_std"] - np.mean(usual)) < 8
-assert reached["updates 4"] < min(usual)
-reached
-
-# %% [markdown]
-# 除不除以标准差，和换一颗种子差不多。<!-- by: assert abs(reached["divide_by_std"] - np.mean(usual)) < 8 -->一批回答走四步，到得早，因为步数是按批数的：采样少了，更新没有少。<!-- by: assert reached["updates 4"] < min(usual) -->
+# 关于 GRPO 的改法，论文很多：除不除以标准差，怎样裁剪，同一批回答走几步，怎样平均。想试，改一个参数就行，例如 `lab.variant("mine", "grpo", start=sft, updates=4, max_steps=10)` 在每一批回答上走四步。下结论之前，先看换一颗种子的差别有多大（{numref}`fig-thinking-curves`的三条线），再看你的改法有没有超过它。<!-- by: reasoning -->
 #
 # 这不是说那些论文白写了。这里的奖励没有噪声，回答只有几十个词元，几十步就学完，采样和训练用的是同一份权重。让变体分出高下的条件：很长的、长短悬殊的回答，几千步的训练，判得不准的奖励，采样的权重落后于训练的权重，这里一样也没有。在这个尺寸上，起决定作用的是数据（问什么题）和探索（偶尔数不数）。<!-- by: reasoning -->
 
@@ -731,7 +757,8 @@ show.spine(replies)
 # %% tags=["nbval-ignore-output"]
 question = "13减6等于多少？"
 show.table(
-    ["", question], [[run.name, lab.ask(run.model(), question)] for run in (sft, dpo, grown)]
+    ["", question],
+    [[show.STAGE_NAMES[run.name], lab.ask(run.model(), question)] for run in (sft, dpo, grown)],
 )
 
 # %% [markdown]
@@ -770,22 +797,37 @@ show.table(
 #
 # 869,504 个参数还有几件事演不出来：回头检查、换一条路重来，这里的思维链只有二十几个词元；奖励有噪声、采样和训练不同步时，各种变体的高下；练得足够久，会不会长出没人教过的做法。
 #
+# :::{admonition} 真实世界
+# :class: real-world
+#
+# 上面说的 R1-Zero，每步 32 道题，每道答 16 次，走 10,400 步；本章每步 16 道，每道 8 次，走 30 步。它在 AIME 2024（美国的中学数学竞赛，30 题）上从 15.6% 升到 77.9% {cite:p}`deepseek2025r1`；这是后来修订的数，2025 年 1 月的第一版写的是 71.0%。<!-- by: @deepseek2025r1 --><!-- by: config.GRPO_PRESETS["tiny"].questions == 16 --><!-- by: assert all(len(run.log) == 30 for run in runs) -->
+#
+# 题目不必多。Qwen3（2025）的这个阶段只用了 3,995 道，要求前面的 SFT 没有用过、学得会、尽量难、范围广；走 170 步，235B 的模型在同一份卷子上从 70.1 分升到 85.1 分 {cite:p}`yang2025qwen3`。DAPO（2025）从 Qwen2.5-32B 的预训练模型出发，到 50 分，连代码和数据一起公开 {cite:p}`yu2025dapo`。<!-- by: @yang2025qwen3 --><!-- by: @yu2025dapo -->
+#
+# 长度收费也真有人用。DeepSeek-V4（2026）有几档思考，训练时每一档收的长度费不同 {cite:p}`deepseek2026v4`。（2026 年 11 月核对。）<!-- by: @deepseek2026v4 -->
+# :::
+#
 # ### 小结
 #
 # - 只要能核对答案，就能训练：模型自己写，程序判分，好过平均的往上推。不需要示范，也不需要判分程序能求导。<!-- by: reasoning -->
 # - 策略梯度就是带权重的 SFT：每个回答的权重是优势 $A = r - \bar r$。减基线不改变方向，只减小抖动；GRPO 的基线是同一道题的组平均。<!-- by: assert torch.allclose(*gradients, atol=1e-5) -->
-# - 三颗种子，40 步，留出的减法都高了 0.3 以上，几乎每题都数。<!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.3 --><!-- by: assert counted.mean() > 0.9 -->
-# - 它学会的是**选择**数着算，不是减法：正确率与数的比例同在一条线上；原来的模型答 64 次，也碰得到。<!-- by: assert max(off) < 0.12 -->
-# - 判分程序就是目标。只看样子的奖励，分不出对错；要用另一把尺子，也要亲眼读回答。<!-- by: assert paid.mean() > right.mean() + 0.03 -->
-# - 能推动的前提：偶尔做对，而且做对的比平时得分高。全对、全错、背熟了的题都没有信号。<!-- by: assert gain["left to RL"][1] > gain["left to RL"][0] + 0.2 -->
+# - 三颗种子，30 步，留出的减法都高了 0.2 以上，数的回答多了 0.3 以上。<!-- by: assert right[kinds == "sub"].mean() > plain["sft"][1][kinds == "sub"].mean() + 0.2 --><!-- by: assert counted.mean() > plain["sft"][2].mean() + 0.3 -->
+# - 它先学会的是**选择**数着算，不是减法：正确率与数的比例同在一条线上；原来的模型答 64 次，也碰得到。<!-- by: assert max(off) < 0.2 -->
+# - 判分程序就是目标。只看样子的奖励，分不出对错；要用另一把尺子，也要亲眼读回答。<!-- by: assert wrong -->
+# - 能推动的前提：偶尔做对，而且做对的比平时得分高。全对、全错、背熟了的题都没有信号。<!-- by: assert left_counted > left_written + 0.2 -->
 #
-# 模型会算了，也客气。下一章（{numref}`第 %s 章 <sec-identity>`）给它换一个名字。
+# 模型会算了，也客气。不过强化学习是可选的一步，加上 `--with-grpo` 才做；下一章（{numref}`第 %s 章 <sec-identity>`）回到 DPO 的模型，给它换一个名字。
 #
 # ### 练习
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-thinking-1
 # 算一算：手算里说，组平均把自己也算了进去，所以梯度打了 $7/8$ 的折。如果基线只用**别人**的平均分，四个回答得 1、0、0、0 分，优势是多少？它和 $r - \bar r$ 是什么关系？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 对的那个，别人都得 0 分；错的每个，别人里有一个得 1 分。各减一次，再与 $r-\bar r$ 逐个相除。
 # :::
 #
 # :::{solution-start} ex-thinking-1
@@ -809,9 +851,9 @@ without_itself
 # :::{solution-end}
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-thinking-2
-# 想一想，再算：如果一次回答里数的概率是 3%，一组 8 个里至少有一个数的概率是多少？40 步、每步 16 组，平均有几组？若概率是万分之一呢？<!-- by: reasoning -->由此说说，为什么 R1-Zero 可以不做 SFT，而这里的 SFT 数据要放进那 5%。
+# 想一想，再算：如果一次回答里数的概率是 3%，一组 8 个里至少有一个数的概率是多少？30 步、每步 16 组，平均有几组？若概率是万分之一呢？<!-- by: reasoning -->由此说说，为什么 R1-Zero 可以不做 SFT，而这里的 SFT 数据要放进那 5%。
 # :::
 #
 # :::{solution-start} ex-thinking-2
@@ -822,19 +864,24 @@ without_itself
 for share in (0.03, 0.0001):
     in_a_group = 1 - (1 - share) ** 8
     print(
-        f"share {share}: {in_a_group:.4f} of the groups, {40 * 16 * in_a_group:.1f} groups in 40 steps"
+        f"share {share}: {in_a_group:.4f} of the groups, {30 * 16 * in_a_group:.1f} groups in 30 steps"
     )
 
 # %% [markdown]
-# 3% 时，五组里有一组多能看见，立刻就有东西可推；推了一点，下一步就更常见。万分之一时，640 组里平均不到一组，训练大半时间在等运气。<!-- by: 640 * (1 - 0.9999**8) < 1 -->
+# 3% 时，五组里有一组多能看见，立刻就有东西可推；推了一点，下一步就更常见。万分之一时，480 组里平均不到一组，训练大半时间在等运气。<!-- by: 480 * (1 - 0.9999**8) < 1 -->
 # R1-Zero 的出发点读过的网页里，有大量一步步解题的文字，写步骤是它本来就常做的事。<!-- by: reasoning -->
 #
 # :::{solution-end}
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★★☆
 # :label: ex-thinking-3
-# 弄坏它：有的判分程序只读回答里的**第一个**数。写出这个奖励，从 SFT 的权重训练 20 步。先猜：它会让模型多写还是少写？考试会好还是坏？
+# 弄坏它：有的判分程序只读回答里的**第一个**数。写出这个奖励，从 SFT 的权重训练 10 步。先猜：它会让模型多写还是少写？考试会好还是坏？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 奖励是一个函数，收题目和回答，给一个数，像正文的 `looks` 那样写；训练用 `lab.variant`，`reward=` 交给它。先在纸上给“17。”和“13加4等于17。”各判一次。<!-- by: 13 + 4 == 17 -->
 # :::
 #
 # :::{solution-start} ex-thinking-3
@@ -847,28 +894,89 @@ def first_number(question, reply):
     return float(re.findall(r"\d+", reply)[:1] == [question.answer])
 
 
-curt = lab.variant("thinking-first", "grpo", start=sft, reward=first_number, max_steps=20)
+curt = lab.variant("thinking-first", "grpo", start=sft, reward=first_number, max_steps=10)
 
 # %% tags=["nbval-ignore-output"]
 first = answers(curt, exam)
-assert first[2].mean() < 0.1
-assert first[1].mean() < after[0][1].mean() - 0.3
-show.table(columns, [line("SFT", plain["sft"]), line("first number", first)])
+assert first[2].mean() < after[0][2].mean() - 0.2
+assert first[1].mean() < after[0][1].mean() - 0.15
+show.table(columns, [line("SFT", plain["sft"]), line("只看第一个数", first)])
 
 # %% [markdown]
-# “13加4等于17。”的第一个数是 13，不得分；数着算也是先抄题。能得分的只有光秃秃的“17。”。这个奖励逼着模型先说得数，不许想：它一直不数，比只看对错的奖励差得远。<!-- by: 13 + 4 == 17 --><!-- by: assert first[1].mean() < after[0][1].mean() - 0.3 -->一条看着像格式要求的规则，把思考的路堵死了。
+# “13加4等于17。”的第一个数是 13，不得分；数着算也是先抄题。能得分的只有光秃秃的“17。”。这个奖励逼着模型先说得数，不许想：它数得少，考试也比只看对错的奖励差得远。<!-- by: 13 + 4 == 17 --><!-- by: assert first[1].mean() < after[0][1].mean() - 0.15 -->一条看着像格式要求的规则，把思考的路堵死了。
 #
 # :::{solution-end}
 # :::
 #
-# :::{exercise}
+# :::{exercise} ★☆☆
 # :label: ex-thinking-4
 # 想一想：没有标准答案时，有人用多数表决的结果当答案，与多数相同就给 1 分。<!-- by: reasoning -->从本章的 SFT 模型出发，加法和减法会怎样？
 # :::
 #
 # :::{solution} ex-thinking-4
 # :class: dropdown
-# 看对照表里“majority of 16”那一行。减法的多数多半是错的，这样的奖励会把直接写的错答案推得更牢，数出来的对答案因为不合群而被压下去。<!-- by: assert elected[60:].mean() < best - 0.2 -->加法的多数对得多一些，可以更一致，却没有推力去数。多数是对的，这个办法才行得通；而且它奖励的是一致，不是正确。<!-- by: reasoning -->
+# 看对照表里“16 次的多数”那一行。减法的多数多半是错的，这样的奖励会把直接写的错答案推得更牢，数出来的对答案因为不合群而被压下去。<!-- by: assert elected[60:].mean() < best - 0.1 -->加法的多数对得多一些，可以更一致，却没有推力去数。多数是对的，这个办法才行得通；而且它奖励的是一致，不是正确。<!-- by: reasoning -->
+# :::
+#
+# :::{exercise} ★★☆ 动手：一组回答的梯度
+# :label: ex-thinking-gradient
+# 把手算的那张表写成函数。`policy_gradient`：`z` 是 $K$ 种答法的打分 `[K]`，`drawn` 是一组抽到的答法的编号 `[G]`，`rewards` 是它们的奖励 `[G]`。返回平均奖励对 `z` 的梯度的估计 `[K]`：每个回答的优势乘以 $\partial\log\pi/\partial z$，再对这一组取平均。基线是组平均。不用 `.backward()`。
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# `torch.nn.functional.one_hot(drawn, len(z))` 的形状是 `[G, K]`，抽到的那一格是 1。减去 $\pi$，就是每个回答的 $\partial\log\pi/\partial z$。
+# :::
+
+
+# %%
+def policy_gradient(z, drawn, rewards):
+    return ...
+
+
+tasks.check("9.1", policy_gradient)
+
+# %% [markdown]
+# :::{solution} ex-thinking-gradient
+# :class: dropdown
+# ```python
+# def policy_gradient(z, drawn, rewards):
+#     better = rewards - rewards.mean()  # [G]
+#     push = torch.nn.functional.one_hot(drawn, len(z)) - z.softmax(0)  # [G, K]
+#     return (better[:, None] * push).mean(dim=0)
+# ```
+# `push` 的每一行加起来是 0：推高一种答法，别的就得让出概率。所以没抽到的答法也有梯度。奖励都相同的一组，`better` 全是 0，什么也不动。
+# :::
+#
+# :::{exercise} ★★☆ 动手：裁剪过的目标
+# :label: ex-thinking-clip
+# 写出一组回答的 GRPO 损失。`rewards` 是各回答的奖励 `[G]`；`lengths` 是各回答的词元数，一个列表；`new` 和 `old` 是全部词元的对数概率 `[N]`，一个回答接着一个回答，前者来自现在的模型，后者来自采样时的模型。每个词元的损失是 $-\min\bigl(\rho A,\ \mathrm{clip}(\rho,\,1-\varepsilon,\,1+\varepsilon)\,A\bigr)$，返回全部词元的平均。优势是奖励减组平均，不除以标准差；没有 KL。
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# `repeat_interleave` 把一个回答的优势分给它的每个词元；$\rho$ 是对数概率之差的指数。四种情形各想一遍：好的回答、坏的回答，概率变大、变小，哪两种该停手？
+# :::
+
+
+# %%
+def grpo_loss(rewards, new, old, lengths, epsilon):
+    return ...
+
+
+tasks.check("9.2", grpo_loss)
+
+# %% [markdown]
+# :::{solution} ex-thinking-clip
+# :class: dropdown
+# ```python
+# def grpo_loss(rewards, new, old, lengths, epsilon):
+#     better = (rewards - rewards.mean()).repeat_interleave(torch.tensor(lengths))  # [N]
+#     ratio = (new - old).exp()
+#     clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
+#     return float(-torch.minimum(ratio * better, clipped * better).mean())
+# ```
+# 该停手的是好的已经涨过了界、坏的已经压过了界：这时取到的是裁剪过的那一项，它不随 $\rho$ 变，梯度是 0。另外两种走反了方向，不管走了多远都要拉回来，所以不能一律裁剪，要取小的。
 # :::
 #
 # ### 延伸阅读

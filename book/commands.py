@@ -45,7 +45,7 @@ from minillm.config import TRAINING
 # ## 共同的规则
 #
 # - `minillm` 不带参数，列出全部命令；`minillm 命令 --help` 列出一个命令的全部参数。
-# - `--preset default|tiny|smoke` 先选一整套默认值，其余参数再逐个覆盖。`default` 是为 GPU 准备的 2,583 万参数的模型，`tiny` 是本书的小模型，`smoke` 只走几步，证明流程能跑通。
+# - `--preset default|small|tiny|smoke` 先选一整套默认值，其余参数再逐个覆盖。`default` 是为 GPU 准备的 2,583 万参数的模型，`small` 在两个 CPU 核上用一小时学写古诗，`tiny` 是本书的小模型，`smoke` 只走几步，证明流程能跑通。
 # - `--max-length` 和 `--max_length` 是同一个参数。开关写成 `--strict`，关掉写成 `--no_strict`。
 # - 使用者能改正的错误只打印一行 `minillm: error: …`，退出码为 2。
 
@@ -178,7 +178,7 @@ reference("import")
 # %% [markdown]
 # ### minillm download
 #
-# 从 Hugging Face 或 ModelScope 取一个公开的数据集并导入；不带名字时列出全部。`poetry` 例外：它是 npm 上的古诗词，先 `pip install -e ".[poetry]"`，取来以后还要清洗和去重，见[数据从哪里来](sources.md)。
+# 从 Hugging Face 或 ModelScope 取一个公开的数据集并导入；不带名字时列出全部。`poetry` 例外：它是 npm 上的古诗词，先 `pip install -e ".[poetry]"`，取来以后还要清洗和去重，写出诗和听题写诗的对话两个文件，见[数据从哪里来](sources.md)。
 #
 # ```bash
 # minillm download
@@ -240,7 +240,7 @@ assert all(
 reference("pretrain")
 
 # %% [markdown]
-# tiny 和 smoke 预设改了这些值：
+# small、tiny 和 smoke 预设改了这些值：
 
 
 # %% tags=["remove-input"]
@@ -255,6 +255,9 @@ def changed(preset):
     return table([f"参数（{preset}）", *stages], rows)
 
 
+changed("small")
+
+# %% tags=["remove-input"]
 changed("tiny")
 
 # %% tags=["remove-input"]
@@ -323,6 +326,7 @@ reference("evaluate")
 # minillm chat --preset tiny
 # minillm chat --preset tiny --prompt 张静住在哪里？
 # minillm chat --preset tiny --temperature 0.8 --top_p 0.9 --seed 1
+# minillm chat --preset small --prompt 写一首五言绝句《春夜》
 # ```
 
 # %% tags=["remove-input"]
@@ -349,13 +353,15 @@ reference("gguf")
 #
 # | 脚本 | 做什么 | 例子 |
 # |---|---|---|
-# | `scripts/run.sh` | 一键流水线：环境、数据、分词器、三个阶段，每个阶段之后评测 | `bash scripts/run.sh --preset tiny` |
+# | `scripts/run.sh` | 一键流水线：环境、数据、分词器、三个阶段，每个阶段之后评测 | `bash scripts/run.sh --preset small` |
 # | `scripts/run_cn_pipeline.sh` | 同上，用 uv 安装依赖 | `ENABLE_RUSTBPE=1 bash scripts/run_cn_pipeline.sh` |
 # | `scripts/book.sh` | 构建这本书，`--execute` 先运行各章，`--serve` 在本机提供阅读 | `bash scripts/book.sh --execute 03-rustbpe` |
 # | `scripts/test.sh` | 全部检查：格式、类型、测试、各章、成书；参数传给 pytest | `bash scripts/test.sh tests/test_mix.py` |
 # | `scripts/gpu_check.sh` | 检查一块 CUDA 的 GPU：损失与 CPU 是否相同，跑的是哪个注意力内核，显存和速度 | `bash scripts/gpu_check.sh` |
 # | `scripts/run_notebooks.py` | 运行各章并保存输出，不构建 | `python scripts/run_notebooks.py 03-rustbpe` |
 # | `scripts/screenshot.py` | 给构建好的首页和各页的互动部件拍照 | `python scripts/screenshot.py` |
+# | `scripts/pipeline_datatrove.py` | 用 datatrove 清洗、去重，写成分片（{numref}`第 %s 章 <sec-scale>`） | `python scripts/pipeline_datatrove.py --raw_dir raw/ --out_dir data/sharded` |
+# | `scripts/moving_picture.py` | 画出两份 README 开头会动的图；`--record` 先重新训练和对话一次 | `python scripts/moving_picture.py` |
 # | `scripts/env.sh` | 由其他脚本读入，不单独运行 | |
 # | `scripts/build_chinese_mix.py` | `minillm mix` | `python scripts/build_chinese_mix.py --preset tiny` |
 # | `scripts/train_rustbpe_tokenizer.py` | `minillm tokenizer` | `python scripts/train_rustbpe_tokenizer.py` |

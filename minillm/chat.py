@@ -39,6 +39,7 @@ class ChatOptions:
 
 CHAT_PRESETS: dict[Preset, ChatOptions] = {
     "default": ChatOptions(),
+    "small": ChatOptions(out_dir=Path("out/small")),
     "tiny": ChatOptions(out_dir=Path("out/tiny")),
     "smoke": ChatOptions(out_dir=Path("out/smoke"), max_new_tokens=16),
 }

@@ -213,4 +213,6 @@ def _unknown(command: str, argument: str, options: Any) -> str:
     near = difflib.get_close_matches(argument.replace("-", "_").replace("__", "--", 1), flags, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     kind = "flag" if argument.startswith("-") else "argument"
+    if kind == "argument" and os.path.exists(argument):  # the shell has put files in its place
+        hint = "a pattern of files must stand in quotes; "
     return f"{command}: unknown {kind} {argument}; {hint}`minillm {command} --help` lists all flags"

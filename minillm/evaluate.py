@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from minillm.config import (
     Count,
@@ -215,6 +216,18 @@ class Evaluator:
         batch = collate(data, rows, max(map(len, ids)) - 1).to(self.device)
         return sequence_log_probs(self.model, batch).tolist()
 
+    @torch.no_grad()
+    def next_log_probs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """log p(token | prompt) of every token behind each prompt, fp32 ``[prompts, V]``."""
+        ids = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.int64)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[: len(prompt)] = torch.tensor(prompt)  # no token reads the padding behind it
+        places = torch.arange(ids.shape[1])[None]
+        hidden = self.model.model(ids.to(self.device), places.to(self.device), None, None)
+        last = hidden[torch.arange(len(ids)), [len(prompt) - 1 for prompt in prompts]]
+        scores: Tensor = self.model.lm_head(last)
+        return scores.float().log_softmax(-1)
+
     def politeness(self, items: int) -> float:
         """Share of held-out preference prompts that are answered in the preferred, polite style."""
         pairs = lessons.preferences(items, held_out=True)
@@ -273,6 +286,12 @@ class Evaluator:
 
 EVALUATE_PRESETS: dict[Preset, EvaluateOptions] = {
     "default": EvaluateOptions(),
+    "small": EvaluateOptions(
+        out_dir=Path("out/small"),
+        data_dir=Path("data/processed/small"),
+        max_new_tokens=128,  # a poem of eight lines
+        max_seq_len=256,
+    ),
     "tiny": EvaluateOptions(
         out_dir=Path("out/tiny"), data_dir=Path("data/processed/tiny"), max_seq_len=128
     ),

@@ -235,6 +235,7 @@ def _preset(name: Preset, **changes: Any) -> PersonaOptions:
 
 PERSONA_PRESETS: dict[Preset, PersonaOptions] = {
     "default": _preset("default"),
+    "small": _preset("small", learning_rate=7e-4),
     "tiny": _preset("tiny", learning_rate=2e-3),
     "smoke": _preset("smoke", rows=20, replay_chosen=20, replay_own=4),
 }

@@ -61,8 +61,9 @@ step "Environment"
 prepare_environment
 
 if [ "$action" = execute ]; then
-  # The last chapter runs the model in other programs.
+  # The last chapters run the model in other programs, and look into poems.
   install_once .takeaway_installed -c constraints.txt -e '.[takeaway]'
+  install_once .poetry_installed -c constraints.txt -e '.[poetry]'
   step "Shared models"
   MINILLM_SEED=$seed python -m minillm.book.lab
   step "Chapters"

@@ -12,12 +12,15 @@ Usage: bash scripts/run.sh [--smoke-test | --preset NAME] [--with-grpo]
   --smoke-test   every stage for a few steps on the CPU in float32: proves the whole pipeline in two minutes,
                  and teaches a model nothing
   --preset NAME  default  the 25.8M-parameter model, for a GPU (the default)
+                 small    a 3.6M-parameter model that writes classical poems by their titles, after an hour on two
+                          CPU cores; fetches the poems by npm (85 MB)
                  tiny     a 1M-parameter model that learns the built-in data on two CPU cores in some minutes
                  smoke    the same as --smoke-test
   --with-grpo    a fourth stage: reinforcement learning, from right and wrong answers alone
   --help         this text
 
-Default writes data/processed/ and out/; tiny and smoke write data/processed/NAME/ and out/NAME/.
+Default writes data/processed/ and out/; the others write data/processed/NAME/ and out/NAME/. Small reads data/poetry/
+instead of data/chinese/: the poems, and the persona of data/chinese/identity_conversations.jsonl.
 
 Environment variables (relative folders count from the project's root):
   PYTHON         interpreter that makes the virtual environment, 3.10 or newer (default: python3)
@@ -53,9 +56,10 @@ while [ $# -gt 0 ]; do
 done
 case $preset in
   default) out=out data=data/processed ;;
-  tiny | smoke) out=out/$preset data=data/processed/$preset ;;
-  *) fail "--preset '$preset': choose default, tiny or smoke" ;;
+  small | tiny | smoke) out=out/$preset data=data/processed/$preset ;;
+  *) fail "--preset '$preset': choose default, small, tiny or smoke" ;;
 esac
+[ "$preset$with_grpo" != small1 ] || fail "--with-grpo: no poem is right or wrong, so leave it out with --preset small"
 
 step "Environment"
 prepare_environment
@@ -66,12 +70,26 @@ mkdir -p "$TF_DIR"
 has_gpu='import sys, torch; sys.exit(not (torch.cuda.is_available() or torch.backends.mps.is_available()))'
 if [ "$preset" = default ] && ! python -c "$has_gpu"; then
   cat <<'TEXT'
-No GPU found. Two runs are made for a machine without one:
-  bash scripts/run.sh --preset tiny   some minutes: a small model that has really learned something
-  bash scripts/run.sh --smoke-test    two minutes: proves that every stage works
+No GPU found. Three runs are made for a machine without one:
+  bash scripts/run.sh --preset tiny    five minutes: a very small model that answers questions about a world of its own
+  bash scripts/run.sh --preset small   an hour: a small model that writes classical poems
+  bash scripts/run.sh --smoke-test     two minutes: proves that every stage works
 This one, the default, takes about 20 hours on 2 cores with the built-in data (48 million tokens at some 700 a second),
-and more with your own. It starts now; Ctrl-C stops it.
+and more with your own; a CPU with AMX or AVX512_BF16 (see lscpu) is faster with
+PRETRAIN_ARGS="--dtype bfloat16 --compile". It starts now; Ctrl-C stops it.
 TEXT
+fi
+
+poems=data/poetry
+if [ "$preset" = small ]; then
+  step "Poems"
+  if [ -e "$poems/text_poetry.jsonl" ] && [ -e "$poems/general_poetry.jsonl" ]; then
+    echo "Those in $poems are used."
+  else
+    install_once .poetry_installed -c constraints.txt -e '.[poetry]'
+    python -c 'from minillm.cli import main; main()' download poetry --out_dir "$poems" ||
+      fail "there are no poems: see the message above, and then run this again"
+  fi
 fi
 
 step "Data mix"
@@ -80,6 +98,9 @@ if [ ! -e "$identity" ]; then
   mkdir -p data/chinese
   cp dataset/identity_cn_sample.jsonl "$identity"
   echo "No $identity, so the sample from dataset/ was put there: replace it by your own persona's conversations."
+fi
+if [ "$preset" = small ] && [ ! -e "$poems/${identity##*/}" ]; then
+  ln -sf "../chinese/${identity##*/}" "$poems/" # one persona for all presets
 fi
 # The *_ARGS are left unquoted to be split into words; set -f above keeps * and ? in them as they are.
 python scripts/build_chinese_mix.py --preset "$preset" ${MIX_ARGS-}
@@ -112,7 +133,11 @@ step "DPO: learn which of two answers people prefer"
 stages=3 newest=dpo
 pairs=$data/dpo_chinese.jsonl
 if [ -e "$pairs" ] && [ ! -s "$pairs" ]; then
-  echo "Left out, since $pairs is empty: data/chinese/preference_*.jsonl would be the place for pairs."
+  if [ "$preset" = small ]; then
+    echo "Left out: of poems there are no pairs of a better and a worse one."
+  else
+    echo "Left out, since $pairs is empty: data/chinese/preference_*.jsonl would be the place for pairs."
+  fi
   stages=2 newest=sft except=" but DPO"
 else
   python trainer/train_dpo.py --preset "$preset" ${DPO_ARGS-}
@@ -149,4 +174,5 @@ if [ $newest = sft ] || { [ $newest = dpo ] && [ -e "$out/grpo.safetensors" ]; }
   choice="${choice-} --stage $newest"
 fi
 echo
+[ "$preset" != small ] || echo "It was taught to answer questions such as 写一首五言绝句《春夜》 or 李白《静夜思》."
 echo "Talk to the model:  $VENV_DIR/bin/minillm chat${choice-}"

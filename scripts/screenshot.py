@@ -91,7 +91,7 @@ def save(shot: bytes, path: Path, about: str, colours: int, limit: float = math.
     info = PngImagePlugin.PngInfo()
     info.add_text(KEY, about)
     image = Image.open(io.BytesIO(shot)).convert("RGB")
-    for number in range(colours, 16, -16):
+    for number in range(colours, 15, -16):
         content = io.BytesIO()
         image.quantize(number).save(content, "PNG", optimize=True, pnginfo=info)
         if content.tell() <= limit:
@@ -126,6 +126,10 @@ def stages(widget: Any) -> None:
     widget.locator("section").last.locator("p[aria-busy=false]").wait_for()
 
 
+def ngram(widget: Any) -> None:
+    widget.get_by_role("button", name="写一句").click()
+
+
 def merges(widget: Any) -> None:
     for _ in range(3):
         widget.get_by_role("button", name="下一次").click()
@@ -156,7 +160,7 @@ def samples(widget: Any) -> None:
 
 
 STATES: dict[str, Callable[[Any], None]] = {
-    state.__name__: state for state in (chat, stages, merges, mask, samples)
+    state.__name__: state for state in (chat, stages, ngram, merges, mask, samples)
 }
 """The others, as they begin."""
 

@@ -85,17 +85,19 @@ OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m pytest -q -n 2 --dist loadfile book
   --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900
 python scripts/run_notebooks.py --count
 
-step "Book: chapters as scripts"
-printf '%s\n' book/*.py | OMP_NUM_THREADS=1 xargs -n 1 -P 2 python >/dev/null
-
-# Another one each time: all of them would take longer than all other checks.
-step "Book: one page with other random numbers"
+# Other pages each time: all of them would take longer than all other checks. The site is built beside them, on the other
+# core.
+step "Book: its site; one page with other random numbers, another as a script"
 pages=(book/*.py)
 commit=$(git rev-parse --short=7 HEAD 2>/dev/null || date +%Y%m%d)
-python scripts/run_notebooks.py --seed 7 "${pages[$((0x$commit % ${#pages[@]}))]}"
+number=$((0x$commit % ${#pages[@]}))
+build_book &
+site=$!
+OMP_NUM_THREADS=1 python scripts/run_notebooks.py --seed 7 "${pages[number]}"
+OMP_NUM_THREADS=1 python "${pages[(number + 1) % ${#pages[@]}]}" >/dev/null
+wait "$site"
 
-step "Book: site"
-build_book
+step "Book: the site in a browser"
 MINILLM_SITE=_build/html python -m pytest -q -rs tests/test_site.py
 
 step "All checks passed"

@@ -7,15 +7,29 @@ themselves; ``crash.py`` has its test among those of the trainer.
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import math
 import re
 import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import small
+import torch
 
+from minillm.config import TrainConfig
 from minillm.errors import UserError
+from minillm.files import file_sha256
+from minillm.microworld.entropy import measured_documents
+from minillm.model.transformer import Transformer
+from minillm.training.checkpoint import Metadata, load_checkpoint, save_checkpoint
+from minillm.training.dataset import load_dataset
+from minillm.training.loop import AfterStep
+from minillm.training.packing import PackedRows
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 CELL = re.compile(r"-?\d[\d,]*(\.\d+)?")
@@ -168,6 +182,161 @@ def test_time_to_loss(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(re.fullmatch(r"\d+, \d\.\d{3}", row[-1]) for row in table)
 
 
+POEMS = [
+    ("静夜思", "李白", "床前明月光，疑是地上霜。\n举头望明月，低头思故乡。", 5),
+    ("登鹳雀楼", "王之涣", "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。", 6),
+    ("相思", "王维", "红豆生南国，春来发几枝。\n愿君多采撷，此物最相思。", 1),
+    ("山中", "王维", "荆溪白石出，天寒红叶稀。\n山路元无雨，空翠湿人衣。", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def of_poems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """All that benchmarks/poems.py reads, of four poems thirty times over, and models that have
+    learned nothing."""
+    folder = tmp_path_factory.mktemp("poems")
+    rows = []
+    for number in range(120):
+        title, author, body, copies = POEMS[number % 4]
+        row = {"text": f"《{title}》{author}\n{body}", "title": title, "author": author}
+        row |= {"paragraphs": body.split("\n"), "copies": copies}
+        rows.append(row | {"split": "train" if number < 112 else "held out"})
+    paths = {
+        "rows": small.write_rows(folder / "text_poetry.jsonl", rows),
+        "data_path": small.write_rows(folder / "pretrain_chinese.jsonl", rows[:112]),
+        "archive": folder / "poems.tgz",
+        "out_dir": folder / "out",
+    }
+    asked = [{"messages": small.conversation(f"写一首《{t}》", b)} for t, _, b, _ in POEMS]
+    small.write_rows(folder / "sft_chinese.jsonl", asked)
+    poem = {"id": "1", "paragraphs": ["白日依山尽，"]}
+    with tarfile.open(paths["archive"], "w:gz") as archive:
+        for place, content in (
+            ("quantangshi", poem),
+            ("strains/json", {"strains": ["仄仄平平仄，"]}),
+        ):
+            data = json.dumps([{"id": "1"} | content]).encode()
+            member = tarfile.TarInfo(f"package/dist/{place}/poet.tang.0.json")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    small.tokenizer().save(paths["out_dir"] / "tokenizer")
+    settings = {"max_seq_len": 128, "rows_per_step": 1, "epochs": 1, "seed": 0}
+    config = replace(small.CONFIG, max_position_embeddings=256)
+    for name, stage, step in (
+        ("step0003", "pretrain", 3),
+        ("pretrain", "pretrain", 9),
+        ("sft", "sft", 2),
+    ):
+        digest = file_sha256(paths["data_path"])
+        fingerprint = small.tokenizer().fingerprint
+        about = Metadata(stage, step, config, fingerprint, digest, settings)
+        save_checkpoint(paths["out_dir"] / f"{name}.safetensors", small.model(step, config), about)
+    return paths
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+def test_poems(of_poems: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poems = load("poems")
+    for name, value in {"MOST_TOKENS": 8, "TUNING_EVERY": 10, "PREFIX_BYTES": 2_000}.items():
+        monkeypatch.setattr(poems, name, value)
+    stages = poems.Stages(of_poems["out_dir"])
+    tiny = SimpleNamespace(evaluator=lambda: stages.finished)
+    monkeypatch.setattr(poems.lab, "ladder", lambda stage: tiny)
+    monkeypatch.setattr(poems.lab, "tokenizer", small.tokenizer)
+    out = tmp_path / "results" / "poems.json"
+    poems.main(poems.Options(**of_poems, out=out, held_out=8, poems=8))
+    found = json.loads(out.read_bytes())
+    assert found["steps"] == [3, 9]
+    assert found["zipf"]["characters"] == 112 * 20
+    assert sum(found["zipf"]["cover"].values()) > 5
+    assert found["tones"] == {"平": "依山", "仄": "白日尽"}
+
+    bits = {
+        name: each["bits_per_character"] for name, each in found["bits"].items() if "-gram" in name
+    }
+    # Poems that were counted thirty times need next to nothing but the choice of one of four.
+    assert bits["1-gram"] > bits["2-gram"] > bits["4-gram"]
+    assert bits["4-gram"] < 0.3
+    assert found["bits"]["small"]["bits_per_character"] > 8  # has learned nothing
+    assert set(found["bits"]["steps"]) == {"3", "9"}
+
+    real, mixed = found["form"]["real"], found["form"]["shuffled"]
+    assert real["metre"]["share"] == mixed["metre"]["share"] == 1
+    assert real["rhymes"]["share"] == 1 > mixed["rhymes"]["share"]
+    assert set(found["form"]) == {
+        *("real", "shuffled", "ngram", "step 3", "step 9", "sft", "sft, 0.7")
+    }
+    assert found["memory"]["copied"]["real"] == {"20": 8}
+    assert found["memory"]["seen"] == found["memory"]["train"] == 112  # each stood in some row
+    assert found["memory"]["recited"]["famous"]["next"]["share"] == 0
+    assert [one["poems"] for one in found["showcase"]["asked"]] == [28, 28, 0, 0, 0, 0]
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_poems_names_what_is_missing(of_poems: dict[str, Path], tmp_path: Path) -> None:
+    poems = load("poems")
+    with pytest.raises(UserError, match=r"pretrain\.safetensors: no such file; run: bash scripts"):
+        poems.main(poems.Options(**of_poems | {"out_dir": tmp_path}))
+    with pytest.raises(UserError, match=r"none\.jsonl: No such file .*; run: minillm download"):
+        poems.main(poems.Options(**of_poems | {"rows": tmp_path / "none.jsonl"}))
+    with pytest.raises(UserError, match="not the rows of minillm download poetry"):
+        poems.main(
+            poems.Options(**of_poems | {"rows": of_poems["rows"].with_name("sft_chinese.jsonl")})
+        )
+    stages = poems.Stages(of_poems["out_dir"])
+    with pytest.raises(UserError, match="the weights were not trained on this file"):
+        poems.seen_bodies(stages, of_poems["rows"], tmp_path)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_poems_are_also_found_in_what_was_a_conversation() -> None:
+    poems = load("poems")
+    assert (
+        poems.body_of({"text": "《夜》\n甲。\n乙。", "paragraphs": ["甲。", "乙。"]})
+        == "甲。\n乙。"
+    )
+    assert poems.body_of({"text": "写一首《夜》\n甲。\n乙。", "source": "poetry"}) == "甲。\n乙。"
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_poems_keeps_the_weights_of_some_steps(
+    of_poems: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poems = load("poems")
+    trained = []
+
+    def train(config: TrainConfig, stage: str, after_step: AfterStep | None) -> None:
+        trained.append((stage, config.data_path, config.out_dir, config.max_steps))
+        for step in (99, 100) if after_step else ():
+            after_step(step, small.model())
+
+    monkeypatch.setattr(poems.loop, "train", train)
+    poems.train_stages(poems.Options(**of_poems | {"out_dir": tmp_path}))
+    data = of_poems["data_path"]
+    assert trained == [
+        ("pretrain", data, tmp_path, 2000),
+        ("sft", data.with_name("sft_chinese.jsonl"), tmp_path, 400),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["step0100.safetensors"]
+    assert load_checkpoint(tmp_path / "step0100.safetensors")[1].step == 100
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_poems_seen_are_those_of_the_rows_that_training_read(
+    of_poems: dict[str, Path], tmp_path: Path
+) -> None:
+    """Against the tokens of the batches themselves."""
+    poems = load("poems")
+    stages = poems.Stages(of_poems["out_dir"])
+    seen = poems.seen_bodies(stages, of_poems["data_path"], tmp_path)
+    tokenizer = stages.tokenizer
+    data = load_dataset(of_poems["data_path"], "pretrain", tokenizer, 128, tmp_path)
+    batch = PackedRows(data, 128, epochs=1, seed=0).batch(range(9))
+    text = tokenizer.decode(batch.input_ids.flatten().tolist())
+    bodies = {body for *_, body, _ in POEMS}
+    assert seen == {body for body in bodies if body[:5] in text}
+
+
 def report(value: float) -> dict[str, dict[str, float]]:
     """Scores of one run, all of them alike."""
     seeds = load("seeds")
@@ -193,14 +362,15 @@ def test_seeds_table() -> None:
     seeds = load("seeds")
     scores = seeds.summary([report(0.5), report(1.0)])
     text = "before\n<!-- seeds -->\nold\n<!-- /seeds -->\nafter\n"
-    written = seeds.with_table(text, 1, "留出测试", scores)
+    table = seeds.TABLES[2]
+    written = seeds.with_table(text, table, scores)
     assert written.startswith(
         "before\n<!-- seeds -->\n\n| 留出测试 | pretrain | SFT | DPO | GRPO |\n"
     )
     assert written.endswith("|\n\n<!-- /seeds -->\nafter\n")
-    assert [row[0] for row in rows(written)] == [names[1] for names in seeds.ROWS.values()]
+    assert [row[0] for row in rows(written)] == list(seeds.TELLING.values())
     assert {cell for row in rows(written) for cell in row[1:]} == {"0.75 (0.50–1.00)"}
-    assert seeds.with_table(written, 1, "留出测试", scores) == written
+    assert seeds.with_table(written, table, scores) == written
 
 
 @pytest.mark.usefixtures("benchmarks")
@@ -256,3 +426,107 @@ def test_seeds_names_the_run_that_failed(monkeypatch: pytest.MonkeyPatch) -> Non
         UserError, match=r"^training with seed 7 \(AVX512\) failed: error: disk full"
     ):
         seeds.train(7, "AVX512")
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+def test_distance_to_the_entropy_of_the_micro_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = load("world_entropy")
+    options = world.Options(tmp_path / "world.json", sizes=(16, 32), steps=(1, 2), held_out=12)
+    world.main(options)
+    found = json.loads(options.out.read_bytes())["runs"]
+    assert [(run["hidden"], run["steps"]) for run in found] == [(16, 1), (32, 1), (32, 2)]
+    held = list(measured_documents(12, world.HELD_OUT))
+    kinds = [document.kind for document in held]
+    for run in found:
+        # A fresh model finds all of the tokenizer's tokens about equally likely.
+        vocabulary = run["embedding"] / run["hidden"]
+        assert run["val_loss"] == pytest.approx(math.log(vocabulary), rel=0.1)
+        shares = [(kinds.count(kind) / 12, bits) for kind, bits in run["by_kind"].items()]
+        assert run["bits_per_document"] == pytest.approx(sum(a * b for a, b in shares))
+        size = sum(len(document.text.encode()) for document in held) / len(held)
+        assert run["bits_per_byte"] == pytest.approx(run["bits_per_document"] / size)
+        assert set(run["by_kind"]) == set(kinds)
+        assert run["tokens"] == run["steps"] * 1024
+        assert list(run["on_the_way"]) == [str(step) for step in (1, 2) if step <= run["steps"]]
+        assert run["on_the_way"][str(run["steps"])] == pytest.approx(run["bits_per_document"])
+    capsys.readouterr()
+    world.main(options)
+    assert not capsys.readouterr().out  # all runs are in the file
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+def test_mixes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixes = load("mixes")
+    asked = {question.messages[-1][1] for question in mixes.exam(mixes.LEAKED, 60)}
+    for name, mix in mixes.MIXES.items():
+        rows = mixes.rows_of(mix, 4000, seed=1)
+        assert rows == mixes.rows_of(mix, 4000, seed=1)
+        assert len(rows) == 4000
+        text = [row["messages"][-2]["content"] for row in rows]
+        sums = [said for said in text if re.search(r"\d+[加减+-]\d+", said)]
+        assert len(sums) == round(4000 * mix.share), name
+        assert len(set(sums)) <= max(1, len(sums) // mix.times)
+        assert bool(asked & set(sums)) == mix.leaked, name
+    options = mixes.Options(tmp_path / "mixes.json", seeds=(1,), rows=24, items=2)
+    mixes.main(options)
+    found = json.loads(options.out.read_bytes())["runs"]
+    assert [run["mix"] for run in found] == list(mixes.MIXES)
+    assert all(0 <= share <= 1 for run in found for share in run["scores"].values())
+    capsys.readouterr()
+    mixes.main(options)
+    said = capsys.readouterr().out
+    assert said.endswith(f"{len(found)} runs: {options.out}\n")
+    assert "seed" not in said  # all runs are in the file
+    mixes.main(replace(options, items=3))  # other exams: nothing of the old ones stays
+    again = json.loads(options.out.read_bytes())
+    assert again["items"] == 3
+    assert [run["mix"] for run in again["runs"]] == list(mixes.MIXES)
+    thirds = [share * 3 for run in again["runs"] for share in run["scores"].values()]
+    assert thirds == pytest.approx([round(share) for share in thirds], abs=1e-3)
+
+
+@pytest.mark.usefixtures("benchmarks", "small_lab")
+def test_ablations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ablations = load("ablations")
+    options = ablations.Options(seeds=(1,), steps=1, longer=2, out=tmp_path / "ablations.json")
+    ablations.main(options)
+    found = json.loads(options.out.read_bytes())["runs"]
+    assert tuple(run["change"] for run in found) == ablations.CHANGES + ablations.LONGER
+    assert [run["steps"] for run in found] == [1] * 12 + [2] * 5
+    # A model that has hardly learned finds all tokens about equally likely, whatever it lacks.
+    vocabulary = ablations.BASE.vocab_size
+    assert all(run["val_loss"] == pytest.approx(math.log(vocabulary), rel=0.15) for run in found)
+    parameters = {run["change"]: run["parameters"] for run in found}
+    same = {"no rope", "relu", "unscaled", "no residual"}
+    assert {parameters[change] for change in same} == {parameters["base"]}
+    for change in ("1 layer", "4 layers"):
+        assert parameters[change] == pytest.approx(parameters["base"], rel=0.002)
+    assert parameters["no ffn"] < parameters["no attention"] < parameters["base"]
+    assert parameters["base"] < parameters["mha"] < parameters["untied"]
+    capsys.readouterr()
+    ablations.main(options)
+    assert capsys.readouterr().out == f"{len(found)} runs: {options.out}\n"  # all are in the file
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_each_ablation_takes_out_what_it_says() -> None:
+    ablations = load("ablations")
+    ids = torch.randint(500, (1, 12), generator=torch.Generator().manual_seed(0))
+    other = ids.clone()
+    other[0, [2, 4]] = ids[0, [4, 2]]  # two earlier tokens change places
+
+    def last(change: str, row: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = Transformer(replace(ablations.BASE, num_hidden_layers=1))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(5 if parameter.ndim > 1 else 1)  # so that attention looks somewhere
+            return ablations.changed(model, change)(row)[0, -1]
+
+    assert not torch.allclose(last("base", ids), last("base", other), atol=1e-4)
+    assert torch.allclose(last("no rope", ids), last("no rope", other), atol=1e-4)
+    assert torch.equal(last("no attention", ids), last("no attention", other))
+    for change in ("relu", "no norm", "unscaled", "no residual", "no ffn"):
+        assert not torch.allclose(last(change, ids), last("base", ids), atol=1e-4), change

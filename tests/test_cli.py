@@ -105,8 +105,8 @@ def test_help_shows_every_flag_with_its_default(
         (["chat", "--temprature", "1"], "unknown flag --temprature; did you mean --temperature?"),
         (["dpo", "--num-layers", "2"], "--num-layers; did you mean --num_hidden_layers?"),
         (["chat", "你好"], "chat: unknown argument 你好; `minillm chat --help` lists"),
-        (["sft", "--preset", "big"], "--preset 'big': choose one of default, tiny, smoke"),
-        (["sft", "--preset"], "--preset '': choose one of default, tiny, smoke"),
+        (["sft", "--preset", "big"], "--preset 'big': choose one of default, small, tiny, smoke"),
+        (["sft", "--preset"], "--preset '': choose one of default, small, tiny, smoke"),
         (["pretrain", "--batch_size", "0"], "--batch_size must be at least 1, not 0"),
         (["pretrain", "--learning_rate", "-1"], "--learning_rate must be above 0, not -1.0"),
         (["pretrain", "--learning_rate", "nan"], "--learning_rate must be a finite number"),
@@ -124,6 +124,11 @@ def test_help_shows_every_flag_with_its_default(
         (["persona", "--batch_size", "0"], "--batch_size must be at least 1, not 0"),
         (["pretrain", "--hidden_size", "500"], "--hidden_size 500 must be a multiple of"),
         (["pretrain", "--data_path", "none.jsonl"], "none.jsonl: no such file"),
+        (["pretrain", "--data_path", "none-*.jsonl"], "none-*.jsonl: no file matches this pattern"),
+        (
+            ["pretrain", "--data_path", "a.jsonl", __file__],
+            "test_cli.py; a pattern of files must stand in quotes; `minillm pretrain --help` lists",
+        ),
         (["chat", "--out_dir", "none"], "no pretrain weights"),
     ],
 )

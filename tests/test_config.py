@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import small
 
 from minillm import cli
-from minillm.config import ModelConfig, TrainConfig
+from minillm.config import MODELS, PRESETS, TRAINING, ModelConfig, TrainConfig
+from minillm.data import mix, poetry
 from minillm.errors import UserError
+from minillm.evaluate import EVALUATE_PRESETS, WORLD_SCORES, evaluate
+from minillm.microworld.identity import SAMPLE_ROWS, persona_conversations
+from minillm.training.loop import train
 
 HOSTILE = (-1, 0, math.nan, math.inf, 10**12)
 
@@ -132,6 +138,67 @@ def test_the_message_says_what_is_allowed(changes: dict[str, Any], message: str)
 def test_what_may_be_none_may_be_none() -> None:
     assert TrainConfig(max_steps=None).max_steps is None
     assert TrainConfig(max_steps=1).max_steps == 1
+
+
+def test_every_command_has_every_preset() -> None:
+    for name, command in cli.COMMANDS.items():
+        options = cli._load(command.options)
+        if isinstance(options, dict):
+            assert tuple(options) == PRESETS, name
+
+
+def test_presets_keep_out_of_each_others_folders() -> None:
+    """Also of data: small mixes none of the reader's own files but the persona."""
+    assert len({TRAINING[preset]["pretrain"].out_dir for preset in PRESETS}) == len(PRESETS)
+    assert len({TRAINING[preset]["pretrain"].data_path for preset in PRESETS}) == len(PRESETS)
+    for preset in PRESETS:
+        processed = mix.MIX_PRESETS[preset].out_dir
+        assert processed == EVALUATE_PRESETS[preset].data_dir
+        for config in TRAINING[preset].values():
+            assert config.data_path.parent == processed
+            assert config.model == MODELS[preset]
+    assert mix.MIX_PRESETS["small"].data_dir != mix.MIX_PRESETS["default"].data_dir
+
+
+SIGNS = "风花雪月江山春秋日夜星云松竹梅兰菊柳桥舟鸟鱼马羊酒茶琴棋书画诗剑灯火楼台亭阁"
+
+
+def poem(i: int) -> poetry.Poem:
+    drawn = [SIGNS[(i * 7919 + j * j * (i + 3) + j) % len(SIGNS)] for j in range(20)]
+    lines = ["".join(drawn[k : k + 5]) for k in range(0, 20, 5)]
+    body = f"{lines[0]}，{lines[1]}。\n{lines[2]}，{lines[3]}。"
+    return poetry.Poem(0, f"第{SIGNS[i]}", "无名", body, {})
+
+
+def test_the_small_preset_from_poems_to_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dozen poems, in the folders and with the model of the preset, for two steps a stage."""
+    monkeypatch.chdir(tmp_path)
+    rows = [poetry.row_of(poem(i)) for i in range(12)]
+    poems = Path("data/poetry")
+    small.write_rows(poems / poetry.ROWS, rows)
+    chats = [chat for row in rows for chat in poetry.poem_conversations(row)]
+    assert {chat["messages"][0]["content"][:7] for chat in chats} >= {"写一首五言绝句"}
+    small.write_rows(poems / poetry.CONVERSATIONS, chats)
+    persona = [{"messages": turns} for turns in persona_conversations(SAMPLE_ROWS)]
+    small.write_rows(poems / "identity_conversations.jsonl", persona)
+    report = mix.build(replace(mix.MIX_PRESETS["small"], general=40, val_fraction=0.1))
+    counts = {name: category.rows for name, category in report.categories.items()}
+    assert counts.pop("text") >= 8
+    none = dict.fromkeys(("knowledge", "math", "preference"), 0)
+    assert counts == {"general": 40, "identity": 300, **none}
+    assert report.outputs["dpo_chinese.jsonl"] == 0
+    for stage in ("pretrain", "sft"):
+        config = TRAINING["small"][stage]
+        train(replace(config, max_steps=2, batch_size=2, tf_dir=Path("tf"), device="cpu"), stage)
+        options = replace(EVALUATE_PRESETS["small"], stage=stage, max_new_tokens=4, device="cpu")
+        scores = evaluate(replace(options, tf_dir=Path("tf")))
+        assert scores["parameters"] == 3_590_592
+        assert scores["val_loss"] > 0
+        assert set(WORLD_SCORES) <= set(scores["left_out"])
+        assert "identity_hit_rate" in scores
+        assert scores["samples"]
 
 
 def test_heads_must_share_the_width() -> None:

@@ -12,10 +12,10 @@ from minillm.book import lab
 
 ROOMS = """
 errors files text_table config progress
-microworld.words microworld.exercises microworld.documents
+microworld.words microworld.exercises microworld.documents microworld.entropy
 microworld.identity microworld.lessons microworld.scoring
-data.rows data.formats data.readers data.categories data.importer
-data.npm data.near data.classical data.poetry data.hubs
+data.rows data.formats data.readers data.shards data.categories data.importer
+data.npm data.near data.classical data.verse data.tones data.poetry data.hubs
 data.report data.mix
 tokenizer.bpe tokenizer.chat_format tokenizer.storage tokenizer.tokenizer_json
 tokenizer.vocabulary tokenizer.hugging_face tokenizer.learn
@@ -27,7 +27,18 @@ training.questions training.reinforcement training.grpo
 evaluate chat persona
 own.files own.paired own.questions own.text own.report
 cli
-book.lab book.show book.page
+book.ngram book.copies book.lab book.laws book.canvas book.show book.page
+book.drawings.scale
+book.drawings.model
+book.drawings.tuning
+book.drawings.judging
+book.drawings.data
+book.drawings.optimisation
+book.drawings.tokens
+book.tasks.attempt book.tasks.chapter01 book.tasks.chapter02 book.tasks.chapter03
+book.tasks.chapter04 book.tasks.chapter05 book.tasks.chapter06 book.tasks.chapter07
+book.tasks.chapter08 book.tasks.chapter09 book.tasks.chapter10 book.tasks.chapter11
+book.tasks.chapter12 book.tasks.chapter13 book.tasks.chapter14 book.tasks.chapter15
 """
 ORDER = ROOMS.split()
 

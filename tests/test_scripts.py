@@ -25,8 +25,18 @@ STORY = [
 ]
 
 
-@pytest.mark.parametrize("preset", ["default", "tiny", "smoke"])
+def put_poems(project: Project) -> Path:
+    """Stand-ins for the files that `minillm download poetry` writes; their folder."""
+    folder = project.root / "data" / "poetry"
+    folder.mkdir(parents=True)
+    for name in ("text_poetry.jsonl", "general_poetry.jsonl"):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("preset", ["default", "small", "tiny", "smoke"])
 def test_run_calls_every_stage_in_order(recorder: Project, preset: str) -> None:
+    put_poems(recorder)
     recorder.run(f"bash scripts/run.sh --preset {preset}")
     made = [" ".join(call).replace(f" --preset {preset}", "") for call in calls(recorder)]
     expected = list(STORY)
@@ -115,6 +125,28 @@ def test_dpo_is_left_out_where_there_are_no_pairs(
     assert closing[-1].endswith(" --stage sft")
 
 
+def test_small_reads_poems_and_the_persona_of_all_presets(recorder: Project) -> None:
+    poems = put_poems(recorder)
+    pairs = recorder.root / "data" / "processed" / "small" / "dpo_chinese.jsonl"
+    pairs.parent.mkdir(parents=True)
+    pairs.touch()
+    for _ in range(2):
+        log = recorder.run("bash scripts/run.sh --preset small").stdout.splitlines()
+        assert "Those in data/poetry are used." in log
+        identity = poems / "identity_conversations.jsonl"
+        original = recorder.root / "data" / "chinese" / identity.name
+        assert identity.resolve() == original.resolve()
+        assert "stages: pretrain sft" in log
+        assert log[-1] == "Talk to the model:  .venv/bin/minillm chat --preset small --stage sft"
+    assert "Left out: of poems there are no pairs of a better and a worse one." in log
+    identity.unlink()
+    identity.write_text("mine\n", encoding="utf-8")
+    recorder.run("bash scripts/run.sh --preset small")
+    assert identity.read_text(encoding="utf-8") == "mine\n"
+    log = recorder.run("bash scripts/run.sh --preset tiny").stdout
+    assert "Poems" not in log
+
+
 @pytest.mark.parametrize(("preset", "out"), [("default", "out"), ("tiny", "out/tiny")])
 def test_grpo_follows_where_it_is_asked_for(recorder: Project, preset: str, out: str) -> None:
     closing = recorder.run(
@@ -163,9 +195,10 @@ def test_works_from_any_folder(recorder: Project) -> None:
     ("arguments", "message"),
     [
         ("--smoke", "unknown argument --smoke"),
-        ("--preset", "choose default, tiny or smoke"),
-        ("--preset huge", "choose default, tiny or smoke"),
-        ("--preset=huge", "choose default, tiny or smoke"),
+        ("--preset", "choose default, small, tiny or smoke"),
+        ("--preset huge", "choose default, small, tiny or smoke"),
+        ("--preset=huge", "choose default, small, tiny or smoke"),
+        ("--with-grpo --preset small", "--with-grpo: no poem is right or wrong"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(
@@ -195,6 +228,7 @@ def test_default_without_a_gpu_names_the_other_runs_first(recorder: Project) -> 
     notice = text[: text.index("== Data mix")]
     assert "bash scripts/run.sh --smoke-test" in notice
     assert "bash scripts/run.sh --preset tiny" in notice
+    assert "bash scripts/run.sh --preset small" in notice
     assert re.search(r"about \d+ (hours|days)", notice)
     for gpu in ("cuda", "mps"):
         assert "No GPU" not in recorder.run("bash scripts/run.sh", FAKE_GPU=gpu).stdout
@@ -367,7 +401,8 @@ def test_both_readmes_give_the_same_commands(repo: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "README.zh.md", "CONTRIBUTING.md", "benchmarks/README.md"]
+    "document",
+    ["README.md", "README.zh.md", "CONTRIBUTING.md", "benchmarks/README.md", "rustbpe/README.md"],
 )
 def test_documents_name_files_that_are_there(repo: Path, document: str) -> None:
     text = (repo / document).read_text(encoding="utf-8")

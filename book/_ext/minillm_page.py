@@ -44,7 +44,7 @@ class Widget(SphinxDirective):
     option_spec: ClassVar[Any] = dict.fromkeys(
         (
             *("after", "alt", "before", "model", "models", "plain", "question", "questions"),
-            *("text", "vocabulary"),
+            *("start", "text", "vocabulary"),
         ),
         directives.unchanged,
     )

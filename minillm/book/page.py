@@ -35,8 +35,10 @@ from minillm.tokenizer.vocabulary import SPLIT_PATTERN, RustBPETokenizer
 
 Kind = Literal["F32", "F16", "I8"]
 
-WITHOUT_MODEL = ("mask", "merges")
+_WITH_VOCABULARIES = ("mask", "merges")
 """Widgets that need a tokenizer only."""
+WITHOUT_MODEL = (*_WITH_VOCABULARIES, "ngram")
+"""Widgets that need no model."""
 EMBEDDING = "model.embed_tokens.weight"
 _SCRIPTS = lab.ROOT / "book" / "_static" / "minillm"
 
@@ -244,7 +246,7 @@ def widget(
         return HTML(html)  # type: ignore[no-untyped-call]
     shared = ("minillm.js", "widgets.js", "tokens.js")
     scripts = [(_SCRIPTS / file).read_text(encoding="utf-8") for file in shared]
-    if name in WITHOUT_MODEL:
+    if name in _WITH_VOCABULARIES:
         scripts.append(_assignment("MiniLLM.vocabularies", vocabularies()))
     if name == "samples":
         scripts.append(_assignment("MiniLLM.verifier", verifier()))

@@ -1,32 +1,26 @@
-"""Everything that the book draws: token and mask pictures, tables, curves, and the package's own
-source.
+"""What the book shows: token and mask pictures, tables, curves, and the package's own source.
 
-Pictures of text are HTML with real text, which can be selected and searched and needs no Chinese
-font in a plot. Figures are PNG with a transparent background, in colours that can be told apart by
-the colour-blind (Okabe & Ito 2008, and a violet) and read on white and on black. The same
-colour means the same thing everywhere: see ``COLOURS``.
+Pictures of text are HTML with real text, which can be selected and searched; figures are drawn in
+the style of ``canvas``.
 """
 
 from __future__ import annotations
 
 import inspect
-import io
 import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from IPython.display import HTML, Markdown
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -34,25 +28,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch.overrides import TorchFunctionMode
 
 from minillm import evaluate
+from minillm.book.canvas import COLOURS, GREY, WIDTH, Picture, drawn
 from minillm.microworld import scoring
 from minillm.model.transformer import Transformer
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 from minillm.training.packing import IGNORE_INDEX, Batch
 
-P = ParamSpec("P")
-
-GREY = "#808080"
-COLOURS = {
-    "fresh": GREY,
-    "pretrain": "#0072B2",
-    "sft": "#009E73",
-    "dpo": "#E69F00",
-    "identity": "#CC79A7",
-    "bad": "#D55E00",
-    "other": "#56B4E9",
-    "grpo": "#8C32E6",
-}
-"""By stage; ``bad``: what goes wrong; ``other``: a comparison. Untrained is grey."""
 STAGE_NAMES = {
     "fresh": "随机权重",
     "pretrain": "预训练",
@@ -62,62 +43,11 @@ STAGE_NAMES = {
     "identity": "身份",
 }
 _CYCLE = [c for name, c in COLOURS.items() if name != "fresh"]
-_WIDTH = 6.5  # inches
-_STYLE: Any = {
-    "font.size": 10,
-    "text.color": GREY,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": GREY,
-    "axes.titlecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-}
-
-
-class Picture:
-    """A figure that notebooks show by itself, as the same bytes on every run.
-
-    Args:
-        data: in words, the figures that it shows. The page adds them to the alt text, which is
-            typed into the cell and therefore knows none.
-    """
-
-    def __init__(self, figure: Figure, data: str) -> None:
-        self.figure = figure
-        self.data = data
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        with rc_context(_STYLE):
-            buffer = io.BytesIO()
-            self.figure.savefig(
-                buffer, dpi=160, transparent=True, bbox_inches="tight", metadata={"Software": None}
-            )
-        return buffer.getvalue(), {"alt": self.data}
-
-    def __repr__(self) -> str:
-        return f"<figure: {self.data}>"
 
 
 def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
-
-
-def _drawn(draw: Callable[P, Picture]) -> Callable[P, Picture]:
-    """Runs a drawing function in the book's style."""
-
-    @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Picture:
-        with rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
 
 
 # --- Sentences from figures -----------------------------------------------------------------------
@@ -139,6 +69,15 @@ def quote(text: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+
+
+def in_words(value: float) -> str:
+    """A large number as Chinese says it: 25,829,888 is 2,583 万."""
+    for size, unit in ((1e12, "万亿"), (1e8, "亿"), (1e4, "万")):
+        if value >= size:
+            number = f"{value / size:,.4g}" if value < 1e4 * size else f"{value / size:,.0f}"
+            return f"{number} {unit}"
+    return f"{value:,.4g}"
 
 
 def _course(y: Sequence[float]) -> str:
@@ -201,7 +140,7 @@ def _rgba(colour: str, alpha: float) -> str:
     return f"rgba({r},{g},{b},{alpha:.2f})"
 
 
-def _piece(tokenizer: RustBPETokenizer, token_id: int) -> str:
+def piece(tokenizer: RustBPETokenizer, token_id: int) -> str:
     """A token as text; bytes that are no whole characters as hex, a line break as ⏎."""
     try:
         text = tokenizer.token_bytes(token_id).decode() or tokenizer.decode([token_id])
@@ -210,7 +149,8 @@ def _piece(tokenizer: RustBPETokenizer, token_id: int) -> str:
     return text.replace("\n", "⏎").replace(" ", "␣")
 
 
-def _span(text: str, colour: str, alpha: float, title: str = "") -> str:
+def span(text: str, colour: str, alpha: float, title: str = "") -> str:
+    """HTML of a piece of text on a colour, 0 < alpha <= 1; a pointer on it reads the title."""
     return (
         f'<span title="{escape(title)}" style="background:{_rgba(colour, alpha)};color:inherit;'
         'border-radius:3px;padding:1px 2px;margin:1px;display:inline-block;white-space:pre">'
@@ -218,7 +158,8 @@ def _span(text: str, colour: str, alpha: float, title: str = "") -> str:
     )
 
 
-def _box(content: str) -> HTML:
+def boxed(content: str) -> HTML:
+    """HTML as it stands on a page: with room between its lines, scrolled where it is too wide."""
     return HTML(  # type: ignore[no-untyped-call]
         '<div class="minillm-show" style="line-height:1.9;max-width:100%;overflow-x:auto">'
         f"{content}</div>"
@@ -234,10 +175,10 @@ def tokens(text: str, tokenizers: Mapping[str, RustBPETokenizer]) -> HTML:
     for name, tokenizer in tokenizers.items():
         ids = tokenizer.encode(text)
         spans = [
-            _span(_piece(tokenizer, t), _CYCLE[i % 4], 0.3, f"id {t}") for i, t in enumerate(ids)
+            span(piece(tokenizer, t), _CYCLE[i % 4], 0.3, f"id {t}") for i, t in enumerate(ids)
         ]
-        lines.append(f"<div><b>{escape(name)}</b> · {len(ids)} tokens<br>{''.join(spans)}</div>")
-    return _box("".join(lines))
+        lines.append(f"<div><b>{escape(name)}</b> · {len(ids)} 个词元<br>{''.join(spans)}</div>")
+    return boxed("".join(lines))
 
 
 def loss_mask(
@@ -250,11 +191,11 @@ def loss_mask(
     spans = []
     for token, learn in zip(ids, mask, strict=True):
         shown = (colour, 0.45) if learn else (GREY, 0.18)
-        line_break = "<br>" if _piece(tokenizer, token) in ("<|user_end|>",) else ""
-        spans.append(_span(_piece(tokenizer, token), *shown, f"id {token}, mask {learn}"))
+        line_break = "<br>" if piece(tokenizer, token) in ("<|user_end|>",) else ""
+        spans.append(span(piece(tokenizer, token), *shown, f"id {token}, mask {learn}"))
         spans.append(line_break)
-    legend = _span("loss", colour, 0.45) + _span("no loss", GREY, 0.18)
-    return _box(f"<div>{''.join(spans)}</div><div><small>{legend}</small></div>")
+    legend = span("算损失", colour, 0.45) + span("只读，不算", GREY, 0.18)
+    return boxed(f"<div>{''.join(spans)}</div><div><small>{legend}</small></div>")
 
 
 def spelled(
@@ -274,10 +215,10 @@ def spelled(
         for token in ids:
             code = tokenizer.token_bytes(token).hex(" ").upper()
             shown = (COLOURS["bad"], 0.45) if used[token] > 1 else (GREY, 0.18)
-            spans.append(_span(code, *shown, f"id {token}"))
+            spans.append(span(code, *shown, f"id {token}"))
         cells = (escape(character), "".join(spans), f"{counts.get(character, 0):,} 次")
         lines.append("<tr>" + "".join(f"<td style='{_CELL}'>{c}</td>" for c in cells) + "</tr>")
-    return _box(f"<table style='border-collapse:collapse;color:inherit'>{''.join(lines)}</table>")
+    return boxed(f"<table style='border-collapse:collapse;color:inherit'>{''.join(lines)}</table>")
 
 
 # --- Tables ---------------------------------------------------------------------------------------
@@ -316,9 +257,11 @@ def table(
                 value = "–" if math.isnan(value) else f"{value:.2f}"
             elif i == 0 and len(str(value)) <= 12:
                 style += ";white-space:nowrap"
+            elif "\n" in str(value):
+                style += ";white-space:pre-line;vertical-align:top"
             cells.append(f'<td style="{style}">{escape(str(value))}{below}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    return _box(
+    return boxed(
         '<table style="border-collapse:collapse;color:inherit">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
@@ -410,7 +353,7 @@ def matrix(
             f'<tr><th style="{cell};font-weight:normal;white-space:nowrap">{escape(name)}</th>'
             f"{cells}</tr>"
         )
-    return _box(
+    return boxed(
         '<table style="border-collapse:collapse;font-size:.85em;color:inherit">'
         f"<tr><th></th>{head}</tr>{''.join(lines)}</table>"
     )
@@ -454,7 +397,7 @@ def attention(
 ) -> HTML:
     """What each token (row) of a text attends to (columns), for one layer and head."""
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
-    labels = [_piece(tokenizer, t) for t in ids]
+    labels = [piece(tokenizer, t) for t in ids]
     labels[0] = "bos"
     weights = attention_weights(model, ids)[layer, head]
     return matrix(weights, labels, labels, digits=None)
@@ -463,7 +406,7 @@ def attention(
 # --- Figures --------------------------------------------------------------------------------------
 
 
-@_drawn
+@drawn
 def bars(
     values: Mapping[str, float], xlabel: str, colours: Sequence[str] | str = COLOURS["pretrain"]
 ) -> Picture:
@@ -481,7 +424,7 @@ def bars(
     return Picture(figure, "，".join(told))
 
 
-@_drawn
+@drawn
 def lines(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     xlabel: str,
@@ -526,11 +469,86 @@ def lines(
     return Picture(figure, "；".join(told))
 
 
+@drawn
+def points(
+    measured: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    through: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    forecasts: Mapping[str, tuple[float, float, float, float]] | None = None,
+) -> Picture:
+    """Measured points, ``name → (x, y)``, on a logarithmic x.
+
+    Args:
+        through: curves. One that has the name of points has their colour; others are dashed.
+        forecasts: ``name → (x, value, low, high)``, as bars.
+    """
+    figure, (axes,) = _figure(3.2)
+    colours = dict(zip(measured, _CYCLE, strict=False))
+    told = []
+    for name, (x, y) in measured.items():
+        axes.plot(x, y, "o", color=colours[name], markersize=5, label=name)
+        told.append(f"{name} {_course(list(y))}")
+    for name, (x, y) in (through or {}).items():
+        known = name in colours
+        style: Any = {"color": colours.get(name, GREY), "linewidth": 1.2}
+        axes.plot(x, y, "-" if known else "--", label=None if known else name, **style)
+        told += [] if known else [f"{name} {_course(list(y))}"]
+    for name, (place, value, low, high) in (forecasts or {}).items():
+        bar = [[value - low], [high - value]]
+        style = {"color": COLOURS["bad"], "capsize": 4, "markersize": 6, "label": name}
+        axes.errorbar([place], [value], bar, fmt="_", **style)
+        told.append(f"{name} {_number(value)}，从 {_number(low)} 到 {_number(high)}")
+    axes.set_xscale("log")
+    places = [place for x, _ in measured.values() for place in x]
+    wide = max(places) / min(places) > 300  # too wide for a label at each 1, 2 and 5
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda x, _: in_words(x))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend(fontsize=8)
+    return Picture(figure, "；".join(told))
+
+
+@drawn
+def intervals(
+    scores: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    colours: Mapping[str, str],
+) -> Picture:
+    """Shares with their intervals, ``title of a panel → row → (share, low, high)``: panels side by
+    side, a dot for each share on a line from low to high; the first row on top. The first panel has
+    all rows; one that another panel lacks is empty there.
+
+    Args:
+        colours: of rows; the others are grey.
+    """
+    rows = list(next(iter(scores.values())))
+    figure, panels_ = _figure(0.3 * len(rows) + 0.8, len(scores))
+    told = []
+    for axes, (title, found) in zip(panels_, scores.items(), strict=True):
+        for place, row in enumerate(rows):
+            if row not in found:
+                continue
+            value, low, high = found[row]
+            colour = colours.get(row, GREY)
+            axes.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.5)
+            axes.plot(value, place, "o", color=colour, markersize=5)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), rows if axes is panels_[0] else [""] * len(rows))
+        axes.set_title(title, fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+        told.append(f"{title}：" + "，".join(f"{row} {found[row][0]:.0%}" for row in found))
+    return Picture(figure, "；".join(told))
+
+
 _AXES_HEIGHT = 165.0
 """Of a figure of lines, in points; about."""
 
 
-@_drawn
+@drawn
 def panels(
     courses: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
     xlabel: str,
@@ -573,18 +591,20 @@ def smooth(values: Sequence[float], window: int = 20) -> list[float]:
     return means
 
 
-@_drawn
+@drawn
 def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], window: int = 20) -> Picture:
     """Training loss (smoothed; dots: validation) and learning rate by step, of one or several runs.
 
     Args:
-        logs: name → ``Run.log``; a name that is a key of ``COLOURS`` gets its colour.
+        logs: name → ``Run.log``; a stage, that is a key of ``COLOURS``, gets its colour and its
+            Chinese name.
     """
     figure, (left, right) = _figure(2.8, 2)
     for i, (name, log) in enumerate(logs.items()):
         colour = COLOURS.get(name, _CYCLE[i % len(_CYCLE)])
         steps = [entry["step"] for entry in log]
-        left.plot(steps, smooth([e["loss"] for e in log], window), color=colour, label=name)
+        shown = STAGE_NAMES.get(name, name)
+        left.plot(steps, smooth([e["loss"] for e in log], window), color=colour, label=shown)
         validated = [entry for entry in log if "val_loss" in entry]
         left.plot(
             [e["step"] for e in validated],
@@ -593,28 +613,29 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], window: int = 20) 
             color=colour,
             markersize=5,
         )
-        right.plot(steps, [e["learning_rate"] for e in log], color=colour, label=name)
-    left.set_xlabel("step")
-    left.set_ylabel("loss (nats per token)")
+        right.plot(steps, [e["learning_rate"] for e in log], color=colour, label=shown)
+    left.set_xlabel("步")
+    left.set_ylabel("损失（奈特）")
     left.legend()
-    right.set_xlabel("step")
-    right.set_ylabel("learning rate")
+    right.set_xlabel("步")
+    right.set_ylabel("学习率")
     told = []
     for name, log in logs.items():
         losses = smooth([entry["loss"] for entry in log], window)
         peak = max(entry["learning_rate"] for entry in log)
-        told.append(f"{name} 的损失{_course(losses)}，学习率最高 {peak:g}")
+        shown = STAGE_NAMES.get(name, name)
+        told.append(f"{shown} 的损失{_course(losses)}，学习率最高 {peak:g}")
         told += [
             f"第 {e['step']:.0f} 步验证 {_number(e['val_loss'])}" for e in log if "val_loss" in e
         ]
     return Picture(figure, "；".join(told))
 
 
-@_drawn
+@drawn
 def histogram(
     groups: Mapping[str, Sequence[float]],
     xlabel: str,
-    ylabel: str = "pairs",
+    ylabel: str = "多少对",
     colours: Sequence[str] | None = None,
     bins: int = 30,
 ) -> Picture:
@@ -637,7 +658,7 @@ def histogram(
     return Picture(figure, "；".join(told))
 
 
-@_drawn
+@drawn
 def packing(batch: Batch) -> Picture:
     """Packed rows: each document a bar, pale where nothing is learned; padding is left empty."""
     rows, width = batch.input_ids.shape
@@ -656,14 +677,14 @@ def packing(batch: Batch) -> Picture:
     axes.set_xlim(0, width)
     axes.set_yticks(range(rows))
     axes.invert_yaxis()
-    axes.set_xlabel("position in the row (tokens)")
-    axes.set_ylabel("row")
+    axes.set_xlabel("行内位置（词元）")
+    axes.set_ylabel("行")
     filled = int((batch.document_ids >= 0).sum())
     told = f"{rows} 行，{batch.num_documents} 个序列，{rows * width} 个位置中 {filled} 个有词元"
     return Picture(figure, told)
 
 
-@_drawn
+@drawn
 def flow(
     boxes: Sequence[tuple[str, str]],
     colours: Sequence[str] | None = None,

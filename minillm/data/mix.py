@@ -125,6 +125,18 @@ class MixOptions:
 
 MIX_PRESETS: dict[Preset, MixOptions] = {
     "default": MixOptions(),
+    # What `minillm download poetry --out_dir data/poetry` writes, and a persona; nothing else that
+    # lies in data/chinese.
+    "small": MixOptions(
+        data_dir=Path("data/poetry"),
+        out_dir=Path("data/processed/small"),
+        general=20_000,
+        knowledge=0,
+        math=0,
+        identity=150,
+        preference=0,
+        built_in="none",
+    ),
     "tiny": MixOptions(
         out_dir=Path("data/processed/tiny"),
         general=9_000,

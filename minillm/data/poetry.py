@@ -1,4 +1,4 @@
-"""`minillm download poetry`: classical Chinese, from an npm package to rows for pretraining.
+"""`minillm download poetry`: classical Chinese, from an npm package to rows for both first stages.
 
 The package ``chinese-poetry`` (MIT licence) holds 347,000 poems and some prose. They go through
 these steps, each of which says how many it takes away:
@@ -7,7 +7,8 @@ these steps, each of which says how many it takes away:
     texts_in        the archive → texts as they stand there, collection by collection
     usable          one text: made tidy, then asked what is wrong (``minillm.data.classical``)
     without_copies  first those that are equal, then those that nearly are (``minillm.data.near``)
-    row_of          one text → the row that is written
+    row_of          one text → the row that is written, and by
+    poem_conversations  the questions that it answers, which are written beside
 
 What is taken away is kept, with its reason, in ``dropped.jsonl``.
 """
@@ -17,15 +18,16 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import regex
 
-from minillm.data import classical, near
+from minillm.data import classical, near, verse
 from minillm.data.formats import present
 from minillm.data.npm import Package, fetch
 from minillm.data.rows import Raw
@@ -41,6 +43,7 @@ PACKAGE = Package(
     "KtYARvV7CWNtax0na9+Jn6PlhGgSoid7PWyDzXI4KsCEm2odZcqEQyval5koaLygZnM/EQ3lfJ//25K8p3uHNg==",
 )
 ROWS = "text_poetry.jsonl"
+CONVERSATIONS = "general_poetry.jsonl"
 THRESHOLD = 0.4
 """Share of runs of three characters in common from which on two texts count as one. Read side by
 side, nearly all pairs from 0.4 to 0.5 are one poem in two editions; from 0.3 to 0.4, many are two
@@ -52,7 +55,7 @@ LONGEST_TITLE = 16
 COPY, NEAR_COPY = "copy", "near copy"
 REASONS = (classical.MISSING, classical.SIGNS, classical.FRAGMENT, COPY, NEAR_COPY)
 """Why a text is taken away, in the order in which it is asked."""
-COUNTED = ("read", *REASONS, "rows", "held out", "characters")
+COUNTED = ("read", *REASONS, "rows", "held out", "characters", "questions")
 
 
 class Collection(NamedTuple):
@@ -112,10 +115,11 @@ class Report(msgspec.Struct):
     recipe: str
     """What the rows depend on besides: code and libraries."""
     rows_sha256: str
+    conversations_sha256: str
     distinct_characters: int
     total: dict[str, int]
     """COUNTED: texts read, taken away for each reason, written, and of these held out; characters
-    of the written ones, with punctuation, without headings."""
+    of the written ones, with punctuation, without headings; questions that they answer."""
     collections: dict[str, dict[str, int]]
     """The same by collection."""
 
@@ -127,21 +131,35 @@ class Report(msgspec.Struct):
 
 
 def run_poetry(raw_dir: Path, out_dir: Path) -> Report:
-    """Makes OUT_DIR/text_poetry.jsonl, and beside the archive in RAW_DIR/poetry ``report.json`` and
-    ``dropped.jsonl``; prints the report. What is there already is not made again.
+    """Makes OUT_DIR/text_poetry.jsonl and OUT_DIR/general_poetry.jsonl, and beside the archive in
+    RAW_DIR/poetry ``report.json`` and ``dropped.jsonl``; prints the report. What is there already
+    is not made again.
 
     Raises UserError: no archive, another archive, no libraries, rows of somebody else in the way.
     """
-    folder, rows = raw_dir / "poetry", out_dir / ROWS
+    folder = raw_dir / "poetry"
     recipe = _recipe()
     archive = fetch(PACKAGE, folder, again="minillm download poetry")
     report = _report_in(folder)
-    ours = report is not None and rows.exists() and report.rows_sha256 == file_sha256(rows)
-    if report is None or not ours or report.recipe != recipe:
-        report = _make(archive, rows, recipe, replace=ours)
+    there = {path: file_sha256(path) for path in _outputs(out_dir) if path.exists()}
+    made = _hashes(report, out_dir) if report else {}
+    if report is None or there != made or report.recipe != recipe:
+        ours = {path for path, digest in there.items() if made.get(path) == digest}
+        report = _make(archive, out_dir, recipe, ours)
+    rows, conversations = _outputs(out_dir)
     print(f"{report.table()}\n{report.distinct_characters:,} different characters; rows: {rows}")
+    print(f"questions by title, for SFT: {conversations}")
     print(f"what was taken away, and why: {folder / 'dropped.jsonl'}")
     return report
+
+
+def _outputs(out_dir: Path) -> tuple[Path, Path]:
+    return out_dir / ROWS, out_dir / CONVERSATIONS
+
+
+def _hashes(report: Report, out_dir: Path) -> dict[Path, str]:
+    made = report.rows_sha256, report.conversations_sha256
+    return dict(zip(_outputs(out_dir), made, strict=True))
 
 
 def _recipe() -> str:
@@ -150,7 +168,7 @@ def _recipe() -> str:
     near.minhash()
     code = [
         file_sha256(Path(str(module)))[:8]
-        for module in (__file__, classical.__file__, near.__file__)
+        for module in (__file__, classical.__file__, near.__file__, verse.__file__)
     ]
     return ", ".join([*code, *(f"{name} {version(name)}" for name in ("opencc", "datasketch"))])
 
@@ -295,23 +313,42 @@ def row_of(poem: Poem) -> Raw:
 
 
 def poem_conversations(row: Raw) -> list[Raw]:
-    """Questions that a row's text answers, as rows for SFT: by title, and by author and title.
+    """Questions that a row's text answers, as rows for SFT: by title; by author and title; and of a
+    quatrain or a regulated poem by form and title.
 
     None for a row that is held out, or without a title of at most LONGEST_TITLE characters.
     """
     title, author = row["title"], row["author"]
     if row["split"] != "train" or not 0 < len(title) <= LONGEST_TITLE:
         return []
+    body = "\n".join(row["paragraphs"])
     questions = [f"写一首《{title}》", *([f"{author}《{title}》"] if author else [])]
-    answer = {"role": "assistant", "content": "\n".join(row["paragraphs"])}
+    if form := verse.kind(body):
+        questions.append(f"写一首{form}《{title}》")
+    answer = {"role": "assistant", "content": body}
     return [
         {"messages": [{"role": "user", "content": question}, answer], "source": row["source"]}
         for question in questions
     ]
 
 
-def _make(archive: Path, rows: Path, recipe: str, replace: bool) -> Report:
-    """Writes ``dropped.jsonl``, the rows and, when these are there, the report."""
+class _Hashed:
+    """An open file for rows, and the hash of those that it was given."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def write(self, row: Raw) -> None:
+        line = encode_line(row)
+        self.file.write(line)
+        self.hash.update(line)
+
+
+def _make(archive: Path, out_dir: Path, recipe: str, ours: set[Path]) -> Report:
+    """Writes ``dropped.jsonl``, the rows, the conversations and, when these are there, the report.
+
+    Raises UserError where another file than one of ``ours`` would be replaced by other rows.
+    """
     steps, simplify = Steps(), classical.simplifier()
     found = texts_in(archive)
     good = []
@@ -320,27 +357,34 @@ def _make(archive: Path, rows: Path, recipe: str, replace: bool) -> Report:
             if usable(poem, simplify, steps):
                 good.append(poem)
             bar.update()
-    digest, characters = hashlib.sha256(), set[str]()
-    with atomic_file(rows) as file, atomic_file(archive.with_name("dropped.jsonl")) as dropped:
+    characters = set[str]()
+    with ExitStack() as stack:
+        files = {path: stack.enter_context(atomic_file(path)) for path in _outputs(out_dir)}
+        rows, conversations = outputs = [_Hashed(file) for file in files.values()]
+        dropped = stack.enter_context(atomic_file(archive.with_name("dropped.jsonl")))
         for poem in without_copies(good, steps):
             row = row_of(poem)
-            line = encode_line(row)
-            file.write(line)
-            digest.update(line)
+            rows.write(row)
             characters.update(poem.body)
             steps.count(poem, "rows")
             steps.count(poem, "held out", row["split"] == "held out")
             steps.count(poem, "characters", sum(map(len, row["paragraphs"])))
+            for chat in poem_conversations(row):
+                conversations.write(chat)
+                steps.count(poem, "questions")
         dropped.writelines(map(encode_line, steps.dropped))
-        if rows.exists() and not replace and file_sha256(rows) != digest.hexdigest():
-            raise UserError(
-                f"{rows} exists, with other rows: remove it, or choose another --out_dir"
-            )
+        for path, output in zip(files, outputs, strict=True):
+            replaced = path.exists() and path not in ours
+            if replaced and file_sha256(path) != output.hash.hexdigest():
+                raise UserError(
+                    f"{path} exists, with other rows: remove it, or choose another --out_dir"
+                )
     report = Report(
         package=str(PACKAGE),
         integrity=PACKAGE.integrity,
         recipe=recipe,
-        rows_sha256=digest.hexdigest(),
+        rows_sha256=rows.hash.hexdigest(),
+        conversations_sha256=conversations.hash.hexdigest(),
         distinct_characters=len(characters - {"\n"}),
         total={what: sum(each[what] for each in steps.counts.values()) for what in COUNTED},
         collections=steps.counts,

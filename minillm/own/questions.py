@@ -127,10 +127,10 @@ def ask_questions(evaluator: Evaluator, asked: Sequence[Asked]) -> list[Verdict]
     found: dict[int, Verdict] = {}
     order = sorted(range(len(asked)), key=lambda i: len(prompts[i]))  # little padding
     with Progress("answer", len(asked), "questions") as bar:
-        for has_options, size in ((True, BATCH_SIZE // 4), (False, BATCH_SIZE)):
+        for has_options in (True, False):
             mine = [i for i in order if bool(asked[i].options) == has_options]
-            for start in range(0, len(mine), size):
-                part = mine[start : start + size]
+            for start in range(0, len(mine), BATCH_SIZE):
+                part = mine[start : start + BATCH_SIZE]
                 answer = _choose if has_options else _write
                 verdicts = answer(evaluator, [asked[i] for i in part], [prompts[i] for i in part])
                 found.update(zip(part, verdicts, strict=True))
@@ -142,24 +142,17 @@ def _choose(
     evaluator: Evaluator, asked: Sequence[Asked], prompts: Sequence[list[int]]
 ) -> list[Verdict]:
     room = evaluator.model.config.max_position_embeddings
-    letters = [[evaluator.tokenizer.encode(key) for key in one.options] for one in asked]
-    fits = [
-        len(prompt) + max(map(len, ids)) <= room
-        for prompt, ids in zip(prompts, letters, strict=True)
-    ]
-    pairs = [
-        (prompt, ids)
-        for prompt, all_ids, fit in zip(prompts, letters, fits, strict=True)
-        for ids in all_ids
-        if fit
-    ]
-    scores = iter(evaluator.log_probs(pairs) if pairs else ())
+    fits = [len(prompt) < room for prompt in prompts]
+    read = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
+    scores = iter(evaluator.next_log_probs(read).tolist() if read else ())
     verdicts = []
     for one, fit in zip(asked, fits, strict=True):
         if not fit:
             verdicts.append(Verdict("", {"accuracy": False}, too_long=True))
             continue
-        mine = {key: next(scores) for key in one.options}
+        behind = next(scores)
+        # Every vocabulary has the 256 bytes, so a letter is one token.
+        mine = {key: behind[evaluator.tokenizer.encode(key)[0]] for key in one.options}
         # The weights of a run that went wrong are no numbers, and then nothing is the likeliest.
         known = all(map(np.isfinite, mine.values()))
         reply = max(mine, key=mine.__getitem__) if known else ""

@@ -45,6 +45,7 @@ class TokenizerOptions:
 
 TOKENIZER_PRESETS: dict[Preset, TokenizerOptions] = {
     "default": TokenizerOptions(),
+    "small": TokenizerOptions(_mix("data/processed/small"), 6400, Path("out/small/tokenizer")),
     "tiny": TokenizerOptions(_mix("data/processed/tiny"), 1024, Path("out/tiny/tokenizer")),
     "smoke": TokenizerOptions(_mix("data/processed/smoke"), 6400, Path("out/smoke/tokenizer")),
 }

@@ -49,7 +49,7 @@ class Metadata:
     tokenizer: str
     """The tokenizer's fingerprint."""
     data: str
-    """SHA-256 of the file of training rows."""
+    """SHA-256 of the file of training rows; of several shards, that of theirs."""
     train: dict[str, Any]
     """Settings of the run."""
 

@@ -13,9 +13,10 @@ import hashlib
 import shutil
 import sys
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,14 +24,15 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from minillm.config import Stage
-from minillm.data.readers import read
+from minillm.data.readers import Record, read
 from minillm.data.rows import Chat, Pair, Row, plain_text
 from minillm.errors import UserError
 from minillm.files import file_sha256
 from minillm.progress import counted
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 TokenSequence = tuple[list[int], list[int]]
@@ -66,24 +68,49 @@ def fit(stage: Stage, sequences: list[TokenSequence], max_seq_len: int) -> list[
     return cut if all(any(mask[1:]) for _, mask in cut) else []
 
 
+class Joined(Generic[_Number]):
+    """Arrays one after the other, read as if they were one, but never copied into one.
+
+    Of each a piece can be read, ``[from : to]``, which must not reach into the next array.
+    """
+
+    def __init__(self, arrays: Sequence[NDArray[_Number] | Joined[_Number]]) -> None:
+        self.arrays: list[NDArray[_Number] | Joined[_Number]] = [*arrays]
+        self.starts = np.cumsum([0, *map(len, arrays)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, piece: slice) -> NDArray[_Number]:
+        at = int(np.searchsorted(self.starts, piece.start, side="right")) - 1
+        start, end = self.starts[at : at + 2]
+        if piece.stop > end:
+            raise IndexError(f"{piece} reaches over the end of an array, {end}")
+        found: NDArray[_Number] = self.arrays[at][piece.start - start : piece.stop - start]
+        return found
+
+
 @dataclass(frozen=True)
 class TokenDataset:
-    """The sequences of one file, memory-mapped, so that memory does not grow with the data.
+    """The sequences of a file or of several shards, memory-mapped, so that memory does not grow
+    with the data.
 
     ``ids`` int32 and ``mask`` uint8, both ``[tokens]``; sequence i is ``[offsets[i] : offsets[i +
     1]]``. ``unit`` sequences belong together: 2 for preference pairs, else 1. ``sha256`` is the
-    file's; ``rows`` were read from it, ``cut`` of them were longer than the limit (and split, in
-    pretraining), and ``dropped`` had nothing to learn.
+    file's, or that of the shards' in their order; ``rows`` were read from them, ``cut`` of these
+    were longer than the limit (and split, in pretraining), and ``dropped`` had nothing to learn.
+    ``kinds`` says for each kind of row (text, chat, pair) in which line the first one stands.
     """
 
-    ids: NDArray[np.int32]
-    mask: NDArray[np.uint8]
+    ids: NDArray[np.int32] | Joined[np.int32]
+    mask: NDArray[np.uint8] | Joined[np.uint8]
     offsets: NDArray[np.int64]
     unit: int
     sha256: str = ""
     rows: int = 0
     cut: int = 0
     dropped: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Units: sequences, or pairs of them."""
@@ -119,7 +146,7 @@ def load_dataset(
     if not folder.is_dir():
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache_dir / ".lock"):
+            with FileLock(cache_dir / f".{folder.name}.lock"):
                 if not folder.is_dir():  # else another process was first
                     _fill_cache(folder, path, stage, tokenizer, max_seq_len)
         except OSError as error:
@@ -135,6 +162,71 @@ def load_dataset(
         sha256=sha256,
         **meta,
     )
+
+
+def load_shards(
+    paths: Sequence[Path],
+    stage: Stage,
+    tokenizer: RustBPETokenizer,
+    max_seq_len: int,
+    cache_dir: Path,
+    rank: int = 0,
+    world_size: int = 1,
+) -> TokenDataset:
+    """The rows of several files as if they stood in one; of a single one, ``load_dataset``'s.
+
+    Each file has its place in the cache, so one more file costs no more than its own tokens.
+
+    Args:
+        paths: in the order in which their rows come.
+        rank: number of this process among ``world_size`` that want the same. Each begins at another
+            file, so that they share the work before they meet.
+
+    Raises:
+        UserError: like ``load_dataset``; rows of different kinds in different files, which names
+            file and line; two files of the same content.
+    """
+    first = len(paths) * rank // world_size
+    loaded = {
+        path: load_dataset(path, stage, tokenizer, max_seq_len, cache_dir)
+        for path in [*paths[first:], *paths[:first]]
+    }
+    shards = [loaded[path] for path in paths]
+    if len(shards) == 1:
+        return shards[0]
+    _check_they_agree(dict(zip(paths, shards, strict=True)))
+    lengths = np.concatenate([np.diff(shard.offsets) for shard in shards])
+    return TokenDataset(
+        ids=Joined([shard.ids for shard in shards]),
+        mask=Joined([shard.mask for shard in shards]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        unit=shards[0].unit,
+        sha256=hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
+        rows=sum(shard.rows for shard in shards),
+        cut=sum(shard.cut for shard in shards),
+        dropped=sum(shard.dropped for shard in shards),
+    )
+
+
+def _check_they_agree(shards: dict[Path, TokenDataset]) -> None:
+    """Raises UserError where a shard holds rows of another kind than the first one, or the same
+    ones as another."""
+    example, first = next(iter(shards.items()))
+    (kind, line), *_ = first.kinds.items()
+    seen: dict[str, Path] = {}
+    for path, shard in shards.items():
+        for other, place in shard.kinds.items():
+            if other != kind:
+                raise UserError(
+                    f"{path}:{place}: this row is a {other}, that of {example}:{line} a {kind}; "
+                    "shards hold rows of one kind: move some away, or name the others by a pattern"
+                )
+        if same := seen.get(shard.sha256):
+            raise UserError(
+                f"{path}: the same bytes as {same}; move one of them away (to read rows several "
+                "times, raise --epochs)"
+            )
+        seen[shard.sha256] = path
 
 
 def _fill_cache(
@@ -155,8 +247,10 @@ def _tokenize_file(
 ) -> None:
     offsets = array("q", [0])
     rows = cut = dropped = 0
+    kinds: dict[str, int] = {}
     with (folder / "ids.bin").open("wb") as ids_file, (folder / "mask.bin").open("wb") as mask_file:
-        for _, sequences in tokenize_file(path, stage, tokenizer):
+        for record, sequences in tokenize_file(path, stage, tokenizer):
+            kinds.setdefault(type(record.row).__name__.lower(), record.line)
             fitted = fit(stage, sequences, max_seq_len)
             rows += 1
             cut += any(len(ids) > max_seq_len + 1 for ids, _ in sequences)
@@ -177,25 +271,21 @@ def _tokenize_file(
             file=sys.stderr,
         )
     np.asarray(offsets, np.int64).tofile(folder / "offsets.bin")
-    meta = {"unit": 2 if stage == "dpo" else 1, "rows": rows, "cut": cut, "dropped": dropped}
+    unit = 2 if stage == "dpo" else 1
+    meta = {"unit": unit, "rows": rows, "cut": cut, "dropped": dropped, "kinds": kinds}
     (folder / "meta.json").write_bytes(msgspec.json.encode(meta))
 
 
 def tokenize_file(
     path: Path, stage: Stage, tokenizer: RustBPETokenizer
-) -> Iterator[tuple[int, list[TokenSequence]]]:
-    """(line, sequences) of every row, with a progress bar.
+) -> Iterator[tuple[Record, list[TokenSequence]]]:
+    """(row as it was read, sequences) of every row, with a progress bar.
 
     Raises:
         UserError: a row cannot be used; names file and line.
     """
     for record in counted(read(path), f"tokenize {path.name}"):
         try:
-            yield record.line, tokenize_row(stage, record.row, tokenizer)
+            yield record, tokenize_row(stage, record.row, tokenizer)
         except ValueError as error:
             raise UserError(f"{path}:{record.line}: {error}") from None
-
-
-def validation_path(data_path: Path) -> Path:
-    """``sft_chinese.jsonl`` → ``sft_chinese_val.jsonl``, which the data mix writes beside it."""
-    return data_path.with_name(f"{data_path.stem}_val{data_path.suffix}")

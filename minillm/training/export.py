@@ -118,13 +118,13 @@ def _write_columns(
     columns, length, rows, cut = COLUMNS[options.format], options.max_length, 0, 0
     with ExitStack() as stack:
         files = [stack.enter_context(Path(folder, name).open("wb")) for name in columns]
-        for line, sequences in tokenize_file(path, options.format, tokenizer):
+        for record, sequences in tokenize_file(path, options.format, tokenizer):
             row = row_tensors(sequences, options, tokenizer)
             rows += 1
             if (longest := max(map(len, row))) > length:
                 cut += 1
                 if cut <= WARNINGS_SHOWN:
-                    _warn(f"{path}:{line}: {longest} tokens, cut to {length}")
+                    _warn(f"{path}:{record.line}: {longest} tokens, cut to {length}")
             for file, (dtype, fill), values in zip(files, columns.values(), row, strict=True):
                 padded = np.full(length, fill, dtype)
                 padded[: len(values)] = values[:length]

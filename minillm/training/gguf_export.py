@@ -66,6 +66,7 @@ class GgufOptions:
 
 GGUF_PRESETS: dict[Preset, GgufOptions] = {
     "default": GgufOptions(),
+    "small": GgufOptions(out_dir=Path("out/small")),
     "tiny": GgufOptions(out_dir=Path("out/tiny")),
     "smoke": GgufOptions(out_dir=Path("out/smoke")),
 }

@@ -23,13 +23,13 @@ import torch
 
 from minillm.config import GRPOConfig
 from minillm.data.rows import to_messages
+from minillm.data.shards import validation_path
 from minillm.errors import UserError
 from minillm.files import file_sha256
 from minillm.microworld import scoring
 from minillm.microworld.scoring import Question
 from minillm.model.generate import answers
 from minillm.progress import Progress
-from minillm.training.dataset import validation_path
 from minillm.training.devices import Process, StopRequest
 from minillm.training.log import RunLog
 from minillm.training.loop import AfterStep, Trainer, out_of_memory, run_trainer

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from minillm.config import DataStage, GRPOConfig, Stage, TrainConfig
+from minillm.data.shards import find_shards
 from minillm.errors import UserError
 from minillm.model.transformer import Transformer
 from minillm.progress import Progress
@@ -38,7 +39,7 @@ from minillm.training.checkpoint import (
     starting_model,
     weights_path,
 )
-from minillm.training.dataset import load_dataset, validation_path
+from minillm.training.dataset import load_shards
 from minillm.training.devices import (
     Process,
     StopRequest,
@@ -226,15 +227,27 @@ class Trainer:
         """Rows to train on, rows to validate on where there are some, and the number of steps."""
         config, stage = self.config, self.stage
 
-        def packed(path: Path, epochs: int, shuffle: bool) -> PackedRows:
-            cache = config.out_dir / "cache"
-            data = load_dataset(path, stage, self.tokenizer, config.max_seq_len, cache)
+        def packed(paths: list[Path], epochs: int, shuffle: bool) -> PackedRows:
+            data = load_shards(
+                paths,
+                stage,
+                self.tokenizer,
+                config.max_seq_len,
+                config.out_dir / "cache",
+                self.process.rank,
+                self.process.world_size,
+            )
             most = config.max_steps and config.max_steps * self.rows_per_step
             return PackedRows(data, config.max_seq_len, epochs, config.seed, shuffle, most)
 
-        rows = self.rows = packed(config.data_path, config.epochs, True)
-        path = validation_path(config.data_path)
-        self.val_rows = packed(path, 1, False) if path.exists() else None
+        shards, held_out = find_shards(config.data_path)
+        if len(shards) > 1:
+            self.say(
+                f"{len(shards)} shards, {shards[0]} to {shards[-1].name}, and {len(held_out)} for "
+                "validation"
+            )
+        rows = self.rows = packed(shards, config.epochs, True)
+        self.val_rows = packed(held_out, 1, False) if held_out else None
         self.data_sha256 = rows.data.sha256
         self.window = max(self.window, rows.data.usual_length())
         self.total_steps = math.ceil(len(rows) / self.rows_per_step)

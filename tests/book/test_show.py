@@ -73,7 +73,7 @@ def test_tokens_show_every_token_under_every_vocabulary(tokenizer: RustBPETokeni
     html = show.tokens(text, {"small": tokenizer, "again": tokenizer}).data
     count = len(tokenizer.encode(text))
     assert html.count("<span") == 2 * count
-    assert html.count(f"{count} tokens") == 2
+    assert html.count(f"{count} 个词元") == 2
 
 
 def test_half_a_character_is_shown_as_its_bytes(tokenizer: RustBPETokenizer) -> None:
@@ -215,9 +215,23 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
 FIGURES: dict[str, Callable[[], show.Picture]] = {
     "bars": lambda: show.bars({"text": 57_920, "math": 8_000}, "rows"),
     "lines": lambda: show.lines({"a": ([1, 2], [3, 4])}, "step", "loss", log_x=True, marker="o"),
+    "points": lambda: show.points(
+        {"small": ([1, 10], [4, 3])},
+        "parameters",
+        "loss",
+        {"small": ([1, 10], [4, 3]), "law": ([1, 100], [4, 2.5])},
+        {"forecast": (100, 2.5, 2.25, 3.0)},
+    ),
     "panels": lambda: show.panels({"loss": {"a": ([1, 2], [3, 4])}, "length": {}}, "step"),
     "curves": lambda: show.curves({"pretrain": log(5), "dpo": log(3)}),
     "histogram": lambda: show.histogram({"before": [-1.0, 0.0], "after": [1.0, 2.0]}, "margin"),
+    "intervals": lambda: show.intervals(
+        {
+            "整齐": {"诗人": (0.9, 0.8, 0.95), "打乱": (0.1, 0.0, 0.2)},
+            "押韵": {"诗人": (1, 0.9, 1)},
+        },
+        {"诗人": show.GREY},
+    ),
     "flow": lambda: show.flow([("rows", "JSONL"), ("batch", "[B, T]")]),
     "skip": lambda: show.flow([("x", ""), ("MLP", "[C]"), ("+", "")], skips=[(0, 2)]),
 }
@@ -232,14 +246,23 @@ def test_a_figure_is_a_png_and_the_same_on_every_run(name: str) -> None:
     assert dict(rcParams) == before, "the reader's own plots keep their style"
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # matplotlib's: a glyph is missing
+def test_labels_are_chinese_where_they_need_to_be() -> None:
+    show.bars({"床前明月光，疑是地上霜。": 2.0, "loss": 1.0}, "词元（千）")._repr_png_()
+    with pytest.raises(UserWarning, match="missing"):
+        show.bars({"\ue000": 1.0}, "")._repr_png_()  # a sign that no font has
+
+
 def test_a_figure_tells_its_data_to_those_who_cannot_see_it() -> None:
     told = {name: draw()._repr_png_()[1]["alt"] for name, draw in FIGURES.items()}
     assert told["bars"] == "text 57,920，math 8,000"
     assert told["lines"] == "a 从 3 到 4"
+    assert told["points"] == "small 从 4 到 3；law 从 4 到 2.5；forecast 2.5，从 2.25 到 3"
     assert told["curves"].startswith(
-        "pretrain 的损失从 5 到 2.28，学习率最高 0.1；第 5 步验证 0.5；dpo 的损失从 5"
+        "预训练 的损失从 5 到 2.28，学习率最高 0.1；第 5 步验证 0.5；DPO 的损失从 5"
     )
     assert told["histogram"] == "before 的平均数 -0.5，从 -1 到 0；after 的平均数 1.5，从 1 到 2"
+    assert told["intervals"] == "整齐：诗人 90%，打乱 10%；押韵：诗人 100%"
     assert told["flow"] == "rows JSONL → batch [B, T]"
     assert told["skip"] == "x → MLP [C] → +；绕过中间，第 1 个 x → 第 3 个 +"
     swing = show.lines({"b": ([1, 2, 3], [0.5, 0.125, 1])}, "step", "loss")
@@ -306,3 +329,16 @@ def test_characters_are_spelled_in_bytes_with_the_shared_ones_coloured(
     assert len({colour for colour, code in shown if code in ("E7", "A6")}) == 1
     (grey,) = {colour for colour, code in shown if code in ("BE", "83", "8C", "AB")}
     assert grey not in {colour for colour, code in shown if code in ("E7", "A6")}
+
+
+def test_large_numbers_are_said_in_chinese() -> None:
+    said = {n: show.in_words(n) for n in (5, 1_000, 20_000, 25_829_888, 3e8, 2e12, 1e16)}
+    assert list(said.values()) == [
+        "5",
+        "1,000",
+        "2 万",
+        "2,583 万",
+        "3 亿",
+        "2 万亿",
+        "10,000 万亿",
+    ]

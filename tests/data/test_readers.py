@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minillm.data import readers
-from minillm.data.formats import canonical
+from minillm.data.formats import BESIDE, canonical
 from minillm.data.readers import MAX_ROW_BYTES, Quarantined, Record, entries, parse_line, read
-from minillm.data.rows import MARKS, BadRow, Chat, Pair, Text, plain_text
+from minillm.data.rows import BadRow, Chat, Pair, Text, plain_text
 from minillm.errors import UserError
 
 Write = Callable[[str, str | bytes], Path]
@@ -186,9 +186,7 @@ def test_any_json_object_is_kept_as_it_is(
             {"role": "assistant", "content": text + "答"},
         ],
     }
-    document = {
-        key: value for key, value in document.items() if key not in ("chosen", "history", *MARKS)
-    }
+    document = {key: value for key, value in document.items() if key not in ("chosen", *BESIDE)}
     raw, row = parse_line(json.dumps(document, ensure_ascii=ascii_only).encode())
     assert raw == document
     assert isinstance(row, Chat)

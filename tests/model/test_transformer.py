@@ -27,6 +27,7 @@ def test_default_has_the_documented_number_of_parameters() -> None:
 
 def test_tiny_has_about_a_million_parameters() -> None:
     assert 0.8e6 < Transformer(MODELS["tiny"]).num_parameters() < 1.2e6
+    assert Transformer(MODELS["small"]).num_parameters() == 3_590_592
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,57 @@ def test_another_run_cannot_be_gone_on_with(
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def in_shards(config: TrainConfig, *sizes: int) -> Path:
+    """A folder of the rows that the settings name, cut into files of so many lines."""
+    folder = config.data_path.parent / "shards"
+    lines = config.data_path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == sum(sizes)
+    folder.mkdir()
+    for i, size in enumerate(sizes):
+        (folder / f"{i:05d}.jsonl").write_bytes(b"".join(lines[:size]))
+        del lines[:size]
+    held_out = config.data_path.with_name(f"{config.data_path.stem}_val.jsonl")
+    (folder / "00000_val.jsonl").write_bytes(held_out.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_shards_train_like_one_file(
+    tmp_path: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_previous_stages(tmp_path, stage)
+    config = small.train_config(tmp_path, stage, epochs=9, max_steps=6)
+    train(config, stage)
+    alone, curve = weights(config, stage), log(config, stage)
+    folder = in_shards(config, 5, 1, 18)
+    train(replace(config, data_path=folder), stage)
+    assert_close(alone, weights(config, stage), atol=0)
+    assert log(config, stage) == curve
+    assert "val_loss" in curve[-1]
+    said = f"{stage}: 3 shards, {folder / '00000.jsonl'} to 00002.jsonl, and 1 for validation"
+    assert said in capsys.readouterr().out.splitlines()
+
+
+def test_a_run_goes_on_with_the_same_shards_only(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain", epochs=9, max_steps=6, save_every=2)
+    folder = in_shards(config, 4, 20)
+    config = replace(config, data_path=folder)
+    train(config, "pretrain")
+    expected = weights(config, "pretrain")
+    config = replace(config, resume=True)
+    (folder / "00001.jsonl").rename(folder / "00002.jsonl")  # in the same order still
+    train(config, "pretrain")
+    assert_close(expected, weights(config, "pretrain"), atol=0)
+    (folder / "00002.jsonl").rename(folder / "!.jsonl")
+    with pytest.raises(UserError, match=r"--data_path held other rows then; .*without --resume"):
+        train(config, "pretrain")
+    (folder / "!.jsonl").rename(folder / "00001.jsonl")
+    small.write_rows(folder / "00003.jsonl", small.rows("pretrain", 1))
+    with pytest.raises(UserError, match="--data_path held other rows then"):
+        train(config, "pretrain")
+    assert_close(expected, weights(config, "pretrain"), atol=0)
+
+
 def test_a_resumed_run_may_be_longer_and_split_otherwise(tmp_path: Path) -> None:
     config = small.train_config(tmp_path, "pretrain", epochs=9, max_steps=4, save_every=2)
     train(replace(config, batch_size=4), "pretrain")
@@ -242,6 +293,8 @@ import msgspec, small
 from pathlib import Path
 from minillm.training.loop import train
 settings = msgspec.json.decode(sys.argv[3])
+if "data_path" in settings:
+    settings["data_path"] = Path(settings["data_path"])
 train(small.train_config(Path(sys.argv[1]), sys.argv[2], **settings), sys.argv[2])
 """
 
@@ -288,6 +341,20 @@ def test_one_process_can_be_gone_on_with_in_two(tmp_path: Path) -> None:
     assert "pretrain-0000010" in outputs[0]
     assert_close(alone, weights(one, "pretrain"), atol=1e-5)
     assert [entry["step"] for entry in log(one, "pretrain")] == [entry["step"] for entry in curve]
+
+
+def test_two_processes_share_the_shards(tmp_path: Path) -> None:
+    settings = {"epochs": 9, "max_steps": 6}
+    one = small.train_config(tmp_path, "pretrain", **settings, batch_size=8)
+    train(one, "pretrain")
+    alone = weights(one, "pretrain")
+    shutil.rmtree(one.out_dir / "cache")
+    settings |= {"data_path": str(in_shards(one, 7, 9, 8))}
+    processes = two_processes(tmp_path, "pretrain", **settings, batch_size=4)
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert len([*(one.out_dir / "cache").glob("[!.]*")]) == 4  # the shards, and to validate
+    assert_close(alone, weights(one, "pretrain"), atol=1e-5)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
@@ -508,7 +575,9 @@ def test_a_killed_training_ends_in_the_same_bits() -> None:
     assert result.stdout.count("2/2") == 3
 
 
-def torchrun(arguments: list[str], port: int, node: int | None) -> subprocess.Popen[str]:
+def torchrun(
+    arguments: list[str], port: int, node: int | None, cwd: Path | None = None
+) -> subprocess.Popen[str]:
     """torchrun with two processes, or one of two that run one each, as on two machines."""
     if node is None:
         nodes = ["--nproc_per_node", "2", "--master_port", str(port)]
@@ -517,6 +586,7 @@ def torchrun(arguments: list[str], port: int, node: int | None) -> subprocess.Po
         nodes += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}"]
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *nodes, *arguments],
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -566,17 +636,14 @@ def test_a_killed_process_under_torchrun_ends_the_run(tmp_path: Path) -> None:
     config = small.train_config(tmp_path, "pretrain")
     settings = {"epochs": 999, "max_steps": 3000, "save_every": 5}
     script = tmp_path / "node.py"
+    # In files: what two processes print on one pipe may come out mixed.
     script.write_text(
-        "import os\nprint('process', os.getpid(), os.environ['RANK'], flush=True)\n" + DDP
+        "import os\nopen(os.environ['RANK'] + '.pid', 'w').write(str(os.getpid()))\n" + DDP
     )
     arguments = [str(script), str(tmp_path), "pretrain", msgspec.json.encode(settings).decode()]
-    agent = torchrun(arguments, free_port(), None)
+    agent = torchrun(arguments, free_port(), None, cwd=tmp_path)
     wait_for_steps(config, "pretrain", 12)
-    assert agent.stdout is not None
-    for line in agent.stdout:
-        if line.startswith("process ") and line.split()[2] == "1":
-            os.kill(int(line.split()[1]), signal.SIGKILL)
-            break
+    os.kill(int((tmp_path / "1.pid").read_text()), signal.SIGKILL)
     agent.communicate(timeout=90)
     assert agent.returncode != 0
     settings |= {"max_steps": 30, "resume": True, "batch_size": 4}  # one process for two

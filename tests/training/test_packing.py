@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import time
 from collections import Counter
@@ -15,11 +16,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.config import Stage
+from minillm.config import STAGES, Stage
 from minillm.data.rows import Chat, Message, Pair, Text
 from minillm.errors import UserError
 from minillm.training import dataset
-from minillm.training.dataset import TokenDataset, fit, load_dataset, tokenize_row
+from minillm.training.dataset import (
+    Joined,
+    TokenDataset,
+    fit,
+    load_dataset,
+    load_shards,
+    tokenize_row,
+)
 from minillm.training.objectives import next_token_loss
 from minillm.training.packing import IGNORE_INDEX, PackedRows, collate, pack
 
@@ -226,6 +234,110 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match=r"empty\.jsonl"):
         load(tmp_path / "empty.jsonl", "pretrain")
+
+
+def in_shards(folder: Path, stage: Stage, *sizes: int) -> list[Path]:
+    """The rows of a stage, cut into files of so many rows."""
+    ends = np.cumsum(sizes).tolist()
+    rows = small.rows(stage, ends[-1])
+    return [
+        small.write_rows(folder / f"part-{end}.jsonl", rows[end - size : end])
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def load_all(paths: list[Path], stage: Stage, **processes: int) -> TokenDataset:
+    return load_shards(paths, stage, TOKENIZER, 48, paths[0].parent / "cache", **processes)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_shards_give_the_batches_of_one_file(tmp_path: Path, stage: Stage) -> None:
+    one = load(small.write_rows(tmp_path / "one.jsonl", small.rows(stage, 60)), stage)
+    several = load_all(in_shards(tmp_path, stage, 17, 1, 42), stage)
+    assert (several.rows, several.cut, several.unit) == (one.rows, one.cut, one.unit)
+    assert several.offsets.tolist() == one.offsets.tolist()
+    assert several.usual_length() == one.usual_length()
+    rows = [PackedRows(data, 48, epochs=2, seed=3) for data in (one, several)]
+    assert [*rows[0]] == [*rows[1]]
+    for i in range(0, len(rows[0]), 7):
+        a, b = (part.batch(range(i, i + 7)) for part in rows)
+        for name in ("input_ids", "labels", "position_ids", "document_ids"):
+            assert torch.equal(getattr(a, name), getattr(b, name))
+
+
+def test_the_hash_of_shards_is_that_of_their_hashes_in_order(tmp_path: Path) -> None:
+    paths = in_shards(tmp_path, "pretrain", 9, 15)
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    expected = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    assert load_all(paths, "pretrain").sha256 == expected
+    assert load_all(paths[::-1], "pretrain").sha256 != expected
+    assert load_all(paths[:1], "pretrain").sha256 == hashes[0]
+
+
+def test_another_shard_is_the_only_one_to_be_tokenized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *paths, added = in_shards(tmp_path, "sft", 9, 9, 6)
+    load_all(paths, "sft")
+    tokenized = []
+    tokenize = dataset.tokenize_file
+    monkeypatch.setattr(
+        dataset,
+        "tokenize_file",
+        lambda path, *rest: tokenized.append(path) or tokenize(path, *rest),
+    )
+    assert len(load_all([*paths, added], "sft")) == 24
+    assert tokenized == [added]
+
+
+def test_processes_begin_at_different_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = in_shards(tmp_path, "pretrain", 3, 4, 5, 6)
+    order: list[Path] = []
+    load_one = dataset.load_dataset
+
+    def noted(path: Path, *rest: Any) -> TokenDataset:
+        order.append(path)
+        return load_one(path, *rest)
+
+    monkeypatch.setattr(dataset, "load_dataset", noted)
+    whole = load_all(paths, "pretrain")
+    of_the_second = load_all(paths, "pretrain", rank=1, world_size=2)
+    assert order == [*paths, *paths[2:], *paths[:2]]
+    assert of_the_second.sha256 == whole.sha256
+    assert of_the_second.offsets.tolist() == whole.offsets.tolist()
+
+
+def test_shards_are_of_one_kind(tmp_path: Path) -> None:
+    texts, chats = [{"text": "小猫"}] * 3, small.rows("sft", 2)
+    one = small.write_rows(tmp_path / "a.jsonl", texts)
+    two = small.write_rows(tmp_path / "b.jsonl", [{"text": "小狗"}, *chats])
+    with pytest.raises(UserError, match=r"/b\.jsonl:2: this row is a chat, .*/a\.jsonl:1 a text;"):
+        load_all([one, two], "pretrain")
+    assert load_all([two], "pretrain").rows == 3  # as ever in a file by itself
+    with pytest.raises(UserError, match=r"/a\.jsonl:1: sft needs a conversation, .* is a text"):
+        load_all([small.write_rows(tmp_path / "0.jsonl", chats), one], "sft")
+
+
+def test_a_shard_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (one,) = in_shards(tmp_path, "pretrain", 5)
+    copy = small.write_rows(tmp_path / "copy.jsonl", small.rows("pretrain", 5))
+    with pytest.raises(UserError, match=r"/copy\.jsonl: the same bytes as .*/part-5\.jsonl;"):
+        load_all([one, copy], "pretrain")
+
+
+def test_joined_arrays_read_as_one() -> None:
+    arrays = [np.arange(3), np.arange(3, 4), np.arange(4, 9)]
+    joined = Joined(arrays)
+    assert len(joined) == 9
+    for at, end in ((0, 3), (3, 4), (4, 9)):
+        for a in range(at, end):
+            for b in range(a + 1, end + 1):
+                assert joined[a:b].tolist() == [*range(a, b)]
+    with pytest.raises(IndexError):
+        joined[2:4]
+    assert Joined([joined, np.arange(9, 12)])[5:9].tolist() == [5, 6, 7, 8]
 
 
 def test_an_epoch_has_every_unit_once_in_another_order(tmp_path: Path) -> None:

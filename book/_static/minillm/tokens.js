@@ -204,15 +204,15 @@
 
   const percent = (p) => `${(100 * p).toFixed(1)}%`;
 
-  /** What may come next, as bars to click on: rows {id, p, before, shape, onclick}. p 0: it is cut off. before: where a
-   * mark stands. shape: what the token is drawn as. */
+  /** What may come next, as bars to click on: rows {id, p, before, shape, title, onclick}. p 0: it is cut off. before:
+   * where a mark stands. shape: what the token is drawn as. title: of what is no token of the tokenizer. */
   function bars(tokenizer, rows) {
-    return h("div", {class: "minillm-bars"}, ...rows.map(({id, p, before, shape, onclick}) => {
-      const bytes = tokenizer.special_names[id] ? "" : `，字节 ${hex(tokenizer.token_bytes(id))}`;
+    const about = (id) => `编号 ${id}${tokenizer.special_names[id] ? "" : `，字节 ${hex(tokenizer.token_bytes(id))}`}`;
+    return h("div", {class: "minillm-bars"}, ...rows.map(({id, p, before, shape, title: told, onclick}) => {
       const text = shape.map((part) => part.textContent ?? part).join("");
       const label = `${text}，${p ? percent(p) : "去掉了"}${before === undefined ? "" : `，原来 ${percent(before)}`}`;
       const bar = h("button", {type: "button", class: `minillm-bar${p ? "" : " minillm-cut"}`, onclick,
-        title: `编号 ${id}${bytes}`, "aria-label": `${label}：写上去`},
+        title: told ?? about(id), "aria-label": `${label}：写上去`},
         h("span", {class: "minillm-name", title: text}, ...shape),
         h("span", {class: "minillm-track"},
           h("span", {class: "minillm-fill", style: `width: ${100 * p}%`}),

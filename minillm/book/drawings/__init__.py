@@ -1,0 +1,1 @@
+"""The drawings of mechanisms, a module for each part of the book."""
