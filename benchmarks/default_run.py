@@ -216,8 +216,8 @@ def continuations(options: Options) -> Iterator[dict[str, Any]]:
     for path in [*(paths if options.snapshots else ()), weights_path(options.out_dir, "pretrain")]:
         model, about = load_checkpoint(path)
         prompts = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in BEGINNINGS]
-        sampling = Sampling(temperature=0.7, top_p=0.9, seed=0)
-        written = complete(model.eval(), prompts, 60, [tokenizer.bos_id], sampling)
+        sampling, size = Sampling(temperature=0.7, top_p=0.9, seed=0), tokenizer.vocab_size
+        written = complete(model.eval(), prompts, 60, [tokenizer.bos_id], sampling, size)
         for prompt, ids in zip(BEGINNINGS, written, strict=True):
             yield {"step": about.step, "prompt": prompt, "text": tokenizer.decode(ids)}
 

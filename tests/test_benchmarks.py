@@ -17,18 +17,20 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import msgspec
 import pytest
 import small
 import torch
 
-from minillm.config import TrainConfig
+from minillm.config import STAGES, TrainConfig
+from minillm.data.report import CategoryReport, MixReport
 from minillm.errors import UserError
 from minillm.files import file_sha256
 from minillm.microworld.entropy import measured_documents
 from minillm.model.transformer import Transformer
 from minillm.training.checkpoint import Metadata, load_checkpoint, save_checkpoint
 from minillm.training.dataset import load_dataset
-from minillm.training.loop import AfterStep
+from minillm.training.loop import AfterStep, train
 from minillm.training.packing import PackedRows
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -530,3 +532,89 @@ def test_each_ablation_takes_out_what_it_says() -> None:
     assert torch.equal(last("no attention", ids), last("no attention", other))
     for change in ("relu", "no norm", "unscaled", "no residual", "no ffn"):
         assert not torch.allclose(last(change, ids), last("base", ids), atol=1e-4), change
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> dict[str, Path]:
+    """What run.sh leaves behind: data, models of three stages, their logs and scores."""
+    for stage in STAGES:
+        settings = {"epochs": 9, "max_steps": 6, "eval_every": 3}
+        train(small.train_config(tmp_path, stage, **settings), stage)
+    data = tmp_path / "data" / "pretrain_chinese.jsonl"
+    held_out = [{**row, "source": "诗"} for row in small.rows("pretrain", 6)]
+    small.write_rows(data.with_name("pretrain_chinese_val.jsonl"), [*held_out, {"text": "小猫。"}])
+    categories = {
+        "text": CategoryReport(24, rows=24, tokens=900),
+        "math": CategoryReport(0),
+    }
+    report = MixReport({}, [], categories, {}, 0, [])
+    data.with_name("mix_report.json").write_bytes(msgspec.json.encode(report))
+    scores = [
+        {"stage": stage, "step": 6, "val_loss": loss, "machine": "x"}
+        for loss, stage in ((5.0, "pretrain"), (4.0, "pretrain"), (3.0, "sft"))
+    ]
+    small.write_rows(tmp_path / "tf_dir" / "eval_results.jsonl", scores)
+    snapshots = tmp_path / "snapshots"
+    snapshots.mkdir()
+    model, about = load_checkpoint(tmp_path / "out" / "pretrain.safetensors")
+    save_checkpoint(
+        snapshots / "pretrain-0003.safetensors",
+        model,
+        replace(about, step=3),
+    )
+    return {
+        "data": data,
+        "out_dir": tmp_path / "out",
+        "tf_dir": tmp_path / "tf_dir",
+        "snapshots": snapshots,
+    }
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_default_run(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default_run = load("default_run")
+    monkeypatch.setattr(default_run, "HOME", tmp_path)
+    questions = tmp_path / "questions"
+    questions.mkdir()
+    head = "Question,A,B,C,D,Answer\n"
+    for name in ("arts", "law"):
+        lines = "".join(f"{n}加1？,{n},{n + 1},{n + 2},{n + 3},B\n" for n in range(4))
+        (questions / f"{name}.csv").write_text(head + lines, encoding="utf-8")
+    default_run.main(default_run.Options(**trained, questions=questions))
+    found = json.loads((tmp_path / "default" / "run.json").read_bytes())
+    assert found["mix"] == {"text": {"rows": 24, "repeats": 0, "tokens": 900}}
+    assert {stage: scores["val_loss"] for stage, scores in found["scores"].items()} == {
+        "pretrain": 4.0,
+        "sft": 3.0,
+    }
+    for stage in STAGES:
+        told = found["stages"][stage]
+        log = [json.loads(x) for x in (tmp_path / "out" / f"{stage}_log.jsonl").open()]
+        assert told["steps"] == len(log) == len(told["curve"]) == 6
+        assert told["curve"][-1]["loss"] == pytest.approx(log[-1]["loss"], abs=1e-4)
+        assert [point["step"] for point in told["validation"]] == [3, 6]
+        assert told["arguments"]["batch_size"] == 2
+    assert {one["step"] for one in found["continuations"]} == {3, 6}
+    assert len(found["continuations"]) == 2 * len(default_run.BEGINNINGS)
+    assert set(found["replies"]) == {"sft", "dpo"}
+    assert list(found["replies"]["sft"]) == list(default_run.QUESTIONS)
+    assert {source: one["documents"] for source, one in found["by_source"].items()} == {
+        "诗": 6,
+        "?": 1,
+    }
+    assert {name: one["n"] for name, one in found["questions"].items()} == {
+        "all": 8,
+        "arts": 4,
+        "law": 4,
+    }
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_default_run_names_what_is_missing(trained: dict[str, Path]) -> None:
+    default_run = load("default_run")
+    log = trained["out_dir"] / "sft_log.jsonl"
+    log.unlink()
+    with pytest.raises(UserError, match=r"sft_log\.jsonl: no such file; `bash scripts/run\.sh`"):
+        default_run.main(default_run.Options(**trained))
