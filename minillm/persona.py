@@ -4,7 +4,7 @@ Conversations about the persona alone would wash away the rest. So the model lea
 it is to keep (replay): chosen answers of the preference data, which hold skills and manners, and
 for what the preferences never ask, its own answers to questions of the SFT data. (The SFT data's
 answers would cost it the manners that DPO taught.) One pass of SFT over all of it, from the DPO
-weights.
+weights, or from those of SFT where the model's data had no preferences.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from minillm.config import (
     Range,
     Seed,
     Size,
+    Stage,
     TrainConfig,
     check_ranges,
     default_tf_dir,
@@ -42,7 +43,7 @@ from minillm.microworld.identity import Persona, fill
 from minillm.model.transformer import Transformer
 from minillm.tokenizer.vocabulary import RustBPETokenizer
 from minillm.training import loop
-from minillm.training.checkpoint import find_weights, load_for_inference
+from minillm.training.checkpoint import find_weights, load_for_inference, weights_path
 
 FOLDER = "persona"
 """Of the new model, in the old one's."""
@@ -248,12 +249,13 @@ def run_persona(options: PersonaOptions) -> Path:
     """
     if not options.name.strip():
         raise UserError("--name is missing: what the model is to call itself")
-    start = find_weights(options.out_dir, "dpo")
+    stage: Stage = "dpo" if _has_preferences(options) else "sft"
+    start = find_weights(options.out_dir, stage)
     conversations = about(options.persona, options.data_path)
-    replayed = chosen_answers(options.data_dir, options.replay_chosen)
+    replayed = chosen_answers(options.data_dir, options.replay_chosen) if stage == "dpo" else []
     _warn_of_unknown_characters(options)
     model, tokenizer, metadata = load_for_inference(
-        options.out_dir, "dpo", options.tokenizer_path, options.device
+        options.out_dir, stage, options.tokenizer_path, options.device
     )
     folder = options.out_dir / FOLDER
     path = folder / "rows.jsonl"
@@ -285,6 +287,14 @@ def run_persona(options: PersonaOptions) -> Path:
         raise KeyboardInterrupt("persona: stopped; start it again") from None
     print(f"Talk to {options.name}: minillm chat --out_dir {shlex.quote(str(folder))}")
     return folder
+
+
+def _has_preferences(options: PersonaOptions) -> bool:
+    """False where there was nothing to do DPO with, as run.sh sees it, and none was done."""
+    pairs = options.data_dir / "dpo_chinese.jsonl"
+    mixed = (options.data_dir / "sft_chinese.jsonl").is_file()
+    none = mixed and not (pairs.is_file() and pairs.stat().st_size)
+    return not none or weights_path(options.out_dir, "dpo").is_file()
 
 
 def _warn_of_unknown_characters(options: PersonaOptions) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,25 @@ def test_it_trains_on_the_persona_among_what_it_is_to_keep(
     assert metadata.model == small.CONFIG
     before, _ = load_checkpoint(weights_path(trained.out_dir, "dpo"))
     assert not model.lm_head.weight.equal(before.lm_head.weight)
+
+
+def test_where_there_were_no_preferences_it_starts_from_sft(
+    trained: PersonaOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persona.Evaluator, "chat", lambda _, asked: ["好。"] * len(asked))
+    dpo = weights_path(trained.out_dir, "dpo")
+    model, about = load_checkpoint(dpo)
+    save_checkpoint(weights_path(trained.out_dir, "sft"), model, replace(about, stage="sft"))
+    dpo.unlink()
+    pairs = trained.data_dir / "dpo_chinese.jsonl"
+    with pytest.raises(UserError, match=r"no dpo weights; run `python trainer/train_dpo\.py`"):
+        run_persona(trained)
+    for none in (pairs.write_bytes, lambda _: pairs.unlink()):  # as an empty mix, or without one
+        none(b"")
+        folder = run_persona(trained)
+        _, metadata = load_checkpoint(weights_path(folder, "sft"))
+        assert metadata.train["init_from"] == str(weights_path(trained.out_dir, "sft"))
+        assert len(conversations(folder / "rows.jsonl")) == trained.rows + trained.replay_own
 
 
 def test_the_last_line_is_a_chat_that_works(
