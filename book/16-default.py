@@ -30,7 +30,7 @@ import json
 from collections import Counter
 
 from minillm import ModelConfig, Transformer
-from minillm.book import lab, laws, show
+from minillm.book import lab, laws, show, tasks
 
 import numpy as np
 
@@ -192,7 +192,7 @@ show.say(
 #
 # 一个平均数藏起了很多。把留出的文字按来源分开，各算每个字要多少比特：
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "预训练之后，留出的文字每个字要多少比特，按来源分。", "name": "fig-default-sources"}, "image": {"alt": "横条，每条是一种来源，比特少的在上面"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "预训练之后，留出的文字每个字要多少比特，按来源分。线段是 95% 的区间：来源留出的文章越少，线越长。", "name": "fig-default-sources"}, "image": {"alt": "每种来源一个点和一条区间线，最上面是法律条文，最下面是全唐诗"}}
 sources = {
     "Classical-Modern, modern translations": "古文今译",
     "Classical-Modern, classical originals": "古文",
@@ -210,7 +210,11 @@ sources = {
 }
 found = {sources[name]: one for name, one in run["by_source"].items() if name in sources}
 ranked = sorted(found, key=lambda name: found[name]["bits_per_character"])
-show.bars({s: round(found[s]["bits_per_character"], 2) for s in ranked}, "比特/字")
+marks = {}
+for name in ranked:
+    bits, half = (found[name][key] for key in ("bits_per_character", "standard_error"))
+    marks[name] = (bits, bits - 1.96 * half, bits + 1.96 * half)
+show.intervals({"预训练之后": marks}, {}, limits=(2, 8), unit="比特/字")
 
 # %% tags=["remove-input"]
 easy, hard = ranked[0], ranked[-1]
@@ -221,7 +225,7 @@ show.say(
 )
 
 # %% [markdown]
-# 法律条文有套路，“第几条”“应当”“依照”翻来覆去；诗最难猜，字字要挑。《全唐诗》又是繁体：同是百科，繁体的也比简体的难猜，这两个缘故在这里分不开。还要当心两件事：有的来源只留出几篇，误差在 0.2 比特上下，差得少的不必细比；留出时只去掉了完全相同的行，条文之间常常大同小异，所以法律的那个数可能偏低。<!-- by: book/results/default/run.json -->
+# 法律条文有套路，“第几条”“应当”“依照”翻来覆去；诗最难猜，字字要挑。《全唐诗》又是繁体：同是百科，繁体的也比简体的难猜，这两个缘故在这里分不开。还要当心两件事：有的来源只留出几篇，区间宽得很，线段搭在一起的不必细比；留出时只去掉了完全相同的行，条文之间常常大同小异，所以法律的那个数可能偏低。<!-- by: book/results/default/run.json -->
 #
 # ### 它写的字
 #
@@ -264,7 +268,7 @@ show.table(
 #
 # 大模型的成绩单上总有 C-Eval {cite:p}`huang2023ceval` 和 CMMLU {cite:p}`li2023cmmlu`：四个选项选一个，猜能得 25%。拿 CMMLU 的 11 科测试题来问，比四个字母哪一个更像回答的开头：
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "SFT 之后的模型在 CMMLU 的 11 科上的正确率和 95% 的区间。猜是 25%，在头两根竖线的正中间。", "name": "fig-default-cmmlu"}, "image": {"alt": "每科一个点和一条区间线，都在 25% 附近"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "SFT 之后的模型在 CMMLU 的 11 科上的正确率和 95% 的区间。虚线是猜的 25%。", "name": "fig-default-cmmlu"}, "image": {"alt": "每科一个点和一条区间线，都在 25% 附近"}}
 asked = run["questions"]
 subjects = {
     "agronomy": "农学",
@@ -281,7 +285,8 @@ subjects = {
     "all": "全部",
 }
 marks = {name: (asked[key]["share"], *asked[key]["interval"]) for key, name in subjects.items()}
-show.intervals({f"CMMLU，{asked['all']['n']:,} 题": marks}, {"全部": show.COLOURS["sft"]})
+title = f"CMMLU，{asked['all']['n']:,} 题"
+show.intervals({title: marks}, {"全部": show.COLOURS["sft"]}, limits=(0, 0.5), line=0.25)
 
 # %%
 letters = Counter(asked["all"]["chosen"])
@@ -299,6 +304,17 @@ show.say(
 )
 
 # %% [markdown]
+# 天文一科的区间刚好在 25% 右边。不要高兴：量十一次，每次有 5% 的机会碰巧错开，至少错开一次的机会是 $1 - 0.95^{11}$，四成多。<!-- by: 0.4 < 1 - 0.95**11 < 0.45 --><!-- by: book/results/default/run.json -->
+
+# %% [markdown]
+# :::{admonition} 真实世界
+# :class: real-world
+#
+# 一样大的 MiniMind2-Small（26M，2025），作者自己量的 C-Eval 是 26.4，CMMLU 是 25.0 {cite:p}`gong2024minimind`，也和猜分不开。nanochat 的 d20（2025）有 5.6 亿个参数，读了一百多亿词元，SFT 之后做 MMLU（英文的四选一，57 科）得 31.5 {cite:p}`karpathy2025nanochat`。Qwen2-0.5B（2024）还要小一点，读的却是 12 万亿词元，微调之后 C-Eval 是 45.2 {cite:p}`yang2024qwen2`。选择题考的，多半是读过多少。<!-- by: @gong2024minimind --><!-- by: @karpathy2025nanochat --><!-- by: @yang2024qwen2 -->
+#
+# 偏爱一个字母，也不只是小模型的毛病。{cite:t}`zheng2024selectors` 试了 20 个模型：把正确答案都挪到 D 去，gpt-3.5-turbo 的 MMLU 从 67.2 掉到 60.9。（2026 年 11 月核对。）<!-- by: @zheng2024selectors -->
+# :::
+#
 # ### 时间和钱
 #
 # 每个阶段花了多久：
@@ -383,6 +399,11 @@ show.table(
 # （计算）一份选择题，每题四个选项。模型真正的水平是 27%，要多少题，95% 的区间才大约不碰到 25%？<!-- by: 27 / 100 == 0.27 -->
 # :::
 #
+# :::{admonition} 提示
+# :class: dropdown
+# 一个比例的标准误差是 $\sqrt{p(1-p)/n}$，区间的半宽约是它的两倍（{ref}`sec-judging`）。半宽最多能有多大？<!-- by: reasoning -->
+# :::
+#
 # :::{solution} ex-default-1
 # :class: dropdown
 # 区间的半宽约是 $1.96 \sqrt{0.27 \times 0.73 / n}$，要不大于 0.02：$n \ge (1.96 / 0.02)^2 \times 0.27 \times 0.73 = 1893$ 题。要分出 26%，半宽只能是 0.01，题数再乘 4 左右。只拿一科的一百多题，是看不出的。<!-- by: round(0.26 - 0.25, 2) == 0.01 --><!-- by: round((1.96 / 0.02) ** 2 * 0.27 * 0.73) == 1893 -->
@@ -391,6 +412,11 @@ show.table(
 # :::{exercise} ★★☆
 # :label: ex-default-2
 # （写代码）{numref}`第 %s 章 <sec-scaling>`的定律说，读 10,027,008 个词元，参数从 100 万到 1 亿，损失（古诗上的）各是多少？25,829,888 个是不是太大了？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# `law.loss(n, d)` 就是定律。大小成倍地取；除了看损失降了多少，还要看计算多了几倍。<!-- by: reasoning -->
 # :::
 #
 # :::{solution-start} ex-default-2
@@ -411,6 +437,11 @@ assert law.loss(3.6e6, d) - law.loss(n, d) < law.loss(1e6, d) - law.loss(3.6e6, 
 # :::{exercise} ★☆☆
 # :label: ex-default-3
 # （弄坏它）三个小模型里，有一个的学习率设错了，损失成了 1.1 倍。预言和区间各变多少？
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 高低是三个比值的几何平均，一个比值乘 1.1，平均乘多少？区间的两端用的又是哪两个比值？先猜，再把 `written["few"]` 复制一份来改。<!-- by: reasoning -->
 # :::
 #
 # :::{solution-start} ex-default-3
@@ -435,9 +466,78 @@ print([f"{x:.2f}" for x in (mean, low, high)], [f"{x:.2f}" for x in changed])
 # （想一想）有人把 CMMLU 的题和答案混进预训练，模型得了 60 分。只看它写的字和各来源的比特，看得出来吗？怎样才看得出？
 # :::
 #
+# :::{admonition} 提示
+# :class: dropdown
+# 泄漏的只是那一千多道题。能不能只拿这些题，问模型两次，让背下来的和真懂的答得不一样？<!-- by: book/results/default/run.json -->
+# :::
+#
 # :::{solution} ex-default-4
 # :class: dropdown
 # 几乎看不出：一千多道题在一千万个词元里只占一点点。要看题目本身：泄漏的题，模型给题目那段文字的每字比特数会比没见过的同类题低得多；把选项换个次序，背下来的答案还会指着原来的字母。所以评测集要在训练之前查重（{numref}`第 %s 章 <sec-data>`）。<!-- by: reasoning -->
+# :::
+#
+# :::{exercise} ★★☆ 动手：扣掉碰巧的
+# :label: ex-default-kappa
+# 选 D 选得多，卷子里 D 又多，碰巧就对得多。写出 `kappa(chosen, answers)`：两个一样长的字符串，第 $i$ 个字母是第 $i$ 题选的和对的。先算**碰巧**能对的比例 $e$：一个人不看题，只照 `chosen` 里各字母的比例乱选，平均对多少？再返回 $(a - e) / (1 - e)$，$a$ 是真正答对的比例。全懂是 1，和乱选一样是 0，比乱选还差是负的。碰巧就能全对（$e = 1$）的，返回 0。<!-- by: reasoning -->
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 选 A 的比例乘答案是 A 的比例，是“碰巧选了 A，又碰巧是 A”；四个字母加起来。`Counter` 数得出两边各字母几次。
+# :::
+
+
+# %%
+def kappa(chosen: str, answers: str) -> float:
+    return ...
+
+
+tasks.check("16.1", kappa)
+
+# %% [markdown]
+# :::{solution} ex-default-kappa
+# :class: dropdown
+# ```python
+# def kappa(chosen, answers):
+#     n = len(answers)
+#     right = sum(map(str.__eq__, chosen, answers)) / n
+#     ours, theirs = Counter(chosen), Counter(answers)
+#     luck = sum(ours[letter] * theirs[letter] for letter in ours) / n**2
+#     return (right - luck) / (1 - luck) if luck < 1 else 0.0
+# ```
+# 这是 Cohen 的 $\kappa$ {cite:p}`cohen1960kappa`，本来用来量两个医生的诊断有多一致。本章的模型，照它选的 268、456、168、1,047 个字母乱选，碰巧也对 25.2%；它对了 26.8%，$\kappa$ 只有 0.02。<!-- by: round((268 * 490 + 456 * 481 + 168 * 475 + 1047 * 493) / 1939**2, 3) == 0.252 --><!-- by: round((0.2682 - 0.2518) / (1 - 0.2518), 2) == 0.02 --><!-- by: book/results/default/run.json -->
+# :::
+#
+# :::{exercise} ★★★ 动手：换了次序，还选它吗
+# :label: ex-default-steadfast
+# 背下了字母的，和读懂了选项的，分数可以一样；把选项轮换几次就分开了。写出 `steadfast(choose, questions)`：`questions` 的每一项是（题目，四个选项的列表），`choose(question, options)` 是模型，返回它选的是第几个（从 0 数起）。每道题把选项轮换成四种次序（原样、挪一个、挪两个、挪三个）各问一遍，四次选中的都是同一个*内容*，才算站得住。返回站得住的题占几成。<!-- by: reasoning -->
+# :::
+#
+# :::{admonition} 提示
+# :class: dropdown
+# 挪 $k$ 个是 `options[k:] + options[:k]`。比的是选中的文字，不是下标：把四次选中的放进一个集合，看它有几个元素。<!-- by: reasoning -->
+# :::
+
+
+# %%
+def steadfast(choose, questions: list[tuple[str, list[str]]]) -> float:
+    return ...
+
+
+tasks.check("16.2", steadfast)
+
+# %% [markdown]
+# :::{solution} ex-default-steadfast
+# :class: dropdown
+# ```python
+# def steadfast(choose, questions):
+#     held = 0
+#     for question, options in questions:
+#         orders = [options[k:] + options[:k] for k in range(4)]
+#         held += len({order[choose(question, order)] for order in orders}) == 1
+#     return held / len(questions)
+# ```
+# 总选 D 的模型得 0，读懂了选项的得 1，乱选的四次碰到一起，机会只有 $(1/4)^3$，不到 2%。它不要答案，所以拿到别人的模型和一份新卷子，先跑它：站不住的题，对了也不算会。要花四倍的时间。<!-- by: (1 / 4) ** 3 < 0.02 --><!-- by: reasoning -->
 # :::
 #
 # ### 延伸阅读
@@ -445,3 +545,4 @@ print([f"{x:.2f}" for x in (mean, low, high)], [f"{x:.2f}" for x in changed])
 # - {cite:t}`hoffmann2022chinchilla`：为什么每个参数要二十个词元，这一章的模型离那里有多远。
 # - {cite:t}`li2023cmmlu`：CMMLU 的 67 科是怎样挑的，大模型各得多少分。
 # - {cite:t}`huang2023ceval`：另一份中文选择题，也讲了怎样提示、怎样算分。
+# - {cite:t}`zheng2024selectors`：大模型也偏爱字母；怎样量出这种偏爱，再减掉它。

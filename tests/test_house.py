@@ -39,6 +39,7 @@ book.tasks.attempt book.tasks.chapter01 book.tasks.chapter02 book.tasks.chapter0
 book.tasks.chapter04 book.tasks.chapter05 book.tasks.chapter06 book.tasks.chapter07
 book.tasks.chapter08 book.tasks.chapter09 book.tasks.chapter10 book.tasks.chapter11
 book.tasks.chapter12 book.tasks.chapter13 book.tasks.chapter14 book.tasks.chapter15
+book.tasks.chapter16
 """
 ORDER = ROOMS.split()
 

@@ -515,6 +515,9 @@ def points(
 def intervals(
     scores: Mapping[str, Mapping[str, tuple[float, float, float]]],
     colours: Mapping[str, str],
+    limits: tuple[float, float] = (0, 1),
+    unit: str = "",
+    line: float | None = None,
 ) -> Picture:
     """Shares with their intervals, ``title of a panel → row → (share, low, high)``: panels side by
     side, a dot for each share on a line from low to high; the first row on top. The first panel has
@@ -522,6 +525,12 @@ def intervals(
 
     Args:
         colours: of rows; the others are grey.
+        limits: of the x axis.
+        unit: of numbers that are not shares.
+        line: where a dashed line goes down, such as chance.
+
+    Raises:
+        ValueError: an interval goes beyond the limits.
     """
     rows = list(next(iter(scores.values())))
     figure, panels_ = _figure(0.3 * len(rows) + 0.8, len(scores))
@@ -531,16 +540,26 @@ def intervals(
             if row not in found:
                 continue
             value, low, high = found[row]
+            if low < limits[0] or high > limits[1]:
+                raise ValueError(f"{row}: {low} to {high} is beyond {limits[0]} to {limits[1]}")
             colour = colours.get(row, GREY)
             axes.plot([low, high], [place, place], color=colour, linewidth=2, alpha=0.5)
             axes.plot(value, place, "o", color=colour, markersize=5)
-        axes.set_xlim(-0.03, 1.03)
-        axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+        low, high = limits
+        axes.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+        if unit:
+            axes.set_xlabel(unit)
+        else:
+            ticks = (low, (low + high) / 2, high)
+            axes.set_xticks(ticks, [f"{tick:.0%}" if tick else "0" for tick in ticks])
+        if line is not None:
+            axes.axvline(line, color=GREY, linewidth=1, linestyle="--")
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), rows if axes is panels_[0] else [""] * len(rows))
         axes.set_title(title, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
-        told.append(f"{title}：" + "，".join(f"{row} {found[row][0]:.0%}" for row in found))
+        form = ".2f" if unit else ".0%"
+        told.append(f"{title}：" + "，".join(f"{row} {found[row][0]:{form}}" for row in found))
     return Picture(figure, "；".join(told))
 
 

@@ -232,6 +232,9 @@ FIGURES: dict[str, Callable[[], show.Picture]] = {
         },
         {"诗人": show.GREY},
     ),
+    "intervals of bits": lambda: show.intervals(
+        {"留出": {"诗": (7.75, 7.5, 8.0)}}, {}, limits=(4, 8), unit="比特/字", line=6
+    ),
     "flow": lambda: show.flow([("rows", "JSONL"), ("batch", "[B, T]")]),
     "skip": lambda: show.flow([("x", ""), ("MLP", "[C]"), ("+", "")], skips=[(0, 2)]),
 }
@@ -263,12 +266,25 @@ def test_a_figure_tells_its_data_to_those_who_cannot_see_it() -> None:
     )
     assert told["histogram"] == "before 的平均数 -0.5，从 -1 到 0；after 的平均数 1.5，从 1 到 2"
     assert told["intervals"] == "整齐：诗人 90%，打乱 10%；押韵：诗人 100%"
+    assert told["intervals of bits"] == "留出：诗 7.75"
     assert told["flow"] == "rows JSONL → batch [B, T]"
     assert told["skip"] == "x → MLP [C] → +；绕过中间，第 1 个 x → 第 3 个 +"
     swing = show.lines({"b": ([1, 2, 3], [0.5, 0.125, 1])}, "step", "loss")
     assert swing.data == "b 从 0.5 到 1，其间最低 0.125，最高 1"
     beside = show.panels({"loss": {"b": ([1, 2], [2, 1])}, "length": {"b": ([1, 2], [3, 4])}}, "x")
     assert beside.data == "loss，b 从 2 到 1；length，b 从 3 到 4"
+
+
+def test_chance_is_a_line_through_all_rows() -> None:
+    picture = show.intervals({"题": {"一": (0.3, 0.2, 0.4)}}, {}, limits=(0, 0.5), line=0.25)
+    (axes,) = picture.figure.axes
+    assert [list(line.get_xdata()) for line in axes.lines][-1] == [0.25, 0.25]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "25%", "50%"]
+
+
+def test_an_interval_that_would_be_cut_off_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"二: 2\.5 to 3 is beyond 4 to 8"):
+        show.intervals({"": {"一": (5, 4, 6), "二": (2.7, 2.5, 3)}}, {}, (4, 8), "比特/字")
 
 
 def test_a_sentence_quotes_a_model_without_its_markup() -> None:
