@@ -47,7 +47,23 @@ if ! browser; then
     left_out "the book's tests in a browser" "Install Chromium or Chrome, or set CHROMIUM to one."
 fi
 
+# Without Python: these run while its packages are fetched.
+rust_checks() {
+  if cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; then
+    cargo fmt --check --manifest-path rustbpe/Cargo.toml
+    cargo clippy --quiet --all-targets --manifest-path rustbpe/Cargo.toml -- -D warnings
+  else
+    echo "Left out: cargo fmt and clippy, which this Rust comes without." >&2
+  fi
+  cargo test --quiet --manifest-path rustbpe/Cargo.toml
+}
+
 step "Environment"
+if command -v cargo >/dev/null; then
+  rust_log=$(mktemp)
+  (rust_checks) >"$rust_log" 2>&1 &
+  rust=$!
+fi
 prepare_environment
 install_once .dev_installed -c constraints.txt -e '.[dev]'
 
@@ -58,13 +74,11 @@ python -m mypy
 
 if command -v cargo >/dev/null; then
   step "Rust: fmt, clippy, test"
-  if cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; then
-    cargo fmt --check --manifest-path rustbpe/Cargo.toml
-    cargo clippy --quiet --all-targets --manifest-path rustbpe/Cargo.toml -- -D warnings
-  else
-    echo "Left out: cargo fmt and clippy, which this Rust comes without." >&2
-  fi
-  cargo test --quiet --manifest-path rustbpe/Cargo.toml
+  failed=0
+  wait "$rust" || failed=$?
+  cat "$rust_log"
+  rm "$rust_log"
+  [ "$failed" = 0 ] || exit "$failed"
   build_rustbpe
 fi
 
