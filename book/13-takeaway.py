@@ -20,7 +20,7 @@
 # :class: tip
 #
 # - **你将学会**：一个模型要带走，除了权重还要带什么；怎样用 8 位和 4 位的整数记权重，省多少字节，先坏的是什么；对话模板是什么，写错了会怎样。
-# - **需要时间**：阅读 30 分钟，运行约两分钟（第一次还要训练前面的阶段）。
+# - **需要时间**：阅读 45 分钟，运行约两分钟（第一次还要训练前面的阶段）。
 # - **需要内存**：2 GB。
 # - **需要安装**：在项目的文件夹里 `pip install -c constraints.txt -e ".[takeaway]"`，装的是 `gguf`、`transformers` 和 `xllamacpp`（llama.cpp 连同它的服务器）。
 # - **用到的模块**：`minillm.training.model_folder`、`minillm.training.gguf_export`、`minillm.tokenizer.hugging_face`、`minillm.book.page`。
@@ -436,7 +436,7 @@ print(f"weights {weights:,.0f} bytes, everything else {sizes['Q4_0'] - weights:,
 # %% [markdown]
 # 剩下的是词表、合并和对话模板。模型越大，这一份越不值一提；在这么小的模型里，它占了一小块。
 #
-# 快慢只比倍数，因为秒数随机器而变。每个程序都写同一个长回答，一次一个词元，只用一个线程；llama.cpp 的速度是它的服务器报的，不算 HTTP。头两个程序不读 GGUF，读的是训练存下的那一份：
+# 快慢只比倍数，因为秒数随机器而变。每个程序都写同一个长回答，一次一个词元，只用一个线程；llama.cpp 的速度是它的服务器报的，不算 HTTP。头两个程序不读 GGUF，读的是训练存下的那一份，也是 F32：
 
 
 # %%
@@ -468,20 +468,20 @@ def written_by_transformers():
 threads = torch.get_num_threads()
 torch.set_num_threads(1)
 rates = {
-    "transformers": rate_here(written_by_transformers, 3),
-    "本书的包": rate_here(written_by_package),
+    "transformers，F32": rate_here(written_by_transformers, 3),
+    "本书的包，F32": rate_here(written_by_package),
 }
 torch.set_num_threads(threads)
 for kind, path in files.items():
     with served(path) as server:
         timings = [ask_server(server, LONG)["timings"] for _ in range(5)]
         rates[f"llama.cpp，{kind}"] = max(t["predicted_per_second"] for t in timings)
-slowest = rates["transformers"]
+slowest = rates["transformers，F32"]
 assert rates["llama.cpp，F32"] > 1.2 * slowest
 read = {f"llama.cpp，{kind}": size for kind, size in sizes.items()}
 own = run.weights.stat().st_size  # what the first two read
 show.table(
-    ["程序", "文件（KB）", "速度（transformers 是 1）"],
+    ["程序，权重", "读的文件（KB）", "速度（transformers 是 1）"],
     [[name, f"{read.get(name, own) / 1e3:,.0f}", r / slowest] for name, r in rates.items()],
 )
 

@@ -393,21 +393,12 @@ print(f"{laws.compute(test) / laws.compute(groups[-1][0]):.1f} times the largest
 print(f"{size:,} parameters, {written['tokens']:,} tokens:")
 print(f"{mean:.3f}, from {low:.3f} to {high:.3f}")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "最终损失对计算量。虚线是拟合的定律，在每个计算量上配最合适的大小；横杠和竖线是预言和它的区间：那个模型不是最合适的大小，所以横杠在虚线上方。绿点是后来的结果。", "name": "fig-scaling-forecast"}, "image": {"alt": "横轴是计算量（对数），纵轴是损失：左边是梯子的点，一条向下弯的虚线穿过它们伸到右边；右边有一根竖线是预言的区间，旁边一个点是真正训练的结果"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "最终损失对计算量。蓝点是梯子，三个预算各一列；虚线是拟合的定律，在每个计算量上配最合适的大小。橙色的横杠是预言，竖线是它的 90% 区间：那个模型不是最合适的大小，所以横杠在虚线上方。绿点是后来的结果。", "name": "fig-scaling-forecast"}, "image": {"alt": "横轴是计算量（对数），纵轴是损失：左边是梯子的点，一条向下弯的虚线穿过它们伸到右边；右边有一根竖线是预言的区间，旁边一个点是真正训练的结果"}}
 budget = np.geomspace(laws.compute(groups[0][0]), 2 * laws.compute(test), 40).tolist()
 frontier = [law.loss(*law.optimum(c)) for c in budget]
-shown = {
-    "梯子": (list(map(laws.compute, ladder)), [r["val_loss"] for r in ladder]),
-    "结果": ([laws.compute(test)], [test["val_loss"]]),
-}
-bar = {"预言": (laws.compute(test), mean, low, high)}
-show.points(
-    shown,
-    "计算量 6ND（次运算）",
-    "损失（奈特/词元）",
-    {"定律": (budget, frontier)},
-    bar,
-)
+ladder_points = [(laws.compute(run), run["val_loss"]) for run in ladder]
+bar = (laws.compute(test), mean, low, high)
+scale.forecast(ladder_points, (budget, frontier), bar, test["val_loss"])
 
 # %% tags=["remove-input"]
 outcome = test["val_loss"]
@@ -527,6 +518,16 @@ show.say(
 
 # %% [markdown]
 # 拟合的定律为什么说出那样的数？照它，最合适的词元数按参数的 $\alpha/\beta$ 次方增长。两个指数相等，就是一比一地长；$\alpha$ 若是 $\beta$ 的三倍，参数变成 300 倍，词元就要变成 $300^3$ 倍，即两千七百万倍。指数差一点，近处看不出来，推到几百倍以外就成了天文数字。<!-- by: 300**3 == 27000000 --><!-- by: reasoning -->
+#
+# :::{admonition} 真实世界
+# :class: real-world
+#
+# 先预言，再训练，大模型也这样做。GPT-4（2023）拟合的是 $L(C) = aC^b + c$，末一项就是不可约损失；梯子上的模型，计算量都不超过它的千分之一。训练开始不久就写下最后的损失，报告说预言得很准 {cite:p}`openai2023gpt4`。DeepSeek LLM（2024）用千分之一的计算预言了自己的 7B 和 67B。它也遇到了“怎样数”的问题，索性不数参数，数每个词元的运算次数：注意力算在内，词表不算。它还发现指数跟着数据走：数据越好，多出来的计算越该给模型 {cite:p}`bi2024deepseek`。<!-- by: @openai2023gpt4 --><!-- by: @bi2024deepseek -->
+#
+# 一个参数配几个词元，各家量出来的不同。Chinchilla（2022）70B，读 1.4 万亿个，配 20 个 {cite:p}`hoffmann2022chinchilla`。Llama 3（2024）的梯子从 $6 \times 10^{18}$ 搭到 $10^{22}$ 次运算，推到 $3.8 \times 10^{25}$，说该训练 402B，读 16.55 万亿个，即配 41 个；最后训练的是 405B，15.6 万亿个；它在 ARC Challenge 这份考卷上的成绩也是这样推出来的，只低估了一点 {cite:p}`grattafiori2024llama3`。MiniCPM（2024）说平均要配 192 个 {cite:p}`hu2024minicpm`。<!-- by: 1.4e12 / 70e9 == 20 --><!-- by: round(16.55e12 / 402e9) == 41 --><!-- by: @grattafiori2024llama3 --><!-- by: @hu2024minicpm -->
+#
+# 这些都只问训练怎样最省。训练一次，要用许多次，小模型用起来便宜，所以宁可让它多读：Llama 3 8B 照 Chinchilla 只该读约 2,000 亿个，实际读了 15 万亿个，一个参数配 1,875 个，还在变好 {cite:p}`meta2024llama3`。（2026 年 11 月核对。）<!-- by: 15e12 / 8e9 == 1875 --><!-- by: @meta2024llama3 -->
+# :::
 #
 # ### 去不掉的损失：一处拟合，一处算得出
 #

@@ -356,7 +356,7 @@ reference("gguf")
 # | `scripts/run.sh` | 一键流水线：环境、数据、分词器、三个阶段，每个阶段之后评测 | `bash scripts/run.sh --preset small` |
 # | `scripts/run_cn_pipeline.sh` | 同上，用 uv 安装依赖 | `ENABLE_RUSTBPE=1 bash scripts/run_cn_pipeline.sh` |
 # | `scripts/book.sh` | 构建这本书，`--execute` 先运行各章，`--serve` 在本机提供阅读 | `bash scripts/book.sh --execute 03-rustbpe` |
-# | `scripts/test.sh` | 全部检查：格式、类型、测试、各章、成书；参数传给 pytest | `bash scripts/test.sh tests/test_mix.py` |
+# | `scripts/test.sh` | 全部检查：格式、类型、测试、各章、成书；参数传给 pytest | `bash scripts/test.sh tests/data/test_mix.py` |
 # | `scripts/gpu_check.sh` | 检查一块 CUDA 的 GPU：损失与 CPU 是否相同，跑的是哪个注意力内核，显存和速度 | `bash scripts/gpu_check.sh` |
 # | `scripts/run_notebooks.py` | 运行各章并保存输出，不构建 | `python scripts/run_notebooks.py 03-rustbpe` |
 # | `scripts/screenshot.py` | 给构建好的首页和各页的互动部件拍照 | `python scripts/screenshot.py` |

@@ -433,12 +433,16 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
     marker: str | None = None,
+    legend: bool = False,
 ) -> Picture:
-    """Lines ``name → (x, y)``, each named at its end."""
+    """Lines ``name → (x, y)``, each named at its end; with ``legend`` in a list, where the ends
+    meet: each line is then thinner than the one before, which it may cover."""
     figure, (axes,) = _figure(3.0)
     palette = colours or _CYCLE
-    for i, (x, y) in enumerate(series.values()):
-        axes.plot(x, y, color=palette[i % len(palette)], marker=marker, markersize=4)
+    widths = np.linspace(3.8, 1.4, len(series)) if legend else [1.8] * len(series)
+    for i, (name, (x, y)) in enumerate(series.items()):
+        style: Any = {"marker": marker, "markersize": 4, "linewidth": widths[i], "label": name}
+        axes.plot(x, y, color=palette[i % len(palette)], **style)
     if log_x:
         axes.set_xscale("log")
         places = sorted({place for x, _ in series.values() for place in x})
@@ -452,6 +456,10 @@ def lines(
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
+    told = "；".join(f"{name} {_course(list(y))}" for name, (_, y) in series.items())
+    if legend:
+        axes.legend(fontsize=11)
+        return Picture(figure, told)
 
     ends = [np.asarray(line.get_xydata())[-1].tolist() for line in axes.lines]
     data_to_axes = axes.transData + axes.transAxes.inverted()
@@ -465,8 +473,7 @@ def lines(
             color=palette[i % len(palette)],
             va="center",
         )
-    told = [f"{name} {_course(list(y))}" for name, (_, y) in series.items()]
-    return Picture(figure, "；".join(told))
+    return Picture(figure, told)
 
 
 @drawn

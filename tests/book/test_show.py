@@ -215,6 +215,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
 FIGURES: dict[str, Callable[[], show.Picture]] = {
     "bars": lambda: show.bars({"text": 57_920, "math": 8_000}, "rows"),
     "lines": lambda: show.lines({"a": ([1, 2], [3, 4])}, "step", "loss", log_x=True, marker="o"),
+    "listed": lambda: show.lines({"a": ([1, 2], [3, 4])}, "step", "loss", legend=True),
     "points": lambda: show.points(
         {"small": ([1, 10], [4, 3])},
         "parameters",
@@ -259,7 +260,7 @@ def test_labels_are_chinese_where_they_need_to_be() -> None:
 def test_a_figure_tells_its_data_to_those_who_cannot_see_it() -> None:
     told = {name: draw()._repr_png_()[1]["alt"] for name, draw in FIGURES.items()}
     assert told["bars"] == "text 57,920，math 8,000"
-    assert told["lines"] == "a 从 3 到 4"
+    assert told["lines"] == told["listed"] == "a 从 3 到 4"
     assert told["points"] == "small 从 4 到 3；law 从 4 到 2.5；forecast 2.5，从 2.25 到 3"
     assert told["curves"].startswith(
         "预训练 的损失从 5 到 2.28，学习率最高 0.1；第 5 步验证 0.5；DPO 的损失从 5"
@@ -312,6 +313,16 @@ def test_names_of_lines_that_end_together_do_not_overlap() -> None:
     assert a - b >= 10
     assert c == 0
     assert show._spread([0.0, 5.0, 100.0], gap=12.0) == [-3.5, 8.5, 100.0]
+
+
+def test_a_line_that_covers_another_leaves_its_edges_seen() -> None:
+    same = ([1, 2], [0.5, 0.0])
+    axes = show.lines({"a": same, "b": same}, "x", "y", legend=True).figure.axes[0]
+    under, over = (line.get_linewidth() for line in axes.lines)
+    assert under >= over + 1
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
 
 
 def test_packing_draws_each_document_and_its_learned_part(

@@ -1,6 +1,7 @@
 """Mechanisms of chapters 12 to 16: one step shared by processes or done in turns, a ring that adds
 gradients, what fills the memory, three ways to split a model, weights on rulers, pairs that rotate,
-the smallest number of a set, who wrote a special token, two ways to extrapolate."""
+the smallest number of a set, who wrote a special token, a forecast and what came of it, two ways to
+extrapolate."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from minillm.book.canvas import COLOURS, GREY, WIDTH, Canvas, Picture, drawn
@@ -357,6 +358,67 @@ def rotated_pairs(move: Callable[[Any], Any], size: int = 8) -> Picture:
     pairs = "、".join(f"{n} 和 {n + half}" for n in range(half))
     said = " ".join(map(str, after))
     return canvas.picture(f"一个头的 {size} 行，{pairs} 配对；换成 {said} 的次序，相邻的配对")
+
+
+# --- A forecast -----------------------------------------------------------------------------------
+
+
+@drawn
+def forecast(
+    ladder: Sequence[tuple[float, float]],
+    law: tuple[Sequence[float], Sequence[float]],
+    foretold: tuple[float, float, float, float],
+    outcome: float,
+) -> Picture:
+    """What a law foretold for a run, with its interval, and what came of it, each named beside it.
+
+    Args:
+        ladder: (compute, loss) of the runs that the law is fitted to.
+        law: (compute, loss), as a dashed line.
+        foretold: (compute, loss, low, high).
+        outcome: the loss at that compute.
+    """
+    figure = Figure(figsize=(WIDTH - 1.1, 3.3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(*law, "--", color=GREY, linewidth=1.2)
+    axes.plot(*zip(*ladder, strict=True), "o", color=COLOURS["pretrain"], markersize=5)
+    place, value, low, high = foretold
+    bar = [[value - low], [high - value]]
+    style: Any = {"color": COLOURS["bad"], "fmt": "_", "capsize": 5, "markersize": 9}
+    axes.errorbar([place], [value], bar, linewidth=2.5, **style)
+    axes.plot([place], [outcome], "o", color=COLOURS["sft"], markersize=7)
+    middle = len(law[0]) // 2
+    first = min(x for x, _ in ladder)
+    top = max(y for _, y in ladder)
+    for name, point, shift, colour, side in (
+        ("梯子", (first, top), (8, -4), "pretrain", "left"),
+        ("定律", (law[0][middle], law[1][middle]), (6, 6), "fresh", "left"),
+        (f"预言 {value:.2f}", (place, high), (0, 20), "bad", "center"),
+        (f"{low:.2f} 到 {high:.2f}", (place, high), (0, 6), "bad", "center"),
+        (f"结果 {outcome:.2f}", (place, outcome), (-8, -4), "sft", "right"),
+    ):
+        axes.annotate(
+            name,
+            point,
+            shift,
+            textcoords="offset points",
+            color=COLOURS[colour],
+            ha=side,
+            fontsize=11.5,
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(0.8 * first, 2.6 * place)
+    axes.xaxis.set_major_locator(LogLocator(subs=(2, 6)))
+    axes.xaxis.set_major_formatter(lambda x, _: in_words(x))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("计算量 6ND（次运算，对数刻度）")
+    axes.set_ylabel("损失（奈特/词元）")
+    told = (
+        f"梯子从 {top:.2f} 到 {min(y for _, y in ladder):.2f}；"
+        f"定律从 {law[1][0]:.2f} 到 {law[1][-1]:.2f}；"
+        f"预言 {value:.2f}，从 {low:.2f} 到 {high:.2f}；结果 {outcome:.2f}"
+    )
+    return Picture(figure, told)
 
 
 # --- Two ways to extrapolate ----------------------------------------------------------------------

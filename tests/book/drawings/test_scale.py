@@ -21,6 +21,11 @@ def futures() -> Picture:
     return scale.two_futures([(1e12, 5.0), (1e13, 4.5)], curves, (1e14, 4.1), 3.8)
 
 
+def forecast() -> Picture:
+    law = ([1e12, 1e13, 1e14], [5.0, 4.5, 4.2])
+    return scale.forecast([(1e12, 5.1), (1e13, 4.4)], law, (1e14, 4.25, 4.1, 4.4), 4.0)
+
+
 DRAWN = {
     "together": lambda: scale.together(*STEP),
     "in_turns": lambda: scale.in_turns(*STEP),
@@ -30,6 +35,7 @@ DRAWN = {
     "three_splits": scale.three_splits,
     "rulers": lambda: scale.rulers({"4 位": (FOUR, [2, -8, 4, 6], 0.2, (-8, 7))}),
     "rotated_pairs": lambda: scale.rotated_pairs(lambda rows: neighbours(rows, 1)),
+    "forecast": forecast,
     "two_futures": futures,
 }
 
@@ -50,6 +56,9 @@ def test_the_words_say_what_is_shown() -> None:
     assert told["rulers"].startswith("4 位：16 条刻度，4 个数落在其中 4 条上")
     assert "0 和 4" in told["rotated_pairs"]
     assert "0 4 1 5 2 6 3 7" in told["rotated_pairs"]
+    assert told["forecast"] == (
+        "梯子从 5.10 到 4.40；定律从 5.00 到 4.20；预言 4.25，从 4.10 到 4.40；结果 4.00"
+    )
     assert (
         told["two_futures"]
         == "弯，从 5.00 到 4.00；直，从 5.00 到 3.00；后来的结果 4.10，虚线趋向的底 3.80"
