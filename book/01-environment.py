@@ -319,16 +319,15 @@ ns = [1, 2, 3, 4, 5]
 scores = {0: math.log2(V) * sum(map(len, held_out)) / held_out_bytes}  # 0: knows nothing
 scores |= {n: bits_per_byte(table, held_out, n) for n in ns}
 assert all(scores[n] < scores[n - 1] for n in ns)
-assert [round(scores[n], 2) for n in (0, 1, 2, 3)] == [3.32, 2.77, 1.05, 0.68]
+assert [round(scores[n], 2) for n in range(5)] == [3.32, 2.77, 1.05, 0.68, 0.52]
 print({n: round(score, 3) for n, score in scores.items()})
 
-# %% mystnb={"figure": {"caption": "在留出的文本上，每字节要几个比特（{eq}`eq-environment-entropy`）。看得越远，吃惊越少。", "name": "fig-environment-bits"}, "image": {"alt": "五根横条，从上到下是瞎猜、一元、二元、三元、五元，一根比一根短"}}
-bars = {"瞎猜": 0, "一元": 1, "二元": 2, "三元": 3, "五元": 5}
-assert all(scores[a] > scores[b] for a, b in ((0, 1), (1, 2), (2, 3), (3, 5)))
+# %% mystnb={"figure": {"caption": "在留出的文本上，每字节要几个比特（{eq}`eq-environment-entropy`）。看得越远，吃惊越少。", "name": "fig-environment-bits"}, "image": {"alt": "六根横条，从上到下是瞎猜、一元、二元、三元、四元、五元，一根比一根短"}}
+names = ("瞎猜", "一元", "二元", "三元", "四元", "五元")
 show.bars(
-    {name: scores[n] for name, n in bars.items()},
+    dict(zip(names, scores.values(), strict=True)),
     "每字节比特数（留出的文字）",
-    [show.GREY] + [show.COLOURS["other"]] * 4,
+    [show.GREY] + [show.COLOURS["other"]] * 5,
 )
 
 # %% [markdown]
@@ -336,11 +335,12 @@ show.bars(
 #
 # - **瞎猜**：503 种字（标点、数字、换行和 `$` 也算）一样可能，每字节 3.32 比特；
 # - **一元**：知道哪些字常见，2.77 比特；
-# - **二元**：再看前一个字，一下降到 1.05。<!-- by: assert [round(scores[n], 2) for n in (0, 1, 2, 3)] == [3.32, 2.77, 1.05, 0.68] -->微世界的句子很规整，一个字往往决定下一个字；<!-- by: assert all(scores[n] < scores[n - 1] for n in ns) -->
+# - **二元**：再看前一个字，一下降到 1.05。<!-- by: assert [round(scores[n], 2) for n in range(5)] == [3.32, 2.77, 1.05, 0.68, 0.52] -->微世界的句子很规整，一个字往往决定下一个字；<!-- by: assert all(scores[n] < scores[n - 1] for n in ns) -->
 # - **三元**：看两个字，0.68；
+# - **四元**：看三个字，0.52；
 # - **五元**：看四个字，0.458。
 #
-# 从二元起，每多看一个字，省下的都比上一次少：1.05、0.68、0.52、0.46。我们停在五元；为什么不能一直看下去，“弄坏它”里会看到。<!-- by: assert [round(scores[n], 2) for n in (0, 1, 2, 3)] == [3.32, 2.77, 1.05, 0.68] -->
+# 从二元起，每多看一个字，省下的都比上一次少：1.05、0.68、0.52、0.46。我们停在五元；为什么不能一直看下去，“弄坏它”里会看到。<!-- by: assert [round(scores[n], 2) for n in range(5)] == [3.32, 2.77, 1.05, 0.68, 0.52] -->
 #
 # 最后一个数是全书要打败的基线：一个词也不懂，只会数数，就能做到每字节 0.458 比特。后面的模型要低于它，才算学到了数数给不了的东西。{numref}`第 %s 章 <sec-pretrain>` 用同一份留出集、同一个单位来比。
 #

@@ -174,7 +174,7 @@ assert len(asked) == len(explored) == 38
 assert set(asked) | set(explored) == set(exercises.SUMS.train)
 assert held_out == exercises.SUMS.held_out
 assert (8, 4) in held_out
-sums = dict.fromkeys(asked, drawings.ASKED_KIND) | dict.fromkeys(explored, drawings.COUNTED_KIND)
+sums = dict.fromkeys(asked, drawings.BOTH_KIND) | dict.fromkeys(explored, drawings.COUNTED_KIND)
 sums |= dict.fromkeys(held_out, drawings.HELD_KIND)
 drawings.held_out_cells(range(1, 20), range(1, 11), sums, (8, 4), size=0.25)
 
@@ -330,7 +330,7 @@ for stage in ("pretrain", "dpo"):
 assert all(row_count[name] == c["rows"] for name, c in report["categories"].items())
 print(f"{row_count.total():,} rows, {token_count.total():,} tokens")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰）和全部词元数（蓝）的百分比。六类依次是 text、general、knowledge、math、identity、preference。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各两根横条，灰色是行的份额，蓝色是词元的份额；每根条的长度是百分数"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "微世界的数据：每类占全部行数（灰圈）和全部词元数（蓝点）的百分比，右边写着数。横轴取对数，小的几类才分得开：同样的距离是同样的倍数。六类依次是 text、general、knowledge、math、identity、preference。", "name": "fig-data-shares"}, "image": {"alt": "六类数据各一行，灰圈是行的份额，蓝点是词元的份额，横轴取对数；头一类的圈和点重合，身份和偏好的点在圈的右边"}}
 names = dict(
     zip(
         categories.CATEGORIES, ("文档", "闲聊问答", "选择日历", "算术", "身份", "偏好"), strict=True
@@ -338,14 +338,15 @@ names = dict(
 )
 share = {}
 for name, label in names.items():
-    share[f"{label}，行"] = round(100 * row_count[name] / row_count.total(), 1)
-    share[f"{label}，词元"] = round(100 * token_count[name] / token_count.total(), 1)
-assert max(share["身份，行"], share["身份，词元"]) < 1
-assert share["算术，行"] > 5 * 1.3
-show.bars(share, "占训练数据的百分比", [show.GREY, show.COLOURS["other"]] * 6)
+    counts = ((row_count[name], row_count), (token_count[name], token_count))
+    share[label] = tuple(100 * count / all_counts.total() for count, all_counts in counts)
+assert max(share["身份"]) < 1
+assert share["算术"][0] > 5 * 1.3
+assert all(share[label][1] > share[label][0] for label in ("身份", "偏好"))
+drawings.paired_shares(share, ("行", "词元"))
 
 # %% [markdown]
-# 手算里，同一类的两种份额差得远；这里差得不多，因为微世界各类的行长相近。和 {numref}`tab-data-targets` 比，算术的份额大得多：小模型要学会数数，就得多给，下一节量给你看。<!-- by: assert share["算术，行"] > 5 * 1.3 -->身份对话不到百分之一，模型记得住自己的名字吗？{numref}`第 %s 章 <sec-identity>` 会量。<!-- by: assert max(share["身份，行"], share["身份，词元"]) < 1 -->
+# 手算里，同一类的两种份额差得远；这里差得不多，因为微世界各类的行长相近。和 {numref}`tab-data-targets` 比，算术的份额大得多：小模型要学会数数，就得多给，下一节量给你看。<!-- by: assert share["算术"][0] > 5 * 1.3 -->身份对话不到百分之一，模型记得住自己的名字吗？{numref}`第 %s 章 <sec-identity>` 会量。<!-- by: assert max(share["身份"]) < 1 -->
 #
 # :::{admonition} 真实世界
 # :class: real-world

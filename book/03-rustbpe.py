@@ -519,7 +519,18 @@ print(
 # %%
 assert tiny.vocab_size == 1024
 assert tiny.statistics["tokens_not_utf8"] > tiny.vocab_size / 3
-show.table(["统计", "值"], tiny.statistics.items())
+meaning = {
+    "mergeable_tokens": "不算特殊词元，有几个词元",
+    "tokens_not_utf8": "其中不能单独解码的",
+    "mean_token_bytes": "一个词元平均几个字节",
+    "longest_token_bytes": "最长的词元几个字节",
+    "corpus_rows": "语料有几行",
+    "corpus_characters": "语料有几个字符",
+    "corpus_bytes": "语料有几个字节",
+    "characters_per_token": "语料里一个词元平均几个字符（抽样）",
+    "bytes_per_token": "语料里一个词元平均几个字节（抽样）",
+}
+show.table(["名字", "说的是", "值"], [[k, meaning[k], v] for k, v in tiny.statistics.items()])
 
 # %% [markdown]
 # `mergeable_tokens` 是 256 个字节和合并得来的词元，加上九个特殊词元，正好 1,024 个。<!-- by: 1015 + 9 == 1024 -->
@@ -737,7 +748,7 @@ assert round(uses[512].total() / uses[4096].total(), 2) == 2.96
 # `fact` 到 `shop` 的名字与{numref}`第 %s 章 <sec-data>`的考卷相同。预训练只教它往下写，所以不提问，而是让它把没读过的句子续完，例如在 `周勇一有空就` 的后面写出 `种花。`。各 60 句（格子不够的少一些）：`fact` 是人物的事，`reading` 要记住前面的故事，`add` 直接写出和，`chain` 数着算，`shop` 把两样东西的价钱相加。
 
 # %% tags=["nbval-ignore-output"]
-asked = ["fact", "reading", "add", "chain", "shop"]
+asked = {"fact": "人物", "reading": "故事", "add": "直接加", "chain": "数着算", "shop": "买东西"}
 bits, right, rows = {}, {}, []
 for size, run in runs.items():
     evaluator = run.evaluator()
@@ -749,7 +760,8 @@ for size, run in runs.items():
     about = [f"{millions:.2f}", f"{seen[size] / 1e6:.2f}", f"{bits[size]:.3f}"]
     rows.append([f"{size:,}", *about, *right[size].values()])
 
-show.table(["词表", "参数（百万）", "读的词元（百万）", "比特/字节", *asked], rows)
+exams = [f"{name} {kind}" for kind, name in asked.items()]
+show.table(["词表", "参数（百万）", "读的词元（百万）", "比特/字节", *exams], rows)
 
 # %%
 smaller = [512, 1024, 2048]
@@ -767,7 +779,7 @@ assert sums[512] < sums[2048] - 0.3
 assert all(right[size]["chain"] > 0.4 for size in (1024, 2048, 4096))
 
 # %% [markdown]
-# 三件事，哪个种子都一样：
+# 三件事，种子 42 和 7 都是这样；用别的种子来运行，上面的断言会替你核对：
 #
 # - **512、1,024 和 2,048 的每字节比特数分不出高下，4,096 落在后面。** <!-- by: assert all(bits[4096] > bits[size] + 0.02 for size in smaller) -->
 # - **4,096 记人物的事差得远。** 在它的词表里，“周勇的爱好是种花”是一个词元，“周勇最喜欢蓝色”也是一个词元，“种花”散在 13 个词元里（2,048 只有 3 个）。事情写进了词表，却没有成为“周勇”和“种花”之间的联系；题目是“周勇一有空就……”，它就接不上了。 <!-- by: assert all(right[4096]["fact"] < right[size]["fact"] - 0.3 for size in smaller) -->

@@ -54,7 +54,7 @@ tokenizer = lab.tokenizer()
 # %% [markdown]
 # ## 开场
 #
-# 两个模型，从同样的随机权重出发，读同样的 20 批文字。二十步以后，一个的训练损失还在 1.5 以上，另一个已经不到 0.7。损失越低，猜得越准，第二个该聪明得多。<!-- by: assert broken_losses[-1] < 0.7 < 1.5 < right_losses[-1] -->
+# 两个模型，从同样的随机权重出发，读同样的 20 批文字。二十步以后，一个的训练损失还在 3 以上，另一个已经不到 0.5。损失越低，猜得越准，第二个该聪明得多。<!-- by: assert broken_losses[-1] < 0.5 < 3 < right_losses[-1] -->
 #
 # 让第二个接着“张静住在”往下写，它只会把“住在”写了又写。<!-- by: assert set(copied) == {start[-1]} -->
 #
@@ -678,9 +678,9 @@ def train_briefly(change, steps=20):
 right, right_losses = train_briefly(lambda batch: batch)
 broken, broken_losses = train_briefly(unshifted)
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "训练损失。标签没有错开时（橙红），从第一步起就低得多，二十步后已不到 0.7。", "name": "fig-tensors-copy"}, "image": {"alt": "两条曲线，横轴是步数：正确标签的损失在上面，没有错开的在下面"}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "训练损失。标签没有错开时（橙红），从第一步起就低得多，二十步后已不到 0.5；错开的还在 3 以上。", "name": "fig-tensors-copy"}, "image": {"alt": "两条曲线，横轴是步数：正确标签的损失在上面，没有错开的在下面"}}
 assert all(low < high - 1 for low, high in zip(broken_losses, right_losses, strict=True))
-assert broken_losses[-1] < 0.7
+assert broken_losses[-1] < 0.5 < 3 < right_losses[-1]
 show.lines(
     {
         "错开了": (range(1, 21), right_losses),
@@ -703,9 +703,9 @@ def held_out_loss(model):
 
 
 chance = float(np.log(tokenizer.vocab_size))
-assert broken_losses[-1] < 0.7 < 1.5 < right_losses[-1]
+assert broken_losses[-1] < 0.5 < 3 < right_losses[-1]
 assert broken_losses[0] < chance - 1 < chance - 0.3 < right_losses[0]
-assert held_out_loss(right) < 5.5 < chance < held_out_loss(broken)
+assert held_out_loss(right) < 5 < chance < held_out_loss(broken) - 1
 print(f"guessing at random: {chance:.2f} nats; worse than that: {held_out_loss(broken) > chance}")
 
 # %% tags=["nbval-ignore-output"]
@@ -718,7 +718,7 @@ show.table(
 )
 
 # %% [markdown]
-# 训练损失低得多，留出损失却比闭着眼睛乱猜（$\ln 1024 = 6.93$）还差。<!-- by: assert held_out_loss(right) < 5.5 < chance < held_out_loss(broken) -->
+# 训练损失低得多，留出损失却比闭着眼睛乱猜（$\ln 1024 = 6.93$）还差。<!-- by: assert held_out_loss(right) < 5 < chance < held_out_loss(broken) - 1 -->
 #
 # 模型学会的只有一件事：把眼前的词元抄一遍。让它接着写，就看得一清二楚：<!-- by: assert set(copied) == {start[-1]} -->
 

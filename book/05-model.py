@@ -813,10 +813,11 @@ assert min(trials("no residual", 150)) > max(trials("no norm", 150)) + 0.3
 show.table(["改法", "参数", "种子 42", "种子 7", "与原样比"], table)
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "一个点是一次训练，蓝带是原样的两次之间。橙色的行，两次都在蓝带右边；绿色的，都在左边；离得够不够远，要看上表。出了右边界的，写着数。", "name": "fig-model-ablations"}, "image": {"alt": "横轴是验证损失。原样的两点在蓝带两端；没有注意力和没有残差流远在右边之外，没有归一化次之；用 ReLU、输出层用自己的矩阵、一层宽模型在蓝带左边"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "一个点是一次训练，蓝带是原样的两次之间。颜色就是上表末一列的判断：橙的坏，绿的好，灰的分不出。出了右边界的，写着数。", "name": "fig-model-ablations"}, "image": {"alt": "横轴是验证损失。原样的两点在蓝带两端；没有注意力和没有残差流远在右边之外，没有归一化次之；用 ReLU、输出层用自己的矩阵、一层宽模型在蓝带左边，是绿的；每个头自有键值也在左边，离得近，是灰的"}}
 drawings.seed_dots(
     {name: trials(change, 150) for change, name in parts.items()},
     "原样",
+    {parts[change]: said for change, said in judged.items()},
     "验证损失（奈特，每个词元）",
     1.8,
 )

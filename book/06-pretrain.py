@@ -171,7 +171,7 @@ z.grad, z_new, loss_new
 #
 # 规则只有两条：经过乘法，乘上另一个因数；一个数分几路走出去，各路回来的梯度相加。每个零件只须知道自己这一步的导数，不必知道整个网络。从损失走到最左边，每个权重就都分到了自己的梯度，这叫**反向传播**（backpropagation）。真的模型只是零件多些。 <!-- by: reasoning -->
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "一个神经元、三个词元的模型。每处上面的蓝数是前向算出的值，下面的橙数是反向传回的梯度；三个圆圈下面的橙数是三个 $u$ 的梯度。$h$ 的 0.575 是三路之和。", "name": "fig-pretrain-backward"}, "image": {"alt": "一张图，从左到右：x 乘以 w 得 h，h 分三路，各乘一个 u，得三个分数，再一起进入 softmax 与交叉熵，得到 L。每处上面有值，下面有梯度"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "一个神经元、三个词元的模型。箭头是前向的次序，圆圈把进来的两个数相乘。每个字母上面的蓝数是它的值，下面的橙数是损失对它的梯度；$x$ 是输入，不用改，没有写。$h$ 的 0.575 是三路之和。", "name": "fig-pretrain-backward"}, "image": {"alt": "一张图，从左到右：x 乘以 w 得 h，h 分三路，各乘一个 u，得三个分数，再一起进入 softmax 与交叉熵，得到 L。w 和三个 u 都在自己的圆圈上方，用箭头指着它。每个字母上面有值，下面有梯度"}}
 assert round(0.665 * 1 - 0.755 * 0 + 0.090 * -1, 3) == 0.575
 optimisation.backward_graph(2, 0.5, [1, 0, -1], ["张静", "住在", "北京。"], correct=1)
 
@@ -463,11 +463,7 @@ show.source(loop.Trainer.after)
 # **四、记录、验证、存盘。** 每步在 `pretrain_log.jsonl` 写一行，同样的数也进 TensorBoard（`tensorboard --logdir ../tf_dir`）；每 500 步在留出的文本上验证一次；每 1,000 步存一个检查点。
 #
 # ### 两个优化器：Muon 与 AdamW
-
-# %%
-show.source(optimizers.make_optimizers)
-
-# %% [markdown]
+#
 # AdamW 把每个权重当作单独的数，所以怕谷转了方向（{numref}`fig-pretrain-rotated`）。可是注意力和前馈网络的权重是矩阵，它的梯度也是矩阵，有自己的方向，各个方向的大小相差很多：按梯度走，大的方向走得远，小的方向走得少。
 #
 # “方向的大小”可以画出来。把单位圆上的每个点乘以一个 $2\times2$ 的矩阵，圆就变成椭圆；椭圆的两根半轴各有多长，叫**奇异值**（singular value）。Muon {cite:p}`jordan2024muon` 先对梯度做移动平均，也就是动量，再把椭圆换成圆：轴的方向不动，长短都改成 1，于是每个方向走一样远（{numref}`fig-pretrain-muon`）。Adam 给每个坐标一把尺子，Muon 给每根轴一把尺子，轴是矩阵自己的，坐标怎么转都跟着转。
@@ -536,8 +532,12 @@ series = {name: (numbers, values.tolist()) for name, values in sizes.items()}
 show.lines(series, "第几个方向", "奇异值", [show.GREY, show.COLOURS["pretrain"]], log_y=True)
 
 # %% [markdown]
-# 同样形状的矩阵叠在一起算，CPU 上用单精度；PyTorch 自带的 `torch.optim.Muon` 是同一条规则，逐个矩阵用 bfloat16 算。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，留给 AdamW。 <!-- by: assert 0.16 < rms < 0.20 -->
-#
+# 同样形状的矩阵叠在一起算，CPU 上用单精度；PyTorch 自带的 `torch.optim.Muon` 是同一条规则，逐个矩阵用 bfloat16 算。步子再乘 $0.2\sqrt{\max(\text{行},\text{列})}$，使每个元素的均方根约 0.2，与 AdamW 相当 {cite:p}`liu2025muon`，两个优化器才能共用一个学习率。嵌入表和归一化的权重不是“从向量到向量的变换”，留给 AdamW。训练器就这样分： <!-- by: assert 0.16 < rms < 0.20 -->
+
+# %%
+show.source(optimizers.make_optimizers)
+
+# %% [markdown]
 # 值不值得？{cite:t}`liu2025muon` 报告达到同样损失约需 AdamW 一半的计算量。自己来比，先要公平：两边都得用自己最好的学习率，预热也都要够长。预设的预热是 2%，150 步里只有 3 步，对 AdamW 太短；下面两边都取 20%，30 步。学习率各试三个，每个是前一个的两倍；其余与预设相同，都从同样的随机权重出发。 <!-- by: @liu2025muon --> <!-- by: 0.02 * 150 == 3 --> <!-- by: 0.2 * 150 == 30 -->
 
 

@@ -24,7 +24,7 @@ from IPython.display import HTML, Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch.overrides import TorchFunctionMode
 
 from minillm import evaluate
@@ -395,12 +395,19 @@ def attention_weights(model: Transformer, ids: Sequence[int]) -> torch.Tensor:
 def attention(
     model: Transformer, tokenizer: RustBPETokenizer, text: str, layer: int, head: int
 ) -> HTML:
-    """What each token (row) of a text attends to (columns), for one layer and head."""
+    """What each token (row) of a text attends to (columns), for one layer and head, with a key to
+    the shades."""
     ids = [tokenizer.bos_id, *tokenizer.encode(text)]
     labels = [piece(tokenizer, t) for t in ids]
     labels[0] = "bos"
     weights = attention_weights(model, ids)[layer, head]
-    return matrix(weights, labels, labels, digits=None)
+    patch = "display:inline-block;width:1.4em;height:1em;border:1px solid rgba(128,128,128,.25)"
+    key = "　".join(
+        f'<span style="{patch};background:{_rgba(COLOURS["pretrain"], share)}"></span> {share:g}'
+        for share in (0, 0.25, 0.5, 0.75, 1)
+    )
+    grid = matrix(weights, labels, labels, digits=None).data
+    return boxed(f"{grid}<div><small>注意力：{key}</small></div>")
 
 
 # --- Figures --------------------------------------------------------------------------------------
@@ -454,6 +461,7 @@ def lines(
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
+    _whole_ticks(axes)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     told = "；".join(f"{name} {_course(list(y))}" for name, (_, y) in series.items())
@@ -589,10 +597,19 @@ def panels(
         for i, (name, (x, y)) in enumerate(series.items()):
             place.plot(x, y, color=palette[i % len(palette)], label=name)
             told.append(f"{ylabel}，{name} {_course(list(y))}")
+        _whole_ticks(place)
         place.set_xlabel(xlabel)
         place.set_ylabel(ylabel)
     axes[-1].legend(fontsize=8)
     return Picture(figure, "；".join(told))
+
+
+def _whole_ticks(axes: Axes) -> None:
+    """No ticks between whole numbers of steps."""
+    locator = axes.xaxis.get_major_locator()
+    places = [place for line in axes.lines for place in np.asarray(line.get_xdata()).tolist()]
+    if isinstance(locator, MaxNLocator) and all(float(place).is_integer() for place in places):
+        locator.set_params(integer=True)
 
 
 def _spread(heights: Sequence[float], gap: float = 12.0) -> list[float]:

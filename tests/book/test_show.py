@@ -193,6 +193,7 @@ def test_looking_at_attention_changes_nothing(tokenizer: RustBPETokenizer) -> No
     assert len(weights.found) == model.config.num_hidden_layers
     html = show.attention(model, tokenizer, "小猫", layer=0, head=0).data
     assert html.count("<td") == (1 + len(tokenizer.encode("小猫"))) ** 2
+    assert text_of(html).endswith("注意力： 0　 0.25　 0.5　 0.75　 1"), "a key to the shades"
 
 
 # ---- figures ----
@@ -301,6 +302,15 @@ def test_what_skips_boxes_of_a_flow_ends_above_the_place_where_it_is_added() -> 
     box = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert stream.get_xdata()[0] > box.x1, "it leaves after the first box"
     assert min(stream.get_ydata()[1:]) > box.y1, "and passes above the others"
+
+
+def test_steps_are_whole_on_the_axis() -> None:
+    steps = range(1, 21)  # matplotlib alone would say 2.5, 5.0, 7.5
+    curve = {"a": (steps, list(steps))}
+    for picture in (show.lines(curve, "step", "y"), show.panels({"y": curve}, "step")):
+        assert all(float(tick).is_integer() for tick in picture.figure.axes[0].get_xticks())
+    halves = show.lines({"a": ([0.25, 0.5, 1.0], [1, 2, 3])}, "share", "y")
+    assert not all(float(tick).is_integer() for tick in halves.figure.axes[0].get_xticks())
 
 
 def test_names_of_lines_that_end_together_do_not_overlap() -> None:

@@ -1,5 +1,6 @@
 """What the first two chapters draw: the table that a bigram model learns, a loss that falls to the
-one that counting gives, the cells that training never asks for, and two ways to divide data."""
+one that counting gives, the cells that training never asks for, how much of each kind is read, and
+two ways to divide data."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from minillm.book.canvas import COLOURS, GREY, Canvas, Picture, drawn
+from minillm.book.canvas import COLOURS, GREY, WIDTH, Canvas, Picture, drawn
 from minillm.errors import UserError
 
 _Floats = npt.NDArray[np.float64]
@@ -106,6 +107,7 @@ class CellKind(NamedTuple):
 
 
 ASKED_KIND = CellKind("训练会问", _ASKED, 0.5)
+BOTH_KIND = CellKind("两种问法都有", _ASKED, 0.5)
 COUNTED_KIND = CellKind("只请它数着算", COLOURS["other"], 0.15)
 HELD_KIND = CellKind("留出", _ALARM, 0.0)
 
@@ -148,7 +150,7 @@ def held_out_cells(
                 canvas.box(x, top + j * size, size, size, colour=_ALARM, fill=0.0)
                 canvas.circle(x + size / 2, top + (j + 0.5) * size, 0.05, "", _ALARM, 1.0)
     used = list(dict.fromkeys(kinds.values()))
-    order = [kind for kind in (ASKED_KIND, COUNTED_KIND, HELD_KIND) if kind in used]
+    order = [kind for kind in (ASKED_KIND, BOTH_KIND, COUNTED_KIND, HELD_KIND) if kind in used]
     x, y = left, bands * band + 0.16
     for kind in order:
         canvas.box(x, y - 0.08, 0.16, 0.16, "", kind.colour, kind.fill, square=True)
@@ -157,6 +159,41 @@ def held_out_cells(
     found = list(kinds.values())
     told = "，".join(f"{kind.name} {found.count(kind)} 格" for kind in order)
     return canvas.picture(f"{told}；圈出的是 {ring[0]} 和 {ring[1]}，{kinds[ring].name}")
+
+
+@drawn
+def paired_shares(shares: Mapping[str, tuple[float, float]], names: tuple[str, str]) -> Picture:
+    """Two shares of each kind, in percent, on a logarithmic axis, on which the small ones can be
+    told apart too: a grey ring and a blue dot in it or beside it, and both as numbers.
+
+    Args:
+        shares: kind → the two, from top to bottom.
+        names: what the one and the other is a share of.
+    """
+    if min(min(pair) for pair in shares.values()) <= 0:
+        raise UserError("a share of nothing has no place on a logarithmic axis")
+    figure = Figure(figsize=(WIDTH, 0.36 * len(shares) + 0.85), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    told = []
+    for place, (kind, pair) in enumerate(shares.items()):
+        axes.plot(pair, [place, place], color=GREY, linewidth=1.2)
+        axes.plot(pair[0], place, "o", color=GREY, markersize=10, mfc="none", mew=1.8)
+        axes.plot(pair[1], place, "o", color=COLOURS["pretrain"], markersize=5.5)
+        for x, share, colour in zip((1.1, 1.25), pair, (GREY, COLOURS["pretrain"]), strict=True):
+            style: Any = {"color": colour, "ha": "right", "va": "center", "fontsize": 11}
+            axes.text(x, place, f"{share:.1f}", transform=axes.get_yaxis_transform(), **style)
+        told.append(f"{kind}：{names[0]} {pair[0]:.1f}%，{names[1]} {pair[1]:.1f}%")
+    for x, name, colour in zip((1.1, 1.25), names, (GREY, COLOURS["pretrain"]), strict=True):
+        style = {"color": colour, "ha": "right", "va": "center", "fontsize": 11}
+        axes.text(x, -0.95, name, transform=axes.get_yaxis_transform(), **style)
+    ticks = (0.5, 1, 2, 5, 10, 20, 50)
+    axes.set_xticks(ticks, [f"{tick:g}%" for tick in ticks], fontsize=11)
+    axes.minorticks_off()
+    axes.set_yticks(range(len(shares)), list(shares), fontsize=11)
+    axes.set_ylim(len(shares) - 0.5, -0.6)
+    axes.grid(axis="x", alpha=0.25)
+    return Picture(figure, "；".join(told))
 
 
 _LETTERS = [COLOURS[name] for name in ("pretrain", "sft", "dpo", "identity", "grpo", "other")]

@@ -199,14 +199,19 @@ def _range(values: Sequence[float]) -> str:
 
 @drawn
 def seed_dots(
-    losses: Mapping[str, Sequence[float]], base: str, xlabel: str, most: float
+    losses: Mapping[str, Sequence[float]],
+    base: str,
+    judged: Mapping[str, str],
+    xlabel: str,
+    most: float,
 ) -> Picture:
     """A dot for each run, a row for each change; the range of the unchanged runs as a band. A row
-    is orange where all its runs lie above the band, green where all lie below.
+    that was judged 变差 is orange, 变好 green, others grey.
 
     Args:
         losses: name of the row → its runs, from top to bottom.
         base: the row that nothing was changed in.
+        judged: name of a row → what was said of it.
         most: where the axis ends; runs beyond it are named in words at its end.
     """
     figure = Figure(figsize=(WIDTH, 0.34 * len(losses) + 0.8), layout="constrained")
@@ -215,7 +220,7 @@ def seed_dots(
     axes.axvspan(low, high, color=_BLUE, alpha=0.2, linewidth=0)
     told = []
     for place, (name, values) in enumerate(losses.items()):
-        colour = _ORANGE if min(values) > high else _GREEN if max(values) < low else GREY
+        colour = {"变差": _ORANGE, "变好": _GREEN}.get(judged.get(name, ""), GREY)
         colour = _BLUE if name == base else colour
         inside = [value for value in values if value <= most]
         axes.plot(inside, [place] * len(inside), "o", color=colour, markersize=6, alpha=0.8)
@@ -230,7 +235,7 @@ def seed_dots(
                 va="center",
                 fontsize=10.5,
             )
-        told.append(f"{name} {_range(values)}")
+        told.append(" ".join([name, _range(values), judged.get(name, "")]).rstrip())
     axes.set_yticks(range(len(losses)), list(losses), fontsize=10.5)
     axes.set_ylim(len(losses) - 0.5, -0.5)
     least = min(min(values) for values in losses.values())

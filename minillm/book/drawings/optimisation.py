@@ -45,9 +45,9 @@ def backward_graph(
     dz = [share - (i == correct) for i, share in enumerate(p)]
     dh = sum(weight * d for weight, d in zip(u, dz, strict=True))
 
-    gap = 1.12
-    canvas = Canvas(5.7, gap * len(u) + 0.5)
-    middle = gap * len(u) / 2
+    gap = 1.36
+    canvas = Canvas(5.7, gap * len(u) + 0.45)
+    middle = gap * len(u) / 2 + 0.14
 
     def quantity(at: float, y: float, name: str, value: float, gradient: float | None) -> None:
         canvas.text(at, y, name, size=11)
@@ -55,23 +55,22 @@ def backward_graph(
         if gradient is not None:
             canvas.text(at, y + 0.2, _short(gradient), _BACKWARD, 11)
 
+    def product(at: float, y: float, name: str, weight: float, gradient: float) -> None:
+        canvas.circle(at, y, 0.17, "×")
+        quantity(at, y - 0.74, name, weight, gradient)
+        canvas.arrow((at, y - 0.42), (at, y - 0.18))
+
     quantity(0.25, middle, "x", x, None)
-    canvas.arrow((0.42, middle), (0.76, middle))
-    canvas.circle(1.0, middle, 0.2, "×")
-    quantity(1.0, middle - 0.98, "w", w, dh * x)
-    canvas.arrow((1.0, middle - 0.63), (1.0, middle - 0.24))
-    canvas.arrow((1.24, middle), (1.62, middle))
+    canvas.arrow((0.42, middle), (0.79, middle))
+    product(1.0, middle, "w", w, dh * x)
+    canvas.arrow((1.21, middle), (1.62, middle))
     quantity(1.85, middle, "h", h, dh)
     for i, name in enumerate(names):
-        y = gap * (i + 0.5)
-        lean = 0.12 if y > middle else 0.1
-        canvas.arrow((2.2, middle + lean * (y - middle)), (2.94, y))
-        canvas.circle(3.18, y, 0.2, "×")
+        y = gap * i + middle - gap * (len(u) - 1) / 2
+        canvas.arrow((2.18, middle + 0.1 * (y - middle)), (2.98, y))
         number = "₁₂₃₄₅₆₇₈₉"[i]
-        canvas.text(3.02, y - 0.4, f"u{number}", size=11)
-        canvas.text(3.36, y - 0.4, _short(u[i]), _FORWARD, 11)
-        canvas.text(3.18, y + 0.38, _short(dz[i] * h), _BACKWARD, 11)
-        canvas.arrow((3.42, y), (3.8, y))
+        product(3.18, y, f"u{number}", u[i], dz[i] * h)
+        canvas.arrow((3.39, y), (3.8, y))
         quantity(4.05, y, f"z{number}", z[i], dz[i])
         canvas.text(4.05, y - 0.42, name, size=11)
         canvas.arrow((4.26, y), (4.66, middle + 0.6 * (y - middle)))
@@ -80,7 +79,7 @@ def backward_graph(
     canvas.text(5.18, middle - 0.62, "softmax", size=10)
     canvas.text(5.18, middle - 0.32, "交叉熵", size=10)
     quantity(5.18, middle + 0.25, "L", -math.log(p[correct]), 1.0)
-    foot = gap * len(u) + 0.28
+    foot = gap * len(u) + 0.26
     canvas.text(1.35, foot, "蓝：前向的值，从左往右", _FORWARD, 11)
     canvas.text(4.1, foot, "橙：L 对它的导数，从右往左", _BACKWARD, 11)
     told = "；".join(

@@ -14,6 +14,7 @@ from minillm.book.drawings.data import (
     bigram_layer,
     falling_to,
     held_out_cells,
+    paired_shares,
     two_splits,
 )
 from minillm.errors import UserError
@@ -37,7 +38,11 @@ def falling() -> Picture:
     return falling_to([0, 1, 2], {"学出来的": [3.0, 2.0, 1.5]}, {"数出来的": 1.4})
 
 
-@pytest.mark.parametrize("draw", [layer, cells, splits, falling])
+def shares() -> Picture:
+    return paired_shares({"文档": (99.5, 99.25), "身份": (0.5, 0.75)}, ("行", "词元"))
+
+
+@pytest.mark.parametrize("draw", [layer, cells, splits, falling, shares])
 def test_a_drawing_is_the_same_bytes_each_time(draw: Callable[[], Picture]) -> None:
     assert draw()._repr_png_() == draw()._repr_png_()
 
@@ -69,6 +74,15 @@ def test_cells_are_counted_by_kind() -> None:
 def test_a_ring_around_no_cell_is_refused() -> None:
     with pytest.raises(UserError, match="no cell of the grid"):
         held_out_cells("甲", "丙", {}, ("甲", "丙"))
+
+
+def test_shares_are_told_as_numbers_too() -> None:
+    told = "文档：行 99.5%，词元 99.2%；身份：行 0.5%，词元 0.8%"
+    assert shares().data == told
+    (axes,) = shares().figure.axes
+    assert {"99.5", "0.5", "行", "词元"} <= {text.get_text() for text in axes.texts}
+    with pytest.raises(UserError, match="a share of nothing"):
+        paired_shares({"文档": (1.0, 0.0)}, ("行", "词元"))
 
 
 def test_bands_lie_below_each_other() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from minillm.book.canvas import Picture
+from minillm.book.canvas import COLOURS, GREY, Picture
 from minillm.book.drawings.model import (
     clock_hands,
     growing_cache,
@@ -18,13 +18,14 @@ from minillm.book.drawings.model import (
 from minillm.config import MODELS
 
 TINY = MODELS["tiny"]
+JUDGED = {"没有旋转": "变差", "没有注意力": "变差", "好": "变好"}
 LOSSES = {"原样": [1.0, 1.1], "没有旋转": [1.3, 1.4], "没有注意力": [3.0, 3.001], "好": [0.5, 0.6]}
 DRAWINGS: dict[str, Callable[[], Picture]] = {
     "stream": lambda: residual_stream(8),
     "heads": lambda: head_groups(TINY),
     "hands": lambda: clock_hands(TINY, (0, 4)),
     "cache": lambda: growing_cache(["张", "静", "住在"]),
-    "dots": lambda: seed_dots(LOSSES, "原样", "验证损失", 2.0),
+    "dots": lambda: seed_dots(LOSSES, "原样", JUDGED, "验证损失", 2.0),
 }
 
 
@@ -70,10 +71,18 @@ def test_a_cache_saves_what_was_computed() -> None:
 
 
 def test_runs_beyond_the_axis_are_named() -> None:
-    picture = seed_dots(LOSSES, "原样", "验证损失", 2.0)
-    assert (
-        picture.data == "原样 1.00 到 1.10；没有旋转 1.30 到 1.40；没有注意力 3.00；好 0.50 到 0.60"
+    picture = seed_dots(LOSSES, "原样", JUDGED, "验证损失", 2.0)
+    assert picture.data == (
+        "原样 1.00 到 1.10；没有旋转 1.30 到 1.40 变差；没有注意力 3.00 变差；好 0.50 到 0.60 变好"
     )
     assert words(picture) == ["3.00 →"]
     (axes,) = picture.figure.axes
     assert axes.get_xlim()[0] < 0.5
+
+
+def test_runs_have_the_colour_of_what_was_judged() -> None:
+    """Not of the side on which they lie: a little lower may still be too little to be sure of."""
+    unsure = seed_dots(LOSSES, "原样", JUDGED | {"好": "分不出"}, "验证损失", 2.0)
+    sure = seed_dots(LOSSES, "原样", JUDGED, "验证损失", 2.0)
+    green, grey = (picture.figure.axes[0].lines[-1].get_color() for picture in (sure, unsure))
+    assert (green, grey) == (COLOURS["sft"], GREY)
