@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
-CELL_TIMEOUT = 900
+CELL_TIMEOUT = 1800
 """Seconds."""
 PICTURES = ("image/png", "image/jpeg")
 """What nbval does not compare; the words beside it, it does."""

@@ -96,7 +96,7 @@ python -m pytest -q tests/test_golden.py
 
 step "Book: chapters"
 OMP_NUM_THREADS=1 PYTHONHASHSEED=0 python -m pytest -q -n 2 --dist loadfile book/*.ipynb \
-  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900
+  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 1800
 python scripts/run_notebooks.py --count
 
 # Other pages each time: all of them would take longer than all other checks. The site is built beside them, on the other
