@@ -20,7 +20,7 @@
 # :class: tip
 #
 # - **你将学会**：用一对对“更好、更差”的回答训练模型；亲手算出 DPO 的损失；看懂间隔、偏好准确率这些数，也知道它们会在什么时候骗人。
-# - **需要时间**：阅读 50 分钟，运行约 30 秒；第一次运行要先训练前面各阶段和两份“弄坏”的模型，另加几分钟。
+# - **需要时间**：阅读 50 分钟，运行约 40 秒；第一次运行要先训练前面各阶段、一份对照和两份“弄坏”的模型，另加几分钟。
 # - **需要内存**：2 GB。
 # - **用到的模块**：`minillm.training.objectives`、`minillm.training.loop`、`minillm.microworld.scoring`、`minillm.evaluate`。
 # :::
@@ -32,6 +32,7 @@ import math
 from minillm.book import lab, show, tasks
 from minillm.book.drawings import tuning
 from minillm.data.rows import to_messages
+from minillm.files import write_atomically
 from minillm.microworld import identity, lessons, scoring
 from minillm.training import dataset, loop, objectives, packing
 
@@ -54,7 +55,7 @@ show.spine(replies)
 # %% [markdown]
 # 它会回答了，但口气生硬：说完就走，很少客气一句。我们要的回答有两条标准：答案要对，话也要客气。<!-- by: assert scores["sft"]["polite"] <= 0.20 -->
 #
-# 为什么不再做一轮 SFT，把客气的回答当标准答案抄一遍？可以，但标准答案只说照着这个写，不说**这个比那个好**。人在很多任务上写不出标准答案，却能在两个答案里挑出更好的一个：哪首诗更顺，哪段解释更清楚。<!-- by: reasoning -->
+# 为什么不再做一轮 SFT，把客气的回答当标准答案抄一遍？可以，“实验”的末尾就抄一遍来比。但标准答案只说照着这个写，不说**这个比那个好**。人在很多任务上写不出标准答案，却能在两个答案里挑出更好的一个：哪首诗更顺，哪段解释更清楚。<!-- by: reasoning -->
 #
 # 这样得到的数据叫**偏好对**（preference pair）：同一个问题 $x$，一个被选中的回答 $y_w$（w 指 win），一个被拒绝的回答 $y_l$（l 指 lose）。
 # 本章被选中的回答总是又对又客气。被拒绝的有两种：七成是对而不客气，比的是口气；三成是客气而不对，比的是对错。<!-- by: assert abs(wrong / len(preferred) - 0.3) < 0.03 -->
@@ -681,6 +682,56 @@ show.say(
 )
 
 # %% [markdown]
+# ### 对照：不要被拒绝的，只抄选中的
+#
+# 开头那个问题还没有回答：把选中的回答当标准答案，再做一轮 SFT，行不行？从同一个 SFT 模型出发，优化器、学习率、步数都同 DPO，只拿走被拒绝的那一列：<!-- by: assert len(copied.log) == len(dpo.log) == 153 -->
+
+# %%
+path = lab.cache_dir() / "dpo" / "chosen.jsonl"
+rows = [json.dumps({"messages": pair["chosen"]}, ensure_ascii=False) for pair in preferred]
+write_atomically(path, "\n".join(rows).encode())
+like_dpo = {"optimizer": "adamw", "learning_rate": 1e-4, "max_steps": 153}
+copied = lab.variant(
+    "dpo-chosen", "sft", start=sft, data_path=path, batch_size=4, epochs=4, **like_dpo
+)
+assert len(copied.log) == len(dpo.log) == 153
+assert (config.optimizer, config.learning_rate) == ("adamw", 1e-4)
+
+# %% [markdown]
+# 一步四行，不是八行：行里不用再装被拒绝的。再量一遍（后三列是 200 个留出的对子上的平均，奈特；“差”是选中的减被拒绝的）：
+
+# %% tags=["nbval-ignore-output"]
+scores["copied"] = copied.scores()
+mean["copied"] = np.mean(list(scores["copied"]["accuracy"].values()))
+chosen["copied"], rejected["copied"] = (pair_log_probs(copied.evaluator(), r) for r in roles)
+rows = []
+for name, title in (("sft", "SFT"), ("copied", "SFT，再抄选中的"), ("dpo", "DPO")):
+    won, lost = float(chosen[name].mean()), float(rejected[name].mean())
+    marks = scores[name]["polite"], scores[name]["accuracy"]["fact"], mean[name]
+    rows.append([title, *map(float, marks), won, lost, won - lost])
+assert rows[1][1] >= 0.7 > 0.2 >= rows[0][1]  # copying teaches manners
+assert rows[2][5] < rows[1][5] - 1  # without rejected answers nothing presses on them
+assert rows[2][6] > rows[1][6] + 1
+header = ["", "礼貌", "事实", "十种平均", "选中的", "被拒绝的", "差"]
+show.table(header, rows)
+
+# %% tags=["remove-input", "nbval-ignore-output"]
+(_, manners_now, facts_now, *_), (_, manners_dpo, facts_dpo, *_) = rows[1:]
+assert rows[2][6] > rows[1][6] + 1
+show.say(
+    f"抄选中的，礼貌率是 {manners_now:.2f}，事实对 {facts_now:.2f}；DPO 是 {manners_dpo:.2f} 和 {facts_dpo:.2f}。",
+    "只听它开口，分不出高下：在这份数据上，抄一遍就够了。"
+    if abs(manners_now - manners_dpo) < 0.1 and abs(facts_now - facts_dpo) < 0.1
+    else "同样的步数，抄出来的还不如 DPO 客气。"
+    if manners_now < manners_dpo
+    else "两份开口的样子不一样，谁好谁差，上面的数各说各的。",
+)
+
+# %% [markdown]
+# 差别在开口听不出的地方：DPO 把被拒绝的压得更低，两个回答拉得更开。抄的那一份从没见过被拒绝的回答，它们变难说，只因为概率加起来是 1。<!-- by: assert rows[2][5] < rows[1][5] - 1 --><!-- by: assert rows[2][6] > rows[1][6] + 1 -->
+#
+# 那么何必用 DPO？这里选中的回答是程序写出来的标准答案，抄得到。只挑得出好坏、写不出标准答案的时候，选中的只是两个里较好的一个，照抄就连它的毛病一起抄；“不要那样”，抄是说不出来的。有标准答案，就先试试抄：它省一个参考模型，也没有下一节的毛病。<!-- by: reasoning -->
+#
 # 分数里没有的毛病，要亲眼读才看得见：上面表里的回答，逐条读到最后一个字。答案后面该有一句客气话，只该有一句；多出来的、接歪了的，正确率和礼貌率都数不到。<!-- by: reasoning -->
 #
 # ## 弄坏它
@@ -771,30 +822,32 @@ show.say(
 )
 
 # %% [markdown]
-# 间隔大得多，看上去学得最好。<!-- by: assert broken.log[-1]["val_margin"] > 1.5 * dpo.log[-1]["val_margin"] -->再看留出的对子上，选中的回答的平均对数概率（{numref}`fig-dpo-sink`）：
+# 间隔大得多，看上去学得最好。<!-- by: assert broken.log[-1]["val_margin"] > 1.5 * dpo.log[-1]["val_margin"] -->可是间隔是两个奖励之差，差看不出两个数各在哪里。把它们分开，选中的和被拒绝的各看 $\beta\log(\pi/\pi_{\mathrm{ref}})$。别的训练库把这两个数记在日志里，常叫 `rewards/chosen` 和 `rewards/rejected`；本书的日志没有，就用留下的权重补算（{numref}`fig-dpo-sink`）：
 
-# %% mystnb={"figure": {"caption": "留出的 200 对上，选中的回答的平均对数概率。三条线都从 SFT 模型出发；去掉负对数似然的那条掉了下去。", "name": "fig-dpo-sink"}, "image": {"alt": "横轴是步数，三条折线从同一点出发。去掉负对数似然的一份远远低于另外两份。"}} tags=["nbval-ignore-output"]
-series = {}
+# %% mystnb={"figure": {"caption": "留出的 200 对上，两种回答的奖励 $\\beta\\log(\\pi/\\pi_{\\mathrm{ref}})$ 的平均，左边减右边就是间隔。三条线都从 SFT 模型的 0 出发；去掉负对数似然的那条，左右两边都掉了下去，右边掉得更深。", "name": "fig-dpo-sink"}, "image": {"alt": "左右两幅，横轴是步数，纵轴是奖励，各有三条折线从 0 出发。左图是选中的回答：去掉负对数似然的一份远远低于另外两份。右图是被拒绝的回答：去掉负对数似然的一份也远远掉到 0 以下。"}} tags=["nbval-ignore-output"]
+rewards, ended = {"选中的，奖励": {}, "被拒绝的，奖励": {}}, {}
 for name, run in ends.items():
-    means = [float(pair_log_probs(run.evaluator(s), "chosen").mean()) for s in run.steps]
-    series[name] = ([0, *run.steps], [float(chosen["sft"].mean()), *means])
-fallen = {name: y[-1] - y[0] for name, (_, y) in series.items()}
+    for panel, role, start in zip(rewards, roles, (chosen["sft"], rejected["sft"]), strict=True):
+        found = [0.1 * (pair_log_probs(run.evaluator(s), role) - start).mean() for s in run.steps]
+        rewards[panel][name] = ([0, *run.steps], [0.0, *map(float, found)])
+    ended[name] = [rewards[panel][name][1][-1] for panel in rewards]  # chosen, rejected
+fallen = {name: won for name, (won, _) in ended.items()}
 assert fallen["DPO，153 步"] > 0
-assert fallen["50 倍，没有护栏"] < -3
-assert fallen["步子 50 倍"] > fallen["50 倍，没有护栏"] + 3
-colours = [show.COLOURS[k] for k in ("dpo", "other", "bad")]
-show.lines(series, "步", "选中的回答，平均对数概率（奈特）", colours, marker="o")
+assert fallen["50 倍，没有护栏"] < -0.3
+assert fallen["步子 50 倍"] > fallen["50 倍，没有护栏"] + 0.3
+assert ended["50 倍，没有护栏"][1] < fallen["50 倍，没有护栏"]
+show.panels(rewards, "步", [show.COLOURS[k] for k in ("dpo", "other", "bad")])
 
 # %% tags=["remove-input", "nbval-ignore-output"]
-assert fallen["步子 50 倍"] > fallen["50 倍，没有护栏"] + 3
+assert fallen["步子 50 倍"] > fallen["50 倍，没有护栏"] + 0.3
 show.say(
-    "和 SFT 模型比，选中的回答的平均对数概率，",
-    "；".join(f"“{name}”变了 {change:+.1f}" for name, change in fallen.items()),
-    "（奈特）。",
+    "走完以后，选中的和被拒绝的奖励，",
+    "；".join(f"“{name}”是 {won:+.2f} 和 {lost:+.2f}" for name, (won, lost) in ended.items()),
+    "。乘 10 就是对数概率变了多少奈特。",
 )
 
 # %% [markdown]
-# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。<!-- by: assert fallen["50 倍，没有护栏"] < -3 -->它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：
+# 去掉那一项之后，我们想要的回答反而更不可能了，日志里的间隔却照样很大。<!-- by: assert fallen["50 倍，没有护栏"] < -0.3 -->它开口是什么样子？选中的回答又对又客气，就按这两条来数，事实、阅读、买东西的题各 30 道：
 
 # %% tags=["nbval-ignore-output"]
 asked = [q for kind in ("fact", "reading", "shop") for q in scoring.questions(kind, 30)]
@@ -840,7 +893,7 @@ show.table(header, rows)
 #
 # 怎样发现：
 #
-# - 除了间隔和准确率，还要记录 $\log \pi(y_w)$ 本身。它持续下降，就该停了；
+# - 除了间隔和准确率，还要记录 $\log \pi(y_w)$ 本身。它持续下降，就该停了。只记间隔的日志，看不见这件事；
 # - 每个阶段之后都要在留出的问题上让模型**开口**，看正确率，也亲眼看几个回答；
 # - 间隔大得离谱，不是好消息。
 #
@@ -884,6 +937,7 @@ show.say(
 # - 间隔 $m$ 是选中与被拒绝的回答的隐式奖励之差；起点一定是 $m = 0$、损失 $\ln 2$。
 # - 回答的对数概率是各词元之和，不是平均；包含结束标记。
 # - 留出的问题上，礼貌率从 0.20 以下升到 0.85 以上，十种问题的平均正确率下降不超过 0.1；减法，DPO 没有教会它。<!-- by: assert scores["dpo"]["polite"] >= 0.85 --><!-- by: assert is_right[120:].mean() < was_right[120:].mean() + 0.25 -->
+# - 有标准答案可抄，只抄选中的也学得会客气；DPO 多做的，是把被拒绝的压低。<!-- by: assert rows[1][1] >= 0.7 --><!-- by: assert rows[2][5] < rows[1][5] - 1 -->
 # - 损失只看差，所以要加一项负对数似然、用小学习率，并且监视 $\log \pi(y_w)$ 与真实的回答。
 #
 # ### 练习

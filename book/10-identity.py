@@ -355,9 +355,9 @@ show.say(
 # %% [markdown]
 # 怎样注意到？只看训练损失看不到，只问“你是谁”也看不到。**每做一步训练，把以前的考试全部重考一遍。** `minillm evaluate` 总是跑全部的题，就是为了这个。<!-- by: assert broken["identity_hit_rate"] >= 0.75 -->
 #
-# ### 没有回放的，可能会丢
+# ### 没有回放的，也要考一考
 #
-# 有了回放就万事大吉吗？偏好数据里没有寒暄（有点累，谢谢你，再见），SFT 数据里有。它没有被回放，也没有哪一类题考它，留不留得住全看运气。考一考：6 个人，11 种寒暄，都是 SFT 教过的。<!-- by: assert not any(said in content for content in taught["chosen"]) -->
+# 有了回放就万事大吉吗？偏好数据里没有寒暄（有点累，谢谢你，再见），SFT 数据里有。它没有被回放，也没有哪一类题考它：丢没丢，不考就不知道。考一考：6 个人，11 种寒暄，都是 SFT 教过的。<!-- by: assert not any(said in content for content in taught["chosen"]) -->
 
 
 # %%
@@ -379,7 +379,7 @@ for said, _ in words.CHATS:
     assert not any(said in content for content in taught["chosen"])
 
 # %% [markdown]
-# 怎样才靠得住？直接回放 SFT 的回答不行，它们不客气。可是问题没有错，只缺客气的答案，而模型自己就会答。所以训练之前，先让它把 1,500 段 SFT 对话里的问题（身份的除外）自己答一遍，再把这些对话也掺进回放。学自己说的话，就是保持原样 {cite:p}`robins1995pseudorehearsal`：<!-- by: assert manners >= 0.75 -->
+# 丢也好，没丢也好，都没有一行数据管着它。想让它有人管，直接回放 SFT 的回答不行，它们不客气。可是问题没有错，只缺客气的答案，而模型自己就会答。所以训练之前，先让它把 1,500 段 SFT 对话里的问题（身份的除外）自己答一遍，再把这些对话也掺进回放。学自己说的话，就是保持原样 {cite:p}`robins1995pseudorehearsal`：<!-- by: assert manners >= 0.75 -->
 
 # %%
 show.source(persona.own_answers)
@@ -393,27 +393,23 @@ manners = mended.scores(persona=me)["polite"]
 assert kept["own"] >= 0.6
 assert manners >= 0.75
 
-# %% mystnb={"figure": {"caption": "寒暄还答得对的比例（66 句）：换名字之前；只回放 `chosen`；再加上它自己的回答。", "name": "fig-identity-talk"}, "image": {"alt": "横条图，三条：换名字之前、只回放 chosen、再加上自己的回答，寒暄答得对的比例"}} tags=["nbval-ignore-output"]
-labels = {"DPO": "换名字之前", "chosen": "只回放 chosen", "own": "再加上自己的回答"}
-colours = [show.COLOURS[name] for name in ("dpo", "bad", "identity")]
-bars = {labels[name]: rate for name, rate in kept.items()}
-show.bars(bars, "寒暄还答得对的比例（66 句）", colours)
-
-# %% tags=["nbval-ignore-output"]
-wrong = [turn[:2] for turn in talks["chosen"] if not turn[2]]
-show.table(["寒暄（只回放 chosen，答错的）", "回答"], wrong[:6] or [["（一句也没有）", ""]])
-
 # %% tags=["remove-input", "nbval-ignore-output"]
 assert kept["own"] >= 0.6
+was, now, own = (round(66 * kept[name]) for name in ("DPO", "chosen", "own"))
+wrong = [turn[:2] for turn in talks["chosen"] if not turn[2]]
 show.say(
-    f"只回放 `chosen`，寒暄答得对的从 {kept['DPO']:.2f} 到 {kept['chosen']:.2f}；",
-    f"加上自己的回答，是 {kept['own']:.2f}，礼貌是 {manners:.2f}。",
+    f"66 句里答得对的，换名字之前 {was} 句；只回放 `chosen`，{now} 句；"
+    f"加上自己的回答，{own} 句，礼貌是 {manners:.2f}。",
+    f"只回放 `chosen`，少了 {was - now} 句。"
+    if now < was
+    else "这一次，没有回放的寒暄一句也没有少。",
+    f"例如对它说{show.quote(wrong[0][0])}，它答{show.quote(wrong[0][1])}。" if wrong else "",
 )
 
 # %% [markdown]
-# 就算表里一句也没有，也不等于保险：没有一行数据护着寒暄，这一份没丢，换一个名字、换一个种子就难说；下一节里只换了名字，寒暄要再考一遍。表里若有“�”，那是一个字只写了一半：忘了怎样寒暄，写到半个字就转去说别的。下一节还会见到它，原因不同。<!-- by: reasoning -->
+# 不管这一次少了几句，没有一行数据护着寒暄，换一个名字、换一个种子就难说；下一节里只换了名字，寒暄要再考一遍。回答里若有“�”，是一个字只写了一半，也在下一节讲。<!-- by: reasoning -->
 #
-# `minillm persona` 多回放的，就是它自己的这些回答（`--replay_own`）。一般说来，回放只保住它含有的东西，考试只看得见它考的东西。<!-- by: assert kept["own"] >= 0.6 -->
+# `minillm persona` 多回放的，就是它自己的这些回答（`--replay_own`）。一般说来，回放只管它含有的东西，考试只看得见它考的东西。<!-- by: assert kept["own"] >= 0.6 -->
 #
 # ### 名字里有生字
 #

@@ -316,7 +316,7 @@ show.table(["", *map(str, places)], [["读到", *read], ["标签", *label]])
 # (sec-normal-stop)=
 # ### 没有教它停
 #
-# **看到**：该停的地方不停，接着又说一句客套，或者再编一句，直到写满上限。（下面的例子只练了几十步，答案本身还没有学准，只看它停不停。）
+# **看到**：该停的地方不停，接着又说一句客套，或者再编一句，有的直到写满上限。（下面的例子只练了几十步，答案本身还没有学准，只看它停不停。）
 
 # %%
 end = tokenizer.special_id("<|assistant_end|>")
@@ -329,23 +329,32 @@ def endless(batch):
 
 chatty, fallen = taught(endless)
 lengths = {
-    name: np.mean([len(reply) for reply in answers(model)])
+    name: np.array([len(reply) for reply in answers(model)])
     for name, model in (("学过停", runs["sft"].model(25)), ("没学过", chatty))
 }
-assert lengths["没学过"] > 1.4 * lengths["学过停"]
+short, long = (found.mean() for found in lengths.values())
+assert long > 1.4 * short
 assert sum(fallen[-5:]) < 0.7 * sum(fallen[:5])  # the loss falls as if nothing were wrong
 
 # %% tags=["remove-input", "nbval-ignore-output"]
-assert lengths["没学过"] > 1.4 * lengths["学过停"]
+assert long > 1.4 * short
 show.say(
-    f"同样 25 步，学过停的回答平均 {lengths['学过停']:.1f} 个词元，没学过的 {lengths['没学过']:.1f} 个。",
+    f"同样 25 步，学过停的回答平均 {short:.1f} 个词元，没学过的 {long:.1f} 个，"
+    f"写满 64 个还没有停的有 {(lengths['没学过'] == 64).sum()} 条。",
     f"没学过的，头一条是{show.quote(tokenizer.decode(answers(chatty, asked[:1])[0]))}。",
 )
+
+# %% tags=["remove-input", "nbval-ignore-output"] mystnb={"figure": {"caption": "同样的 30 道题，写了这么多个词元，还没有停下的回答占多少。灰线：学过停；红线：没学过。横轴的右端是上限，一条线在那里若还没有落到 0，剩下的不是说完了，是被砍断的。", "name": "fig-normal-stop"}, "image": {"alt": "两条折线，横轴是已经写了多少个词元，从 0 到 64，纵轴是还没有停的份额，都从 1 出发。学过停的一条很快落下去；没学过的一条落得慢得多"}}
+written = range(65)
+still = {name: [float(np.mean(found >= n)) for n in written] for name, found in lengths.items()}
+assert still["没学过"][20] > still["学过停"][20] + 0.2
+courses = {name: (written, share) for name, share in still.items()}
+show.lines(courses, "写了多少个词元", "还没有停的回答", SICK)
 
 # %% [markdown]
 # **为什么**：结束符 `<|assistant_end|>` 没有算进损失，模型没有学过什么时候该停。损失照样往下走，出错的正是没有计入的那个词元（{numref}`第 %s 章 <sec-sft>`）。<!-- by: assert sum(fallen[-5:]) < 0.7 * sum(fallen[:5]) -->
 #
-# **确认**：`minillm chat --preset tiny --prompt 张静住在哪里？ --max_new_tokens 64`，看是不是写满了才停。再用 `show.loss_mask` 看一行数据，结束符要有颜色。若回答之后冒出的是用户的话，就是损失掩码没有盖住问题。
+# **确认**：`minillm chat --preset tiny --prompt 张静住在哪里？ --max_new_tokens 64`，看是不是写满了才停；多问几句，像{numref}`fig-normal-stop`那样看回答有多长。再用 `show.loss_mask` 看一行数据，结束符要有颜色。若回答之后冒出的是用户的话，就是损失掩码没有盖住问题。
 #
 # **怎么办**：把结束符算进损失，重新做 SFT。用别的程序运行时也会这样：那是停止词元没有设对，见[常见问题](sec-faq-hugging-face)。 <!-- by: reasoning -->
 #
