@@ -709,19 +709,17 @@ times = {
     k: told["sft"][1][kinds == k].mean() / plain["sft"][1][kinds == k].mean()
     for k in ("add", "sub")
 }
-assert times["sub"] > times["add"]
+should = {
+    price: [name for k, name in (("add", "加法"), ("sub", "减法")) if times[k] > line_at]
+    for price, line_at in lines.items()
+}
 show.say(
     f"SFT 模型数着算的正确率，是直接写的多少倍？加法 {times['add']:.1f} 倍，减法 {times['sub']:.1f} 倍。",
     *(
-        f"$\\lambda = {price:g}$ 的线是 {line_at:.1f} 倍，"
-        + (
-            "两种题都在线上，都该数。"
-            if min(times.values()) > line_at
-            else "落在两种题之间：减法该数，加法该省。"
-            if times["sub"] > line_at
-            else "两种题都不够，都该省。"
-        )
-        for price, line_at in lines.items()
+        f"$\\lambda = {price:g}$ 的线是 {lines[price]:.1f} 倍，该数的"
+        + ("是" + "和".join(names) if names else "一种也没有")
+        + "。"
+        for price, names in should.items()
     ),
 )
 
