@@ -195,6 +195,15 @@ def test_shards_train_like_one_file(
     assert said in capsys.readouterr().out.splitlines()
 
 
+def test_a_shard_of_another_format_is_named_with_its_line(tmp_path: Path) -> None:
+    config = small.train_config(tmp_path, "pretrain")
+    folder = in_shards(config, 12, 12)
+    small.write_rows(folder / "00002.jsonl", [*small.rows("pretrain", 2), {"chosen": 1}])
+    with pytest.raises(UserError, match=r"00002\.jsonl:3: no known format has the fields 'chosen'"):
+        train(replace(config, data_path=folder), "pretrain")
+    assert not weights_path(config.out_dir, "pretrain").exists()
+
+
 def test_a_run_goes_on_with_the_same_shards_only(tmp_path: Path) -> None:
     config = small.train_config(tmp_path, "pretrain", epochs=9, max_steps=6, save_every=2)
     folder = in_shards(config, 4, 20)
